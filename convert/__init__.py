@@ -1,0 +1,1 @@
+"""Converters between MLX, GGUF and the Hugging Face format, and the PyTorch side of the evaluation."""

@@ -1,0 +1,49 @@
+"""The records that the stages of a step hand to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One row of the dataset, rendered by the chat template and tokenized."""
+
+    id: str
+    text: str
+    token_ids: tuple[int, ...]
+    columns: dict[str, Any] = field(default_factory=dict)
+    """Everything else in the row, handed to the reward: for shortlisting `decision`, `score`, `context`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One sampled completion of one prompt."""
+
+    prompt: Prompt
+    completion_ids: tuple[int, ...]
+    """Sampled tokens, **including the stop token** when there is one."""
+    completion: str
+    """The text of `completion_ids` without the stop token."""
+    finish_reason: Literal["stop", "length"]
+    sampled_logps: tuple[float, ...] = ()
+    """The sampler's log-probability of each token, of logits / temperature before any filter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rollouts as arrays, rows grouped by prompt: B rows, completions right-padded to T tokens."""
+
+    prompt_ids: tuple[mx.array, ...]
+    """One i32 [P_i] for each distinct prompt."""
+    prompt_index: tuple[int, ...]
+    """For each row, which of `prompt_ids` it continues; equal indices are contiguous."""
+    completion_ids: mx.array
+    """i32 [B, T]; what stands beyond a row's length is padding that `mask` hides."""
+    mask: mx.array
+    """f32 [B, T]: 1 where the token's log-probability counts."""
+    advantages: mx.array
+    """f32 [B]"""
