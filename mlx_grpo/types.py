@@ -47,3 +47,5 @@ class Batch:
     """f32 [B, T]: 1 where the token's log-probability counts."""
     advantages: mx.array
     """f32 [B]"""
+    rows: tuple[int, int]
+    """Which rows of the step's whole batch these are: 0 to B, or a micro-batch's share."""

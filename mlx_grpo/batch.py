@@ -1,0 +1,81 @@
+"""Rollouts to arrays: the only place where tokens, targets and masks are aligned.
+
+A prompt "a b c" with the completion "d e <stop>" gives, before padding,
+
+    prompt_ids      a b c
+    completion_ids  d e <stop>
+    mask            1 1 1
+
+Position t of `completion_ids` is the target of the hidden state one token earlier: of c for t = 0, of d for
+t = 1. A completion cut at the length limit has no stop token; `mask_truncated` gives it mask 0 throughout,
+and it still counts as a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_grpo.types import Batch, Prompt, Rollout
+
+LENGTH_BUCKET = 16
+"""T is rounded up to a multiple of this, so that the buffer cache sees few shapes."""
+
+
+def make_batch(rollouts: Sequence[Rollout], advantages: mx.array, mask_truncated: bool = False) -> Batch:
+    """N rollouts, prompt-major, and their advantages [P, G] or [N] as one Batch of N rows."""
+    completions = [rollout.completion_ids for rollout in rollouts]
+    hidden = [mask_truncated and rollout.finish_reason == "length" for rollout in rollouts]
+    return _assemble([rollout.prompt for rollout in rollouts], completions, advantages.flatten(), hidden)
+
+
+def make_supervised_batch(prompts: Sequence[Prompt], completions: Sequence[Sequence[int]]) -> Batch:
+    """Prompts with given completions, stop token included; every advantage is 1, so the loss is cross-entropy."""
+    return _assemble(prompts, completions, mx.ones(len(prompts)), [False] * len(prompts))
+
+
+def split_batch(batch: Batch, rows: int) -> list[Batch]:
+    """Micro-batches of at most `rows` rows, none spanning two prompts' groups unless whole groups fit in it."""
+    index = batch.prompt_index
+    starts = [i for i in range(len(index)) if i == 0 or index[i] != index[i - 1]] + [len(index)]
+    largest = max(b - a for a, b in pairwise(starts))
+    if largest <= rows:
+        bounds = [*starts[:-1 : rows // largest], len(index)]
+    else:
+        bounds = [i for a, b in pairwise(starts) for i in range(a, b, rows)] + [len(index)]
+    return [slice_batch(batch, a, b) for a, b in pairwise(bounds)]
+
+
+def slice_batch(batch: Batch, start: int, stop: int) -> Batch:
+    """Rows start to stop of a batch, with the prompts that they continue."""
+    index = batch.prompt_index[start:stop]
+    kept = sorted(set(index))
+    return Batch(
+        prompt_ids=tuple(batch.prompt_ids[i] for i in kept),
+        prompt_index=tuple(kept.index(i) for i in index),
+        completion_ids=batch.completion_ids[start:stop],
+        mask=batch.mask[start:stop],
+        advantages=batch.advantages[start:stop],
+        rows=(batch.rows[0] + start, batch.rows[0] + stop),
+    )
+
+
+def _assemble(
+    prompts: Sequence[Prompt], completions: Sequence[Sequence[int]], advantages: mx.array, hidden: Sequence[bool]
+) -> Batch:
+    longest = max(1, *(len(ids) for ids in completions))
+    width = -(-longest // LENGTH_BUCKET) * LENGTH_BUCKET
+    ids = np.zeros((len(prompts), width), np.int32)  # [B, T]
+    mask = np.zeros((len(prompts), width), np.float32)  # [B, T]
+    prompt_ids: list[mx.array] = []
+    prompt_index = []
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        ids[row, : len(completion)] = completion
+        mask[row, : len(completion)] = not hidden[row]
+        if row == 0 or prompts[row - 1] is not prompt:
+            prompt_ids.append(mx.array(prompt.token_ids, mx.int32))
+        prompt_index.append(len(prompt_ids) - 1)
+    return Batch(tuple(prompt_ids), tuple(prompt_index), mx.array(ids), mx.array(mask), advantages, (0, len(prompts)))

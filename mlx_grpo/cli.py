@@ -1,0 +1,130 @@
+"""The command line: parse, make one call, print."""
+
+from __future__ import annotations
+
+import json as json_module
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from mlx_grpo import BLAS, __version__, needs_openblas
+from mlx_grpo.blas import REMEDY
+from mlx_grpo.errors import UserError
+
+console = Console()
+errors = Console(stderr=True)
+
+
+class Commands(click.Group):
+    """Turns a user's mistake into its lines on stderr and exit code 2, in place of a traceback."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            for problem in error.problems:
+                errors.print(f"error: {problem}", highlight=False, markup=False, soft_wrap=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def main() -> None:
+    """Train a small language model with GRPO on one Mac, and prove what it learned.
+
+    \b
+    mlx-grpo train configs/qwen3.yaml     train
+    mlx-grpo export --hf                  write a Hugging Face folder
+    mlx-grpo eval                         compare it with its baseline
+    """
+    if needs_openblas() and BLAS is None:
+        errors.print(f"warning: {REMEDY}", highlight=False, soft_wrap=True)
+
+
+@main.command()
+@click.argument("config")
+@click.argument("overrides", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Print the run's folder and last metrics as JSON.")
+def train(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Train as CONFIG says; KEY=VALUE arguments override its keys.
+
+    \b
+    mlx-grpo train configs/qwen3.yaml
+    mlx-grpo train configs/smollm2.yaml max_steps=5 lora.rank=8
+    """
+    from mlx_grpo.config import load_config
+    from mlx_grpo.progress import ConsoleReporter
+    from mlx_grpo.runs import METRICS, read_jsonl
+    from mlx_grpo.trainer import train as run_training
+
+    settings = load_config(config, overrides)
+    with ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter:
+        run = run_training(settings, reporter)
+    if as_json:
+        click.echo(json_module.dumps({"run": str(run), "metrics": read_jsonl(run / METRICS)[-1]}))
+    else:
+        console.print(f"adapter: {run / 'adapter'}\nnext: mlx-grpo export --hf, then mlx-grpo eval", highlight=False)
+
+
+@main.command()
+@click.argument("run", required=False)
+@click.option("--hf", is_flag=True, help="Write a Hugging Face folder with the adapter fused in.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to; RUN/hf by default.")
+@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="As trained by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print the export's folder and files as JSON.")
+def export(run: str | None, hf: bool, out: Path | None, dtype: str | None, as_json: bool) -> None:
+    """Export a run (the latest by default) for use outside MLX.
+
+    \b
+    mlx-grpo export --hf
+    mlx-grpo export --hf runs/latest --out my-model --dtype bfloat16
+    """
+    from mlx_grpo.exporting import export_run
+
+    if not hf:
+        raise UserError("export: name a format; --hf writes a Hugging Face folder")
+    folder, summary = export_run(run, out, dtype)
+    if as_json:
+        click.echo(json_module.dumps({"folder": str(folder), "files": summary.files}))
+    else:
+        size = sum(summary.files.values()) / 2**20
+        console.print(f"{folder}  ({summary.dtype}, {size:.0f} MB)", highlight=False, soft_wrap=True)
+
+
+@main.command("eval")
+@click.argument("run", required=False)
+@click.option("--backend", type=click.Choice(["torch", "mlx"]), default="torch", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="For torch: cuda, mps or cpu.")
+@click.option("--episodes", type=click.IntRange(min=1), help="Held-out prompts; the config's number by default.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), help="The config's number by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def evaluate(
+    run: str | None, backend: str, device: str, episodes: int | None, max_new_tokens: int | None, as_json: bool
+) -> None:
+    """Compare a run (the latest by default) with its base model on held-out prompts.
+
+    \b
+    mlx-grpo eval
+    mlx-grpo eval runs/latest --backend mlx --episodes 32
+    """
+    from mlx_grpo.compare import compare, print_comparison
+
+    with errors.status("loading", spinner="line") as status:
+        results, pictures = compare(
+            run,
+            backend=backend,
+            device=device,
+            episodes=episodes,
+            max_new_tokens=max_new_tokens,
+            progress=lambda model, done, total: status.update(f"{model}: {done} of {total} episodes"),
+        )
+    if as_json:
+        click.echo(json_module.dumps({key: value for key, value in results.items() if key != "models"}))
+    else:
+        print_comparison(console, results, pictures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,271 @@
+"""The typed configuration: every key, its type and its limits; names are TRL's where they mean the same.
+
+`load_config` reads YAML, applies `key=value` overrides, and reports every mistake at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from mlx_grpo.errors import UserError
+from mlx_grpo.grpo import ImportanceSamplingLevel, LossType, RewardScale
+
+Count = Annotated[int, Field(ge=1)]
+Unsigned = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """What all sections share: unknown keys are errors, and a made configuration does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoraConfig(Section):
+    """Low-rank adapters, in mlx-lm's terms: the update is `scale * A @ B`."""
+
+    rank: Count = 16
+    scale: Positive = 2.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    num_layers: Annotated[int, Field(ge=-1)] = -1
+    keys: list[str] | None = None
+
+
+class DataConfig(Section):
+    """Where prompts come from: `shortlist` or `shortlist-full` (bundled), or a JSONL file or a folder of two."""
+
+    train: str = "shortlist"
+    heldout: str | None = None
+    enable_thinking: bool = False
+
+
+class RewardConfig(Section):
+    """What a completion earns: one of the rule rubrics, or functions of your own."""
+
+    rubric: Literal["strict", "published"] | None = "strict"
+    weights: dict[str, NonNegative] = {}
+    limits: dict[str, float] = {}
+    functions: list[Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]] = []
+    function_weights: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.functions and self.rubric:
+            raise ValueError("reward.functions and reward.rubric exclude each other; set reward.rubric to null")
+        if not self.functions and not self.rubric:
+            raise ValueError("nothing to reward; set reward.rubric or reward.functions")
+        if self.function_weights is not None and len(self.function_weights) != len(self.functions):
+            raise ValueError(
+                f"reward.function_weights has {len(self.function_weights)} entries for "
+                f"{len(self.functions)} functions; give one for each"
+            )
+        if self.functions and (self.weights or self.limits):
+            raise ValueError("reward.weights and reward.limits belong to a rubric; remove them")
+        return self
+
+
+class WarmStartConfig(Section):
+    """Supervised steps before GRPO, on the dataset's `completion` column; 0 steps switch it off."""
+
+    steps: Unsigned = 0
+    batch_size: Count = 4
+    learning_rate: Positive = 2e-4
+    warmup_steps: Unsigned = 0
+
+
+class EvalConfig(Section):
+    """The comparison on held-out prompts: greedy, in the file's order."""
+
+    episodes: Count = 64
+    max_new_tokens: Count = 384
+    batch_size: Count = 16
+
+
+class Config(Section):
+    """One training run."""
+
+    model: str
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    fine_tune_type: Literal["lora", "full"] = "lora"
+    lora: LoraConfig = LoraConfig()
+    data: DataConfig = DataConfig()
+    reward: RewardConfig = RewardConfig()
+    warm_start: WarmStartConfig = WarmStartConfig()
+    eval: EvalConfig = EvalConfig()
+    seed: Unsigned = 0
+    output_dir: str = "runs"
+
+    max_steps: Count = 100
+    prompts_per_step: Count = 4
+    num_generations: Annotated[int, Field(ge=2)] = 8
+    micro_batch_size: Count | None = None
+    num_iterations: Count = 1
+
+    max_completion_length: Count = 160
+    temperature: Positive = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Unsigned = 0
+    min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    loss_type: LossType = "dapo"
+    scale_rewards: RewardScale = "group"
+    importance_sampling_level: ImportanceSamplingLevel = "token"
+    epsilon: NonNegative = 0.2
+    epsilon_high: NonNegative | None = None
+    delta: Positive | None = None
+    beta: NonNegative = 0.0
+    use_bias_correction_kl: bool = True
+    mask_truncated_completions: bool = False
+    top_entropy_quantile: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    learning_rate: Positive = 1e-5
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "linear"
+    warmup_steps: Unsigned = 0
+    weight_decay: NonNegative = 0.0
+    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    adam_epsilon: Positive = 1e-8
+    max_grad_norm: NonNegative = 1.0
+    gradient_checkpointing: bool = False
+
+    logging_steps: Count = 1
+    save_steps: Count = 50
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        problems = []
+        if self.epsilon_high is not None and self.loss_type != "cispo" and self.epsilon_high < self.epsilon:
+            problems.append(
+                f"epsilon_high: {self.epsilon_high} is below epsilon {self.epsilon}; raise it, or leave it out"
+            )
+        if self.loss_type == "cispo" and (self.epsilon_high is None or self.epsilon_high < 1):
+            problems.append(
+                f"epsilon_high: {self.epsilon_high} with loss_type cispo, where it caps the ratio itself; "
+                "set it to a value of at least 1, such as 5.0"
+            )
+        if self.delta is not None and self.loss_type in ("cispo", "sapo"):
+            problems.append(f"delta: {self.delta} has no meaning for loss_type {self.loss_type}; remove it")
+        if self.delta is not None and self.delta <= 1 + (self.epsilon_high or self.epsilon):
+            problems.append(
+                f"delta: {self.delta} lies inside the clipping range; "
+                f"raise it above {1 + (self.epsilon_high or self.epsilon)}"
+            )
+        if self.fine_tune_type == "full" and self.lora != LoraConfig():
+            problems.append("lora: set, but fine_tune_type is full; remove the section, or use fine_tune_type lora")
+        if self.warmup_steps >= self.max_steps and self.warmup_steps > 0:
+            problems.append(
+                f"warmup_steps: {self.warmup_steps} leaves no step at full rate; lower it below max_steps "
+                f"{self.max_steps}"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @property
+    def clip_high(self) -> float:
+        """The upper clipping range: `epsilon_high`, or `epsilon` where none is given."""
+        return self.epsilon if self.epsilon_high is None else self.epsilon_high
+
+
+def find_config(name: str) -> Path:
+    """A config file by path, or one of the packaged examples by its name (`configs/qwen3.yaml`, `qwen3`)."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    packaged = {p.stem: p for folder in _config_folders() for p in sorted(folder.glob("*.yaml"))}
+    if path.stem in packaged and (path.parent.name in ("", "configs")):
+        return packaged[path.stem]
+    raise UserError(f"{name}: no such config file; give a path, or one of {', '.join(sorted(packaged))}")
+
+
+def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML file, apply `key=value` and `section.key=value` overrides, and check it all.
+
+    Raises UserError with one line for each mistake: where, key, value, remedy.
+    """
+    path = find_config(name)
+    values = _read_yaml(path)
+    for override in overrides:
+        _apply_override(values, override)
+    return validate(values, source=str(path))
+
+
+def validate(values: dict[str, Any], source: str = "config") -> Config:
+    """Make a Config of plain values; raises UserError listing every mistake in `source`."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        lines = [line for detail in error.errors() for line in _describe(detail)]
+        raise UserError(*(f"{source}: {line}" for line in lines)) from None
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write every key with its value, so that a run's config needs no defaults to be understood."""
+    path.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
+
+
+def _config_folders() -> list[Path]:
+    package = Path(__file__).resolve().parent
+    return [package.parent / "configs", package / "configs"]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply to be a config; flatten it") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: holds {type(values).__name__}, not keys and values; start with `model: ...`")
+    return values
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"{override!r}: not an override; write key=value, such as max_steps=5")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{override!r}: {section} is not a section; override {section} itself")
+        values = inner
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"{override!r}: the value is not readable as YAML; quote it") from None
+
+
+def _describe(detail: ErrorDetails) -> list[str]:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(detail["loc"][:-1])
+        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+        return [f"{key}: unknown key; {hint}"]
+    if detail["type"] == "value_error":
+        return str(detail["ctx"]["error"]).split("\n")
+    if detail["type"] == "missing":
+        return [f"{key}: missing; add it"]
+    wanted = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return [f"{key}: {detail['input']!r} is not accepted; give {wanted}"]
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = Config
+    for part in location:
+        field = section.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        section = field.annotation
+    return list(section.model_fields)

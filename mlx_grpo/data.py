@@ -1,0 +1,116 @@
+"""Rows of JSONL to prompts; which prompts a step sees is a pure function of the seed and the step."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from mlx_grpo.config import DataConfig
+from mlx_grpo.errors import UserError
+from mlx_grpo.types import Prompt
+
+BUNDLED = {"shortlist": "", "shortlist-full": "-full"}
+"""Bundled datasets by name, each with the suffix of its files in mlx_grpo/tasks/data."""
+
+LISTED_PROBLEMS = 20
+
+
+def dataset_files(data: DataConfig) -> tuple[Path, Path | None]:
+    """The training and held-out files that a config names; a folder holds train.jsonl and heldout.jsonl."""
+    train = _dataset_file(data.train, "train")
+    if data.heldout is not None:
+        return train, _dataset_file(data.heldout, "heldout")
+    if data.train in BUNDLED or Path(data.train).is_dir():
+        return train, _dataset_file(data.train, "heldout")
+    return train, None
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file, checked; raises UserError listing bad rows by line number."""
+    rows, problems = [], []
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; build one with `mlx-grpo data build`, or correct data.train") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable: {error}") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            problems.append(f"{path}, line {number}: not JSON ({error}); write one object per line")
+            continue
+        problem = _row_problem(row)
+        if problem:
+            problems.append(f"{path}, line {number}: {problem}")
+        else:
+            rows.append({"id": f"{path.stem}-{number}", **row})
+    if not rows and not problems:
+        problems.append(f"{path}: holds no rows; write one JSON object per line")
+    if problems:
+        more = len(problems) - LISTED_PROBLEMS
+        raise UserError(*problems[:LISTED_PROBLEMS], *([f"{path}: and {more} more bad rows"] if more > 0 else []))
+    return rows
+
+
+def load_prompts(path: Path, tokenizer: TokenizerWrapper, enable_thinking: bool = False) -> list[Prompt]:
+    """Render and tokenize every row: chat messages by the model's template, plain text as it stands."""
+    return [make_prompt(row, tokenizer, enable_thinking) for row in read_rows(path)]
+
+
+def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinking: bool = False) -> Prompt:
+    """One row as a Prompt; columns other than `id` and `prompt` go to the reward."""
+    columns = {key: value for key, value in row.items() if key not in ("id", "prompt")}
+    if isinstance(row["prompt"], str):
+        text = row["prompt"]
+        token_ids = tokenizer.encode(text)
+    else:
+        # One rendering serves models with and without a thinking mode: templates ignore variables they don't use.
+        text = tokenizer.apply_chat_template(
+            row["prompt"], tokenize=False, add_generation_prompt=True, enable_thinking=enable_thinking
+        )
+        token_ids = tokenizer.encode(text, add_special_tokens=False)
+    return Prompt(str(row["id"]), text, tuple(token_ids), columns)
+
+
+def sample_prompts(prompts: Sequence[Prompt], count: int, seed: int, step: int) -> list[Prompt]:
+    """The `count` prompts of a step: every prompt once per epoch, each epoch in an order of its own."""
+    chosen = []
+    for position in range(step * count, (step + 1) * count):
+        epoch, index = divmod(position, len(prompts))
+        order = list(range(len(prompts)))
+        random.Random(f"{seed}/{epoch}").shuffle(order)
+        chosen.append(prompts[order[index]])
+    return chosen
+
+
+def _dataset_file(name: str, split: str) -> Path:
+    if name in BUNDLED:
+        return Path(__file__).resolve().parent / "tasks" / "data" / f"{split}{BUNDLED[name]}.jsonl"
+    path = Path(name)
+    return path / f"{split}.jsonl" if path.is_dir() else path
+
+
+def _row_problem(row: Any) -> str | None:
+    if not isinstance(row, dict):
+        return f'holds {type(row).__name__}, not an object; write {{"prompt": ...}}'
+    if "prompt" not in row:
+        return "has no `prompt`; add it (text or chat messages)"
+    prompt = row["prompt"]
+    if isinstance(prompt, str):
+        return None if prompt.strip() else "`prompt` is empty; write some text"
+    if not isinstance(prompt, list) or not prompt:
+        return f"`prompt` is {type(prompt).__name__}; give text or a non-empty list of messages"
+    for message in prompt:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            return '`prompt` has a message without `role`; write {"role": ..., "content": ...}'
+        if not isinstance(message.get("content"), str):
+            return '`prompt` has a message whose `content` is not text; write {"role": ..., "content": ...}'
+    return None

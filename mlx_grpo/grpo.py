@@ -1,0 +1,156 @@
+"""The mathematics of GRPO: arrays in, arrays out. No model, no configuration.
+
+Where this departs from "DeepSeekMath" (arXiv:2402.03300, section 4.1), in the order of the code:
+
+1. Advantages can be centred only (`scale="none"`, Dr. GRPO, arXiv:2503.20783) or scaled by the standard
+   deviation of the whole batch; equal rewards give exactly 0, not rounding noise divided by 1e-4.
+2. The default normaliser is DAPO's, one weight for every token of the step (arXiv:2503.14476); every
+   `loss_type` is a per-token term times one array of weights, so micro-batches add up exactly.
+3. The upper clipping bound has its own epsilon (DAPO's clip-higher) and an optional absolute cap `delta`.
+4. The ratio can be taken per sequence (GSPO, arXiv:2507.18071), capped without clipping the gradient
+   (CISPO, arXiv:2506.13585) or passed through a soft gate (SAPO, arXiv:2511.20347).
+5. The KL estimator k3 can be multiplied by the ratio, which makes its gradient unbiased off-policy.
+
+Shapes: P prompts, G completions each, B = P·G rows, T padded completion length. All arrays are fp32.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import mlx.core as mx
+
+LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo"]
+ImportanceSamplingLevel = Literal["token", "sequence"]
+RewardScale = Literal["group", "batch", "none"]
+
+SAPO_TEMPERATURE_POSITIVE = 1.0
+SAPO_TEMPERATURE_NEGATIVE = 1.05
+
+
+class LossTerms(NamedTuple):
+    """The loss of some rows and the masked sums that the metrics are made of; all are scalars."""
+
+    loss: mx.array
+    kl: mx.array
+    clipped_low: mx.array
+    clipped_high: mx.array
+
+
+def group_advantages(rewards: mx.array, scale: RewardScale = "group") -> mx.array:
+    """How much better each completion is than its group, [P, G] -> [P, G] (DeepSeekMath, eq. 3, outcome supervision).
+
+    NaN marks a completion that no reward function applies to: it gets 0 and leaves its group's mean and deviation.
+    """
+    applies = ~mx.isnan(rewards)  # [P, G]
+    # Counting from the group's lowest reward makes equal rewards exactly 0 before anything is divided.
+    lowest = mx.where(applies, rewards, mx.inf).min(axis=1, keepdims=True)  # [P, 1]
+    above = mx.where(applies, rewards - lowest, 0.0)  # [P, G]
+    centred = mx.where(applies, above - _mean(above, applies, axis=1), 0.0)  # [P, G]
+    if scale == "none":
+        return centred
+    if scale == "group":
+        return centred / (_std(centred, applies, axis=1) + 1e-4)
+    of_all = mx.where(applies, rewards, 0.0)
+    return centred / (_std(of_all - _mean(of_all, applies), applies) + 1e-4)
+
+
+def token_weights(mask: mx.array, loss_type: LossType, max_completion_length: int) -> mx.array:
+    """What each token's term counts for, [B, T] -> [B, T]; made once of the whole step's mask, then sliced."""
+    rows = mask.shape[0]
+    if loss_type in ("grpo", "sapo"):
+        return mask / (rows * mx.maximum(mask.sum(axis=1, keepdims=True), 1.0))
+    if loss_type == "dr_grpo":
+        return mask / (rows * max_completion_length)
+    return mask / mx.maximum(mask.sum(), 1.0)
+
+
+def high_entropy_mask(entropies: mx.array, mask: mx.array, quantile: float) -> mx.array:
+    """1 for the `quantile` of masked tokens that are the most uncertain, [B, T] -> [B, T] (arXiv:2506.01939).
+
+    The threshold is the (1 - quantile) quantile of the masked tokens' entropies, linearly interpolated.
+    """
+    # Padding sorts last, so that the first n entries are the masked tokens' own.
+    ordered = mx.sort(mx.where(mask > 0, entropies, mx.inf).flatten())
+    position = (1 - quantile) * max(int(mask.sum().item()) - 1, 0)
+    low = int(position)
+    high = min(low + 1, ordered.size - 1)
+    fraction = position - low
+    above = ordered[high] - ordered[low] if fraction else mx.array(0.0)  # inf - inf has no place here
+    return mask * (entropies >= ordered[low] + fraction * above)
+
+
+def grpo_loss(
+    logps: mx.array,
+    old_logps: mx.array,
+    advantages: mx.array,
+    mask: mx.array,
+    weights: mx.array,
+    *,
+    ref_logps: mx.array | None = None,
+    term_mask: mx.array | None = None,
+    loss_type: LossType = "dapo",
+    importance_sampling_level: ImportanceSamplingLevel = "token",
+    epsilon: float = 0.2,
+    epsilon_high: float = 0.2,
+    delta: float | None = None,
+    beta: float = 0.0,
+    use_bias_correction_kl: bool = True,
+) -> LossTerms:
+    """The clipped policy objective with KL to the reference, as a sum over the given rows (DeepSeekMath, eq. 3 and 4).
+
+    `logps`, `old_logps`, `ref_logps`, `mask`, `weights`, `term_mask`: [B, T]; `advantages`: [B].
+    `term_mask` hides tokens from the policy's term but not from the KL. Summing the losses of disjoint
+    rows gives the loss of their union, because `weights` were made of all of them.
+    """
+    # Padding may hold any token, so its log-ratio is zeroed before exp can overflow on it.
+    log_ratio = (logps - old_logps) * mask  # [B, T]
+    if importance_sampling_level == "sequence":
+        log_ratio = log_ratio.sum(axis=1, keepdims=True) / mx.maximum(mask.sum(axis=1, keepdims=True), 1.0)  # [B, 1]
+    ratio = mx.exp(log_ratio)  # [B, T] or [B, 1]
+    advantage = advantages[:, None]  # [B, 1]
+
+    term = policy_term(logps, ratio, advantage, loss_type, epsilon, epsilon_high, delta)  # [B, T] or [B, 1]
+    if term_mask is not None:
+        term = term * term_mask
+    kl = mx.zeros_like(mask)
+    if ref_logps is not None:
+        log_ref_ratio = (ref_logps - logps) * mask  # [B, T]
+        kl = mx.exp(log_ref_ratio) - log_ref_ratio - 1  # k3, never negative: http://joschu.net/blog/kl-approx.html
+        term = term + beta * (kl * ratio if use_bias_correction_kl else kl)
+    low = (ratio < 1 - epsilon) & (advantage < 0)
+    high = (ratio > epsilon_high if loss_type == "cispo" else ratio > 1 + epsilon_high) & (advantage > 0)
+    return LossTerms((term * weights).sum(), (kl * mask).sum(), (low * mask).sum(), (high * mask).sum())
+
+
+def policy_term(
+    logps: mx.array,
+    ratio: mx.array,
+    advantage: mx.array,
+    loss_type: LossType,
+    epsilon: float,
+    epsilon_high: float,
+    delta: float | None,
+) -> mx.array:
+    """Minus what the policy gains from each token, before any weighting."""
+    if loss_type == "cispo":
+        return -mx.stop_gradient(mx.minimum(ratio, epsilon_high)) * advantage * logps
+    if loss_type == "sapo":
+        tau = mx.where(advantage > 0, SAPO_TEMPERATURE_POSITIVE, SAPO_TEMPERATURE_NEGATIVE)
+        return -mx.sigmoid(tau * (ratio - 1)) * 4 / tau * advantage
+    clipped = mx.clip(ratio, 1 - epsilon, 1 + epsilon_high)
+    if delta is not None:
+        ratio = mx.minimum(ratio, delta)
+    return -mx.minimum(ratio * advantage, clipped * advantage)
+
+
+def _mean(values: mx.array, applies: mx.array, axis: int | None = None) -> mx.array:
+    count = applies.sum(axis=axis, keepdims=axis is not None)
+    return mx.where(applies, values, 0.0).sum(axis=axis, keepdims=axis is not None) / mx.maximum(count, 1)
+
+
+def _std(centred: mx.array, applies: mx.array, axis: int | None = None) -> mx.array:
+    """Standard deviation with Bessel's correction of values whose mean is already taken off."""
+    count = applies.sum(axis=axis, keepdims=axis is not None)
+    squares = mx.where(applies, centred * centred, 0.0).sum(axis=axis, keepdims=axis is not None)
+    return mx.sqrt(squares / mx.maximum(count - 1, 1))

@@ -1,0 +1,138 @@
+"""The policy: load it, make it trainable, hold a reference to it, save and load its adapter in mlx-lm's format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
+from mlx_lm.utils import load as load_model_and_tokenizer
+
+from mlx_grpo.config import Config
+from mlx_grpo.errors import UserError
+
+ADAPTER_WEIGHTS = "adapters.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+# What mlx-lm and the exporter read; anything else in a Hub repository (ONNX, GGUF, pickles) stays there.
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*"]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A model in training, with what it takes to talk to it."""
+
+    model: nn.Module
+    tokenizer: TokenizerWrapper
+    path: Path
+    """Folder of the base model, in the Hugging Face format."""
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a completion, ascending."""
+        return tuple(sorted(self.tokenizer.eos_token_ids))
+
+
+def find_model(model: str) -> Path:
+    """The folder of a model given by path or Hub id; downloads what is not yet in the Hub's cache.
+
+    Raises UserError where it is neither, or the Hub can't be reached and the cache lacks it.
+    """
+    if Path(model).is_dir():
+        if not (Path(model) / "config.json").is_file():
+            raise UserError(f"model: {model} has no config.json; give a folder in the Hugging Face format")
+        return Path(model)
+    try:
+        return Path(snapshot_download(model, allow_patterns=HUB_FILES))
+    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"model: {model!r} is no folder here and could not be had from the Hub ({reason}); "
+            "check the name, your connection, or give a local folder"
+        ) from None
+
+
+def load_policy(config: Config) -> Policy:
+    """Load the base model and make it trainable, as LoRA adapters or in full; dropout stays off until training."""
+    path = find_model(config.model)
+    mx.random.seed(config.seed)  # LoRA's starting matrices
+    model, tokenizer = load_model_and_tokenizer(str(path))
+    if config.fine_tune_type == "lora":
+        model.set_dtype(compute_dtype(config.dtype))
+        model.freeze()
+        linear_to_lora_layers(model, config.lora.num_layers, lora_parameters(config))
+    else:
+        # Adam's steps vanish in bf16 (0.02 + 1e-6 is 0.02), so a full fine-tune computes on its fp32 weights.
+        model.set_dtype(mx.float32)
+    model.eval()
+    mx.eval(model.parameters())
+    return Policy(model, tokenizer, path)
+
+
+def compute_dtype(name: str) -> mx.Dtype:
+    """The dtype of the base weights; `auto` is bfloat16 on a GPU, float32 on the CPU (whose half types are slow)."""
+    if name == "auto":
+        name = "bfloat16" if mx.default_device() == mx.Device(mx.gpu) else "float32"
+    return {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[name]
+
+
+def lora_parameters(config: Config) -> dict[str, Any]:
+    """The LoRA settings as mlx-lm's adapter_config.json names them."""
+    lora = config.lora
+    return {"rank": lora.rank, "scale": lora.scale, "dropout": lora.dropout, "keys": lora.keys}
+
+
+@contextmanager
+def swapped(model: nn.Module, parameters: dict[str, Any]) -> Iterator[None]:
+    """Lend the model other trainable parameters: with the starting ones, it is its own KL reference.
+
+    Arrays are immutable, so holding a run's first parameters costs memory only once training replaces them.
+    """
+    current = model.trainable_parameters()
+    model.update(parameters)
+    try:
+        yield
+    finally:
+        model.update(current)
+
+
+def save_adapter(policy: Policy, config: Config, folder: Path) -> None:
+    """Write the trained parameters as `mlx_lm.generate --adapter-path` reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = dict(tree_flatten(policy.model.trainable_parameters()))
+    mx.save_safetensors(str(folder / ADAPTER_WEIGHTS), weights)
+    settings = {
+        "model": config.model,
+        "fine_tune_type": config.fine_tune_type,
+        "num_layers": config.lora.num_layers,
+        "lora_parameters": lora_parameters(config),
+    }
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def load_adapter(policy: Policy, folder: Path) -> None:
+    """Put an adapter that `save_adapter` wrote into a policy made with the same settings."""
+    weights = mx.load(str(folder / ADAPTER_WEIGHTS))
+    wanted = {name: w.shape for name, w in tree_flatten(policy.model.trainable_parameters())}
+    if wanted != {name: w.shape for name, w in weights.items()}:
+        raise UserError(f"{folder}: its adapter does not fit this model and LoRA settings; use the run's own config")
+    policy.model.update(tree_unflatten(list(weights.items())))
+
+
+def load_for_inference(model: Path, adapter: Path | None, dtype: str = "auto") -> Policy:
+    """The base model, with an adapter where one is given, for generation only."""
+    loaded, tokenizer = load_model_and_tokenizer(str(model))
+    loaded.set_dtype(compute_dtype(dtype))
+    if adapter is not None:
+        loaded = load_adapters(loaded, str(adapter))
+    loaded.eval()
+    return Policy(loaded, tokenizer, model)

@@ -1,0 +1,91 @@
+"""What a person sees while a run goes on: bars on a terminal, plain lines in a log file."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class Reporter(Protocol):
+    """Whoever watches a run: told of phases, steps, decoded positions and anything worth a line."""
+
+    def begin(self, phase: str, steps: int) -> None:
+        """A phase of `steps` steps starts."""
+
+    def decoding(self, rows: int) -> None:
+        """One more token was decoded; `rows` completions go on."""
+
+    def step(self, metrics: dict[str, float]) -> None:
+        """A step is done."""
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+
+
+class ConsoleReporter:
+    """Reports to a console: a bar for the phase and one line every `logging_steps` steps."""
+
+    def __init__(self, console: Console, logging_steps: int = 1):
+        self.console = console
+        self.logging_steps = logging_steps
+        # Without a terminal rich would write each bar as debris into the log, so there only lines are printed.
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
+        self.phase = ""
+        self.steps = 0
+        self.positions = 0
+        self.task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def begin(self, phase: str, steps: int) -> None:
+        if self.task is not None:
+            self.progress.remove_task(self.task)
+        self.phase, self.steps, self.positions = phase, steps, 0
+        self.task = self.progress.add_task(phase, total=steps, detail="")
+        self.note(f"{phase}: {steps} steps")
+
+    def decoding(self, rows: int) -> None:
+        self.positions += 1
+        self.progress.update(self.task, detail=f"decoding token {self.positions}, {rows} rows")
+
+    def step(self, metrics: dict[str, float]) -> None:
+        self.positions = 0
+        number = int(metrics["step"]) + 1
+        self.progress.update(self.task, completed=number, detail="")
+        if number % self.logging_steps == 0 or number == self.steps:
+            self.note(step_line(number, self.steps, metrics))
+
+    def note(self, text: str) -> None:
+        self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def step_line(number: int, steps: int, metrics: dict[str, float]) -> str:
+    """One step in at most 80 columns: reward, KL, length, speed and memory for GRPO, loss for the warm start."""
+    place = f"{number:>{len(str(steps))}}/{steps}"
+    if metrics.get("phase") == "warm_start":
+        return f"  {place}  loss {metrics['loss']:.3f}  {metrics['step_time']:.1f} s"
+    speed = metrics["step_tokens"] / metrics["step_time"]
+    return (
+        f"  {place}  reward {metrics['reward']:.3f}  kl {metrics['kl']:.4f}  "
+        f"{metrics['completions/mean_length']:.0f} tok  {speed:.0f} tok/s  "
+        f"{metrics['peak_memory_gb']:.1f} GB  {metrics['step_time']:.1f} s"
+    )

@@ -1,0 +1,62 @@
+"""Run folders: where a run keeps its config, metrics, samples, adapter, export and pictures."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlx_grpo.config import Config, save_config, validate
+from mlx_grpo.errors import UserError
+
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+SAMPLES = "samples.jsonl"
+ADAPTER = "adapter"
+WARM_START = "warm_start"
+LATEST = "latest"
+
+
+def create_run(config: Config) -> Path:
+    """A new folder under `output_dir`, named by time and model, with the config in it and `latest` pointing to it."""
+    root = Path(config.output_dir)
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    run = root / f"{stamp}-{Path(config.model).name}"
+    try:
+        run.mkdir(parents=True)
+        save_config(config, run / CONFIG)
+        latest = root / LATEST
+        latest.unlink(missing_ok=True)
+        latest.symlink_to(run.name)
+    except OSError as error:
+        raise UserError(f"output_dir: {root} can't be written ({error.strerror}); choose another folder") from None
+    return run
+
+
+def find_run(name: str | None) -> Path:
+    """A run folder by path, or the latest one under ./runs."""
+    run = Path(name) if name else Path("runs") / LATEST
+    if not (run / CONFIG).is_file():
+        if name is None:
+            raise UserError("runs/latest: no run here yet; start one with `mlx-grpo train CONFIG`, or name a run")
+        raise UserError(f"{run}: not a run folder (no {CONFIG}); give a folder that `mlx-grpo train` made")
+    return run.resolve()
+
+
+def read_config(run: Path) -> Config:
+    """The configuration that a run was started with."""
+    return validate(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")), source=str(run / CONFIG))
+
+
+def append_jsonl(path: Path, *records: dict[str, Any]) -> None:
+    """Add records to a JSONL file, each on a line of its own."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSONL file that a run wrote."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]

@@ -1,0 +1,77 @@
+"""The sampler: temperature first, then top-k, top-p and min-p, as TRL and transformers do.
+
+mlx-lm's own sampler filters before it tempers, which keeps other tokens. Every row draws from a key of its
+own, made of (seed, step, row) and advanced by position, so what a row samples depends neither on the rows
+beside it nor on what was drawn before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How completions are drawn; temperature 0 is greedy."""
+
+    max_tokens: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+
+
+def filtered(logits: mx.array, sampling: Sampling) -> mx.array:
+    """Tempered logits [B, V] with everything that the filters drop at -inf."""
+    logits = logits.astype(mx.float32) / sampling.temperature  # [B, V]
+    if 0 < sampling.top_k < logits.shape[-1]:
+        lowest_kept = mx.topk(logits, sampling.top_k, axis=-1).min(axis=-1, keepdims=True)
+        logits = mx.where(logits < lowest_kept, -mx.inf, logits)
+    if sampling.top_p < 1:
+        order = mx.argsort(-logits, axis=-1)
+        descending = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1)
+        # A token stays while the mass before it is below top_p, so the most likely one always does.
+        kept_ordered = mx.cumsum(descending, axis=-1) - descending < sampling.top_p
+        kept = mx.put_along_axis(mx.zeros_like(kept_ordered), order, kept_ordered, axis=-1)
+        logits = mx.where(kept, logits, -mx.inf)
+    if sampling.min_p > 0:
+        probabilities = mx.softmax(logits, axis=-1)
+        floor = sampling.min_p * probabilities.max(axis=-1, keepdims=True)
+        logits = mx.where(probabilities < floor, -mx.inf, logits)
+    return logits
+
+
+def row_keys(seed: int, step: int, rows: int) -> mx.array:
+    """One random key for each row of a step, u32 [rows, 2]."""
+    return mx.stack([mx.random.key(_mix(seed, step, row)) for row in range(rows)])
+
+
+def draw(logits: mx.array, keys: mx.array, position: int, sampling: Sampling) -> tuple[mx.array, mx.array]:
+    """Sample one token for each row: logits [B, V], keys [B, 2] -> token ids [B], their log-probabilities [B].
+
+    The log-probability is of the tempered logits before any filter, as the trainer computes it.
+    """
+    if sampling.temperature == 0:
+        tokens = mx.argmax(logits, axis=-1)
+        return tokens, _select(logits.astype(mx.float32), tokens)
+    # The Gumbel-max trick, one stream of noise for each row: argmax(logits + noise) is a categorical sample.
+    noise = mx.vmap(lambda key: mx.random.gumbel((logits.shape[-1],), key=key))(keys + position)  # [B, V]
+    tokens = mx.argmax(filtered(logits, sampling) + noise, axis=-1)
+    return tokens, _select(logits.astype(mx.float32) / sampling.temperature, tokens)
+
+
+def _select(logits: mx.array, tokens: mx.array) -> mx.array:
+    return mx.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
+
+
+def _mix(*parts: int) -> int:
+    """A 64-bit hash of small integers (splitmix64), so that neighbouring seeds and steps share no streams."""
+    state = 0
+    for part in parts:
+        state = (state + part + 0x9E3779B97F4A7C15) % 2**64
+        state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        state = (state ^ (state >> 27)) * 0x94D049BB133111EB % 2**64
+        state ^= state >> 31
+    return state

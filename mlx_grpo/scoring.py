@@ -1,0 +1,124 @@
+"""Completions to rewards: the rule rubrics, or a user's own functions in TRL's shape."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mlx_grpo.config import RewardConfig
+from mlx_grpo.errors import UserError
+from mlx_grpo.types import Prompt
+from reward import RUBRICS, Rubric
+
+RUBRIC_COLUMNS = ("decision", "score", "context")
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What N completions earned; NaN where nothing applies."""
+
+    rewards: np.ndarray
+    """f64 [N]"""
+    components: dict[str, np.ndarray]
+    """Each [N]: the rubric's components, or the reward functions by name."""
+
+
+Reward = Callable[[Sequence[Prompt], Sequence[str]], Scores]
+
+
+def strip_thinking(text: str) -> str:
+    """A completion without its reasoning: `<think>...</think>` removed, and an unfinished thought to its end."""
+    return re.sub(r"<think>.*?(?:</think>|\Z)", "", text, flags=re.DOTALL).strip()
+
+
+def load_reward(config: RewardConfig) -> Reward:
+    """The reward that a config names; raises UserError where it can't be made."""
+    if config.rubric is None:
+        return _function_reward(config)
+    return rubric_reward(make_rubric(config))
+
+
+def make_rubric(config: RewardConfig) -> Rubric:
+    """The configured rubric with its weights and limits."""
+    try:
+        return RUBRICS[config.rubric or "strict"].with_(weights=config.weights, limits=config.limits)
+    except ValueError as error:
+        raise UserError(f"reward: {error}") from None
+
+
+def rubric_reward(rubric: Rubric) -> Reward:
+    """A rubric over completions; rows bring the columns `decision`, `score` and `context`."""
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> Scores:
+        breakdowns = []
+        for prompt, completion in zip(prompts, completions, strict=True):
+            missing = [column for column in RUBRIC_COLUMNS if column not in prompt.columns]
+            if missing:
+                raise UserError(
+                    f"row {prompt.id}: has no {', '.join(missing)}, which the rubric grades against; "
+                    "add the columns, or set reward.rubric to null and name reward.functions"
+                )
+            gold = {column: prompt.columns[column] for column in RUBRIC_COLUMNS}
+            breakdowns.append(rubric(strip_thinking(completion), **gold).as_dict())
+        columns = {name: np.array([b[name] for b in breakdowns]) for name in breakdowns[0]}
+        return Scores(columns.pop("total"), columns)
+
+    return score
+
+
+def _function_reward(config: RewardConfig) -> Reward:
+    functions = {name: _import_function(name) for name in config.functions}
+    weights = config.function_weights or [1.0] * len(functions)
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> Scores:
+        keys = set.intersection(*(set(prompt.columns) for prompt in prompts))
+        columns = {key: [prompt.columns[key] for prompt in prompts] for key in sorted(keys)}
+        values = {
+            name.partition(":")[2]: _call(name, function, prompts, list(completions), columns)
+            for name, function in functions.items()
+        }
+        stacked = np.array(list(values.values()))  # [functions, N]
+        applies = ~np.isnan(stacked)
+        total = (np.where(applies, stacked, 0.0) * np.array(weights)[:, None]).sum(axis=0)
+        return Scores(np.where(applies.any(axis=0), total, np.nan), values)
+
+    return score
+
+
+def _import_function(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    if "" not in sys.path:  # a console script does not look in the working folder, where users keep their rewards
+        sys.path.insert(0, "")
+    try:
+        return vars(importlib.import_module(module))[attribute]
+    except ImportError as error:
+        raise UserError(f"reward.functions: {name}: {error}; the module must be importable from here") from None
+    except KeyError:
+        raise UserError(f"reward.functions: {name}: {module} has no {attribute}; correct the name") from None
+
+
+def _call(
+    name: str, function: Callable[..., Any], prompts: Sequence[Prompt], completions: list[str], columns: dict[str, list]
+) -> np.ndarray:
+    """One function's values [N], None as NaN; whatever goes wrong in a user's code is told as theirs."""
+    try:
+        values = list(function(prompts=[prompt.text for prompt in prompts], completions=completions, **columns))
+    except Exception as error:  # a user's own code may raise anything, and the run must say whose fault it was
+        raise UserError(f"reward.functions: {name} raised {type(error).__name__}: {error}") from error
+    if len(values) != len(completions):
+        raise UserError(f"reward.functions: {name} returned {len(values)} values for {len(completions)} completions")
+    for prompt, completion, value in zip(prompts, completions, values, strict=True):
+        number = isinstance(value, (int, float, np.number)) and math.isfinite(value)
+        if value is not None and not number:
+            raise UserError(
+                f"reward.functions: {name} returned {value!r} for row {prompt.id}; "
+                f"return a finite number, or None where it does not apply (completion: {completion[:80]!r})"
+            )
+    return np.array([math.nan if value is None else float(value) for value in values])

@@ -1,0 +1,305 @@
+"""One step and the loop, read top to bottom.
+
+prompts     = sample_prompts(seed, step)                          P prompts
+rollouts    = generate(policy, prompts)                           N = P·G completions
+scores      = reward(rollouts)                                    r          [N]
+advantages  = (r - mean_g) / (std_g + 1e-4)                       A          [P, G]
+batch       = make_batch(rollouts, advantages)                    ids, mask  [N, T]
+logps       = log softmax(logits / temperature)[ids]              policy, old, reference [N, T]
+loss        = sum w (-min(rho A, clip(rho) A) + beta KL)          rho = exp(logps - old)
+update      : gradients by micro-batch, clipping, AdamW
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optim
+import numpy as np
+from mlx.utils import tree_map
+
+from mlx_grpo import grpo, runs
+from mlx_grpo.batch import make_batch, split_batch
+from mlx_grpo.config import Config
+from mlx_grpo.data import dataset_files, load_prompts, sample_prompts
+from mlx_grpo.errors import UserError
+from mlx_grpo.logps import score_tokens
+from mlx_grpo.optimizer import apply_update, learning_rate_at, make_optimizer
+from mlx_grpo.policy import Policy, load_policy, save_adapter, swapped
+from mlx_grpo.prefix import checkpointed_layers
+from mlx_grpo.progress import Reporter
+from mlx_grpo.rollout import generate
+from mlx_grpo.sampling import Sampling
+from mlx_grpo.scoring import Reward, Scores, load_reward
+from mlx_grpo.sft import warm_start
+from mlx_grpo.types import Batch, Prompt, Rollout
+
+
+@dataclass(slots=True)
+class Learner:
+    """What a GRPO step reads and changes."""
+
+    policy: Policy
+    config: Config
+    reward: Reward
+    optimizer: optim.AdamW
+    reference: dict[str, Any] | None
+    """The trainable parameters at GRPO's first step; None when beta is 0 and no reference is needed."""
+
+
+def train(config: Config, reporter: Reporter) -> Path:
+    """Train as configured and return the run's folder.
+
+    Raises UserError for anything wrong with the model, the data or the reward, before a run folder is made.
+    """
+    policy = load_policy(config)
+    prompts = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)
+    check_lengths(policy, prompts, config.max_completion_length)
+    reward = load_reward(config.reward)
+    run = runs.create_run(config)
+    reporter.note(f"run folder: {run}")
+    if config.warm_start.steps:
+        warm_start(policy, prompts, config, run, reporter)
+        save_adapter(policy, config, run / runs.WARM_START)
+    reference = policy.model.trainable_parameters() if config.beta > 0 else None
+    learner = Learner(policy, config, reward, grpo_optimizer(config), reference)
+    reporter.begin("GRPO", config.max_steps)
+    tokens_seen = 0
+    for step in range(config.max_steps):
+        metrics, rollouts, scores = train_step(learner, prompts, step, reporter)
+        tokens_seen += metrics["step_tokens"]
+        metrics["num_tokens"] = tokens_seen
+        runs.append_jsonl(run / runs.SAMPLES, *samples(step, rollouts, scores))
+        runs.append_jsonl(run / runs.METRICS, metrics)
+        reporter.step(metrics)
+        if (step + 1) % config.save_steps == 0 or step + 1 == config.max_steps:
+            save_adapter(policy, config, run / runs.ADAPTER)
+    return run
+
+
+def train_step(
+    learner: Learner, prompts: Sequence[Prompt], step: int, reporter: Reporter | None = None
+) -> tuple[dict[str, float], list[Rollout], Scores]:
+    """One GRPO step: roll out, score, weigh, update. Returns the step's metrics, rollouts and scores."""
+    started = time.perf_counter()
+    config = learner.config
+    mx.reset_peak_memory()
+    chosen = sample_prompts(prompts, config.prompts_per_step, config.seed, step)
+    rollouts = generate(
+        learner.policy,
+        chosen,
+        config.num_generations,
+        Sampling(config.max_completion_length, config.temperature, config.top_p, config.top_k, config.min_p),
+        seed=config.seed,
+        step=step,
+        on_token=reporter.decoding if reporter else None,
+    )
+    mx.clear_cache()  # decoding's buffers have other shapes than training's
+    scores = learner.reward([rollout.prompt for rollout in rollouts], [rollout.completion for rollout in rollouts])
+    rewards = mx.array(scores.rewards.reshape(len(chosen), -1), mx.float32)  # [P, G]
+    advantages = grpo.group_advantages(rewards, config.scale_rewards)  # [P, G]
+    batch = make_batch(rollouts, advantages, config.mask_truncated_completions)
+    rate = learning_rate_at(
+        step,
+        peak=config.learning_rate,
+        schedule=config.lr_scheduler_type,
+        warmup_steps=config.warmup_steps,
+        max_steps=config.max_steps,
+    )
+    update = update_policy(learner, batch, rollouts, rate)
+    mx.clear_cache()
+    metrics = {"step": step, **reward_metrics(rollouts, scores, rewards), **update, "learning_rate": rate}
+    metrics["step_time"] = time.perf_counter() - started
+    metrics["step_tokens"] = sum(len(r.prompt.token_ids) + len(r.completion_ids) for r in rollouts)
+    metrics["peak_memory_gb"] = mx.get_peak_memory() / 2**30
+    return metrics, rollouts, scores
+
+
+def update_policy(learner: Learner, batch: Batch, rollouts: Sequence[Rollout], rate: float) -> dict[str, float]:
+    """`num_iterations` optimizer steps on one batch; metrics are the means over them."""
+    config, model = learner.config, learner.policy.model
+    weights = grpo.token_weights(batch.mask, config.loss_type, config.max_completion_length)  # [N, T]
+    parts = split_batch(batch, config.micro_batch_size or config.num_generations)
+    old = score_parts(model, parts, config) if config.num_iterations > 1 else None
+    reference = None
+    if learner.reference is not None:
+        with swapped(model, learner.reference):
+            reference = score_parts(model, parts, config)
+    updates = []
+    for _ in range(config.num_iterations):
+        gradients, metrics = accumulate(learner, parts, weights, old, reference, rollouts)
+        # Adam divides by the root of the second moment, so a step on pure rounding noise is a full-sized step.
+        norm = (
+            math.nan
+            if gradients is None
+            else apply_update(model, learner.optimizer, gradients, rate, config.max_grad_norm)
+        )
+        mx.eval(model.trainable_parameters(), learner.optimizer.state)
+        updates.append({**metrics, "grad_norm": 0.0 if gradients is None else norm})
+    return {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
+
+
+def accumulate(
+    learner: Learner,
+    parts: Sequence[Batch],
+    weights: mx.array,
+    old: mx.array | None,
+    reference: mx.array | None,
+    rollouts: Sequence[Rollout],
+) -> tuple[dict[str, Any] | None, dict[str, float]]:
+    """The step's gradient, summed over micro-batches, and its metrics; None where nothing gives a gradient.
+
+    `weights`, `old` and `reference` are [N, T] for the whole batch; the parts' losses add up to its loss.
+    """
+    config, model = learner.config, learner.policy.model
+    term_masks = entropy_masks(model, parts, config)
+
+    def loss(part: Batch, term_mask: mx.array | None) -> tuple[mx.array, ...]:
+        rows = slice(*part.rows)
+        logps, entropies = score_tokens(model, part, config.temperature)  # [B, T]
+        terms = grpo.grpo_loss(
+            logps,
+            mx.stop_gradient(logps) if old is None else old[rows],
+            part.advantages,
+            part.mask,
+            weights[rows],
+            ref_logps=None if reference is None else reference[rows],
+            term_mask=term_mask,
+            **loss_options(config),
+        )
+        return *terms, (entropies * part.mask).sum(), mx.stop_gradient(logps)
+
+    gradients, sums, logps = None, np.zeros(5), []
+    differentiate = nn.value_and_grad(model, loss)
+    model.train()
+    with checkpointed_layers(model) if config.gradient_checkpointing else nullcontext():
+        for part, term_mask in zip(parts, term_masks, strict=True):
+            if reference is None and not mx.any(part.advantages).item():
+                values, part_gradients = loss(part, term_mask), None  # its gradient is exactly 0
+            else:
+                values, part_gradients = differentiate(part, term_mask)
+            if part_gradients is not None:
+                gradients = part_gradients if gradients is None else tree_map(mx.add, gradients, part_gradients)
+            mx.eval(values, gradients)
+            sums += [value.item() for value in values[:5]]
+            logps.append(values[5])
+    model.eval()
+    return gradients, loss_metrics(sums, parts, mx.concatenate(logps), rollouts)
+
+
+def score_parts(model: nn.Module, parts: Sequence[Batch], config: Config) -> mx.array:
+    """Log-probabilities [N, T] of the whole batch, without gradient, a micro-batch at a time."""
+    scored = []
+    for part in parts:
+        scored.append(score_tokens(model, part, config.temperature).logps)
+        mx.eval(scored[-1])
+    return mx.concatenate(scored)
+
+
+def entropy_masks(model: nn.Module, parts: Sequence[Batch], config: Config) -> list[mx.array | None]:
+    """For each part, the tokens whose entropy is high enough to learn from; the threshold spans the whole step."""
+    if config.top_entropy_quantile == 1:
+        return [None] * len(parts)
+    entropies = []
+    for part in parts:
+        entropies.append(score_tokens(model, part, config.temperature).entropies)
+        mx.eval(entropies[-1])
+    mask = mx.concatenate([part.mask for part in parts])
+    kept = grpo.high_entropy_mask(mx.concatenate(entropies), mask, config.top_entropy_quantile)
+    return [kept[slice(*part.rows)] for part in parts]
+
+
+def loss_options(config: Config) -> dict[str, Any]:
+    """The keyword arguments of `grpo_loss` that come from the configuration."""
+    return {
+        "loss_type": config.loss_type,
+        "importance_sampling_level": config.importance_sampling_level,
+        "epsilon": config.epsilon,
+        "epsilon_high": config.clip_high,
+        "delta": config.delta,
+        "beta": config.beta,
+        "use_bias_correction_kl": config.use_bias_correction_kl,
+    }
+
+
+def grpo_optimizer(config: Config) -> optim.AdamW:
+    """The optimizer of the GRPO phase, with fresh moments."""
+    return make_optimizer(
+        beta1=config.adam_beta1,
+        beta2=config.adam_beta2,
+        epsilon=config.adam_epsilon,
+        weight_decay=config.weight_decay,
+    )
+
+
+def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, rewards: mx.array) -> dict[str, float]:
+    """What the step's completions earned and how long they are; rewards [P, G], names and definitions as TRL's."""
+    lengths = [len(rollout.completion_ids) for rollout in rollouts]
+    by_group = np.array(rewards)
+    deviations = np.array([np.nanstd(group, ddof=1) for group in by_group])  # [P]
+    return {
+        "reward": float(np.nanmean(by_group)),
+        "reward_std": float(np.mean(deviations)),
+        "frac_reward_zero_std": float(np.mean(deviations < 1e-8)),
+        **{f"rewards/{name}/mean": float(np.nanmean(values)) for name, values in scores.components.items()},
+        "completions/mean_length": float(np.mean(lengths)),
+        "completions/clipped_ratio": float(np.mean([r.finish_reason == "length" for r in rollouts])),
+    }
+
+
+def loss_metrics(
+    sums: np.ndarray, parts: Sequence[Batch], logps: mx.array, rollouts: Sequence[Rollout]
+) -> dict[str, float]:
+    """Means over the step's unmasked tokens of what the loss summed, and the sampler's distance from the trainer."""
+    loss, *token_sums = sums
+    mask = np.concatenate([np.array(part.mask) for part in parts])  # [N, T]
+    tokens = max(mask.sum(), 1.0)
+    sampled = np.zeros_like(mask)
+    for row, rollout in enumerate(rollouts):
+        sampled[row, : len(rollout.sampled_logps)] = rollout.sampled_logps
+    difference = np.abs(sampled - np.array(logps)) * mask
+    names = ("kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "entropy")
+    return {
+        "loss": float(loss),
+        **{name: float(total / tokens) for name, total in zip(names, token_sums, strict=True)},
+        "sampling/logp_difference/mean": float(difference.sum() / tokens),
+        "sampling/logp_difference/max": float(difference.max()),
+    }
+
+
+def samples(step: int, rollouts: Sequence[Rollout], scores: Scores) -> list[dict[str, Any]]:
+    """One record for each completion of a step, for people to read."""
+    return [
+        {
+            "step": step,
+            "prompt_id": rollout.prompt.id,
+            "completion": rollout.completion,
+            "finish_reason": rollout.finish_reason,
+            "reward": _number(scores.rewards[row]),
+            "rewards": {name: _number(values[row]) for name, values in scores.components.items()},
+        }
+        for row, rollout in enumerate(rollouts)
+    ]
+
+
+def check_lengths(policy: Policy, prompts: Sequence[Prompt], max_completion_length: int) -> None:
+    """Raise UserError where a prompt and its completion can't fit the model's context."""
+    context = policy.model.args.max_position_embeddings
+    for prompt in prompts:
+        if context and len(prompt.token_ids) + max_completion_length > context:
+            raise UserError(
+                f"row {prompt.id}: {len(prompt.token_ids)} prompt tokens and max_completion_length "
+                f"{max_completion_length} exceed the model's context of {context}; shorten the prompt or the completion"
+            )
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 6)
