@@ -1,0 +1,19 @@
+"""Rules that grade a shortlist completion `{"decision", "score", "reasons"}`; standard library only.
+
+`PUBLISHED` is the rubric behind the published figures, kept to compare with; `STRICT` is the one to train on.
+"""
+
+from __future__ import annotations
+
+from reward.breakdown import COMPONENTS, Breakdown, Finding
+from reward.limits import PublishedLimits, StrictLimits
+from reward.published import grade_published
+from reward.rubric import Rubric, Weights
+from reward.strict import grade_strict
+
+PUBLISHED = Rubric("published", grade_published, Weights(0.20, 0.30, 0.15, 0.15, 0.05, 0.15), PublishedLimits())
+# Less for the format, which any policy soon has, and more for the reasons, which it never gets for nothing.
+STRICT = Rubric("strict", grade_strict, Weights(0.10, 0.30, 0.15, 0.25, 0.05, 0.15), StrictLimits())
+RUBRICS = {"published": PUBLISHED, "strict": STRICT}
+
+__all__ = ["COMPONENTS", "PUBLISHED", "RUBRICS", "STRICT", "Breakdown", "Finding", "Rubric", "Weights"]

@@ -1,0 +1,71 @@
+"""The constants of both rubrics, each with its unit, and what values of them make no sense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PublishedLimits:
+    """The published rubric's constants: lengths in characters, and the number of reasons that earns the full count."""
+
+    min_reason_chars: int = 3
+    max_reason_chars: int = 240
+    full_reasons: int = 5
+    short_chars: int = 30  # a completion under this loses length_penalty in proportion
+    full_chars: int = 1200  # up to here it keeps all of it
+    zero_chars: int = 2400  # from here on it has none
+
+    def problems(self) -> list[str]:
+        """What is wrong with these values, each named with its remedy; [] if nothing is."""
+        rising = ("min_reason_chars", "max_reason_chars"), ("short_chars", "full_chars"), ("full_chars", "zero_chars")
+        return _not_positive(self, vars(self)) + _not_rising(self, *rising)
+
+
+@dataclass(frozen=True)
+class StrictLimits:
+    """The strict rubric's constants: lengths in characters or tokens, shares in [0, 1]."""
+
+    min_reasons: int = 2
+    max_reasons: int = 5
+    max_reason_chars: int = 200  # a longer reason earns nothing
+    full_chars: int = 600  # length_penalty is 1 up to here
+    zero_chars: int = 1200  # and 0 from here on
+    invalid_share: float = 0.25  # what an invalid completion keeps of the other components, times format_valid
+    score_tolerance: float = 0.4  # the error of the score at which score_alignment reaches 0
+    tokens_per_citation: int = 12  # more words than this for each thing cited is padding
+    max_terms: int = 6  # a reason naming more skills, titles and companies than this is a dump of the list
+    copy_run: int = 5  # words in a row, a term as one, that count as copied if the context has them in a sentence
+    copy_list_run: int = 8  # the same for a plain list: repeating "Python, SQL, Airflow" is only natural
+    copy_share: float = 0.6  # a reason with this share of copied tokens is a copy
+    repeat_share: float = 0.7  # overlap (of words, or of citations) above which a reason repeats an earlier one
+    distinct_share: float = 0.5  # distinct tokens over tokens, or a reason repeats itself
+
+    def problems(self) -> list[str]:
+        """What is wrong with these values, each named with its remedy; [] if nothing is."""
+        found = _not_positive(self, [name for name in vars(self) if name != "invalid_share"])
+        shares = ("invalid_share", "score_tolerance", "copy_share", "repeat_share", "distinct_share")
+        for name in shares:
+            if not 0 <= getattr(self, name) <= 1:
+                found.append(f"limits.{name} = {getattr(self, name)!r}: a share; give a number from 0 to 1")
+        if self.min_reasons > self.max_reasons:
+            found.append(
+                f"limits.min_reasons = {self.min_reasons}: more than max_reasons = {self.max_reasons}; lower it"
+            )
+        return found + _not_rising(self, ("full_chars", "zero_chars"))
+
+
+def _not_positive(limits: PublishedLimits | StrictLimits, names: list[str] | dict[str, object]) -> list[str]:
+    return [
+        f"limits.{name} = {getattr(limits, name)!r}: must be above 0; give a positive number"
+        for name in names
+        if not getattr(limits, name) > 0
+    ]
+
+
+def _not_rising(limits: PublishedLimits | StrictLimits, *pairs: tuple[str, str]) -> list[str]:
+    return [
+        f"limits.{low} = {getattr(limits, low)!r}: must be below {high} = {getattr(limits, high)!r}; change one"
+        for low, high in pairs
+        if not getattr(limits, low) < getattr(limits, high)
+    ]

@@ -1,0 +1,147 @@
+"""The context a completion is checked against: its tokens, and the job and the candidate where markers part them.
+
+A term is what a reason can claim or deny: a run of capitalised words ("Data Engineer", "Python") or an item of a
+labelled list ("Required: dbt, pandas"), outside brackets.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+from reward.tokens import Token, quantities, tokenise
+from reward.words import FUNCTION_WORDS, GENERIC_WORDS, LEVELS
+
+Term = tuple[str, ...]
+MAX_TERM_TOKENS = 4
+
+_MARKER = re.compile(r"^[ \t]*\[(JOB|CANDIDATE)(?:[ ]\w{1,20})?\]", re.IGNORECASE | re.MULTILINE)
+_BRACKETED = re.compile(r"\([^()]*\)")
+_SEGMENT_END = re.compile(r"[,;:|\n]|[.!?](?=\s|$)")
+_ASKS = re.compile(r"requir|need|must", re.IGNORECASE)
+
+
+class Detail(NamedTuple):
+    """What brackets say of a skill: "Python (advanced, 30m)" -> the level "advanced" and 30 months."""
+
+    level: str  # "" where none is given
+    numbers: frozenset[tuple[float, str]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One side of the context: every run of up to four token keys in it, its terms, and those it asks for."""
+
+    runs: frozenset[Term]
+    terms: frozenset[Term]
+    required: frozenset[Term]
+    numbers: frozenset[tuple[float, str]]
+    details: dict[Term, Detail]  # what stands in brackets after a term
+
+
+@dataclass(frozen=True)
+class Context:
+    """The whole context for grounding, and its two parts for contradictions (None without the two markers)."""
+
+    tokens: tuple[Token, ...]
+    keys: frozenset[str]
+    numbers: frozenset[tuple[float, str]]
+    terms: frozenset[Term]
+    job: Part | None
+    candidate: Part | None
+
+
+@lru_cache(maxsize=64)  # a group of G completions shares one context
+def read_context(text: str) -> Context:
+    """Split `text` at its [JOB] and [CANDIDATE] headings and index both sides."""
+    marks = list(_MARKER.finditer(text))
+    sides = {"job": "", "candidate": ""}
+    for mark, following in zip(marks, [*(m.start() for m in marks[1:]), len(text)], strict=False):
+        sides[mark[1].lower()] += text[mark.end() : following] + "\n"
+    plain = _MARKER.sub("\n", text)
+    tokens = tokenise(plain)
+    parted = {mark[1].lower() for mark in marks} == set(sides)
+    job, candidate = (_part(sides["job"]), _part(sides["candidate"])) if parted else (None, None)
+    return Context(
+        tokens=tuple(tokens),
+        keys=frozenset(token.key for token in tokens if token.value is None),
+        numbers=quantities(tokens),
+        terms=job.terms | candidate.terms if job and candidate else _part(plain).terms,
+        job=job,
+        candidate=candidate,
+    )
+
+
+def _part(text: str) -> Part:
+    tokens = tokenise(text)
+    keys = [token.key for token in tokens]
+    runs = {tuple(keys[at : at + n]) for n in range(1, MAX_TERM_TOKENS + 1) for at in range(len(keys) - n + 1)}
+    terms: set[Term] = set()
+    listed: set[Term] = set()  # after "Required:"
+    needed: set[Term] = set()  # in a sentence such as "You will need Python"
+    asks = labelled = listing = False
+    starts = True
+    for segment, end in _segments(_BRACKETED.sub(" ", text)):
+        asks = asks or bool(_ASKS.search(segment))
+        if end != ":":
+            found = _terms(tokenise(segment), starts, labelled)
+            terms |= found
+            listed |= found if listing else set()
+            needed |= found if asks else set()
+        starts = end in ".!?\n"
+        labelled = end == ":" or (labelled and not starts)
+        listing = bool(_ASKS.search(segment)) if end == ":" else listing and not starts
+        asks = asks and not starts
+    return Part(frozenset(runs), frozenset(terms), frozenset(listed or needed), quantities(tokens), _details(text))
+
+
+def _segments(text: str) -> list[tuple[str, str]]:
+    """`text` cut at list and sentence punctuation, each piece with the sign that ended it."""
+    pieces: list[tuple[str, str]] = []
+    at = 0
+    for match in _SEGMENT_END.finditer(text):
+        pieces.append((text[at : match.start()], match[0]))
+        at = match.end()
+    return [*pieces, (text[at:], "\n")]
+
+
+def _terms(tokens: list[Token], starts: bool, labelled: bool) -> set[Term]:
+    keys = tuple(token.key for token in tokens)
+    plain = [not _empty(token, at) and token.value is None for at, token in enumerate(tokens)]
+    if labelled and all(plain) and 0 < len(plain) <= 3:
+        return {keys}
+    found: set[Term] = set()
+    run: list[str] = []
+    for at, token in enumerate([*tokens, None]):
+        if token is not None and token.namelike and not _empty(token, at):
+            run.append(token.key)
+            continue
+        prose = starts and at == len(run)  # the run opened a sentence: its first capital may be no name
+        if run and not (prose and len(run) == 1 and token is not None):
+            found.add(tuple(run[:MAX_TERM_TOKENS]))
+        if prose and len(run) > 1 and token is not None:
+            found.add(tuple(run[1:MAX_TERM_TOKENS]))
+        run = []
+    return found
+
+
+def _empty(token: Token, at: int) -> bool:
+    """Whether the word at this place of a segment is no part of a name."""
+    if token.key in GENERIC_WORDS:
+        return True
+    # Inside a name such words have a capital ("Special Needs Teacher"); at its start only "A/B Testing" does.
+    inside = token.namelike and (at > 0 or token.text == "A")
+    return token.key in FUNCTION_WORDS and not inside
+
+
+def _details(text: str) -> dict[Term, Detail]:
+    details: dict[Term, Detail] = {}
+    for match in _BRACKETED.finditer(text):
+        tokens = tokenise(match[0])
+        level = next((token.key for token in tokens if token.key in LEVELS), "")
+        name = _SEGMENT_END.split(text[max(0, match.start() - 60) : match.start()].replace(")", ","))[-1]
+        if term := tuple(token.key for token in tokenise(name)):
+            details[term] = Detail(level, quantities(tokens))
+    return details

@@ -1,0 +1,103 @@
+"""A rubric: a grader, weights and limits, called on one completion at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from reward.breakdown import COMPONENTS, DECISIONS, Breakdown, Gold, Sheet
+from reward.limits import PublishedLimits, StrictLimits
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A weight for each component, at least 0; `Rubric` divides them by their sum, so only their ratios count."""
+
+    format_valid: float
+    decision_match: float
+    score_alignment: float
+    reason_quality: float
+    length_penalty: float
+    no_hallucination: float
+
+
+@dataclass(frozen=True)
+class Rubric:
+    """Grades a completion by rules; immutable, and the same completion always earns the same.
+
+    `grade` is a module-level function (completion, Gold, limits) -> Sheet, so a rubric can be pickled.
+    Raises ValueError naming every weight and limit that makes no sense.
+    """
+
+    name: str
+    grade: Callable[[str, Gold, Any], Sheet]
+    weights: Weights
+    limits: PublishedLimits | StrictLimits
+
+    def __post_init__(self) -> None:
+        weights = vars(self.weights)
+        problems = [
+            f"weights.{name} = {value!r}: must be finite and at least 0; give a share such as 0.2"
+            for name, value in weights.items()
+            if not _is_number(value) or value < 0
+        ]
+        if not problems and sum(weights.values()) <= 0:
+            problems.append(f"weights = {weights}: all are 0; give at least one component a weight")
+        mistyped = [
+            f"limits.{name} = {value!r}: must be a finite number; give one"
+            for name, value in vars(self.limits).items()
+            if not _is_number(value)
+        ]
+        problems += mistyped or self.limits.problems()
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def __call__(self, completion: str, *, decision: str, score: float, context: str) -> Breakdown:
+        """Grade one completion against its label and fit; never raises on any completion text.
+
+        decision: "shortlist" or "reject". score: the fit, in [0, 1]. context: the job and profile the policy saw.
+        Raises ValueError for a label or fit outside those: that is a mistake in the data, not in the completion.
+        """
+        _check_gold(decision, score)
+        sheet = self.grade(completion, Gold(decision, score, context), self.limits)
+        weights = vars(self.weights)
+        total = sum(weights[name] * sheet.marks[name] for name in COMPONENTS) / sum(weights.values())
+        # Rounding in the last place may leave [0, 1] by 1e-16.
+        return Breakdown(**sheet.marks, total=min(1.0, max(0.0, total)), findings=tuple(sheet.findings))
+
+    def explain(self, completion: str, *, decision: str, score: float, context: str) -> list[str]:
+        """Each component's mark and why, one line for each, then the total: the findings of the call itself."""
+        return self(completion, decision=decision, score=score, context=context).lines()
+
+    def with_(self, *, weights: Mapping[str, float] | None = None, limits: Mapping[str, float] | None = None) -> Rubric:
+        """This rubric with some weights or limits changed: `STRICT.with_(weights={"length_penalty": 0})`.
+
+        Raises ValueError naming every key there is no such weight or limit for, and every value that makes no sense.
+        """
+        weights, limits = dict(weights or {}), dict(limits or {})
+        problems = _unknown("weights", weights, self.weights) + _unknown("limits", limits, self.limits)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return replace(self, weights=replace(self.weights, **weights), limits=replace(self.limits, **limits))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _unknown(kind: str, given: Mapping[str, float], known: Weights | PublishedLimits | StrictLimits) -> list[str]:
+    names = [field.name for field in fields(known)]
+    return [
+        f"{kind}.{name} = {value!r}: there is no such key; choose from {', '.join(names)}"
+        for name, value in given.items()
+        if name not in names
+    ]
+
+
+def _check_gold(decision: str, score: float) -> None:
+    if decision not in DECISIONS:
+        raise ValueError(f"decision = {decision!r}: the label must be one of {', '.join(DECISIONS)}; correct the data")
+    if not _is_number(score) or not 0 <= score <= 1:
+        raise ValueError(f"score = {score!r}: the fit must be a number from 0 to 1; correct the data")

@@ -1,0 +1,132 @@
+"""The strict rubric, the one to train on: what the published one pays for by mistake earns nothing here.
+
+1. format_valid is the share of five checks that hold; unless all hold, every other component is scaled by
+   `invalid_share` * format_valid, so that a policy sees which way is up but no exploit pays.
+2. score_alignment falls to 0 at an error of `score_tolerance` (a hedged 0.5 is not nearly right), and is 0 where the
+   score contradicts the decision.
+3. A reason stands if it cites the context in words of its own and adds something; reason_quality is the share of
+   reasons that stand and say nothing false. Two good reasons earn the full mark: a third is no padding, nor needed.
+4. no_hallucination is the share of what the reasons cite and claim that holds, reason by reason; one that does not
+   stand counts as 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reward.breakdown import COMPONENTS, DECISIONS, Gold, Sheet, quote
+from reward.grounding import judge_reasons
+from reward.limits import StrictLimits
+from reward.parsing import StrictObject, read_strict
+from reward.profile import read_context
+
+KEYS = frozenset(("decision", "score", "reasons"))
+# From here up a score says shortlist, below it reject.
+SHORTLIST_FROM = 0.5
+
+
+def grade_strict(completion: str, gold: Gold, limits: StrictLimits) -> Sheet:
+    """The six strict components of one completion."""
+    sheet = Sheet()
+    found = read_strict(completion)
+    if found is None:
+        sheet.give("format_valid", 0.0, "no JSON object reads between the first { and the last }")
+        for name in COMPONENTS[1:]:
+            sheet.note(name, "nothing to grade")
+        return sheet
+    failed = _format_failures(found, limits)
+    sheet.give("format_valid", 1.0 - len(failed) / 5, *failed)
+    decision = found.fields.get("decision")
+    score = _finite_score(found.fields.get("score"))
+    _decision(decision, gold, sheet)
+    _score(score, decision, gold, limits, sheet)
+    _reasons(found.fields.get("reasons"), gold, limits, sheet)
+    _length(completion, limits, sheet)
+    if failed:
+        _scale(sheet, limits)
+    return sheet
+
+
+def _format_failures(found: StrictObject, limits: StrictLimits) -> list[str]:
+    """Which of the five checks fail, one phrase each."""
+    fields = found.fields
+    reasons = fields.get("reasons")
+    listed = isinstance(reasons, list) and all(isinstance(r, str) and r.strip() for r in reasons)
+    checks = {
+        "text stands outside the object": found.alone,
+        "the keys are not exactly decision, score and reasons, once each": fields.keys() == KEYS and not found.repeated,
+        "the decision is neither shortlist nor reject": _is_decision(fields.get("decision")),
+        "the score is no number from 0 to 1": _finite_score(fields.get("score")) is not None,
+        f"the reasons are not {limits.min_reasons} to {limits.max_reasons} strings with text in them": (
+            listed and limits.min_reasons <= len(reasons) <= limits.max_reasons
+        ),
+    }
+    return [text for text, holds in checks.items() if not holds]
+
+
+def _is_decision(value: Any) -> bool:
+    return isinstance(value, str) and value in DECISIONS
+
+
+def _finite_score(value: Any) -> float | None:
+    # bool is an int in Python; a huge int compares without overflow, and float() comes after the bounds.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        return None
+    return float(value)
+
+
+def _decision(value: Any, gold: Gold, sheet: Sheet) -> None:
+    if not _is_decision(value):
+        sheet.give("decision_match", 0.0, "no decision to compare")
+    elif value == gold.decision:
+        sheet.give("decision_match", 1.0)
+    else:
+        sheet.give("decision_match", 0.0, f"{quote(value)} where the label is {gold.decision}")
+
+
+def _score(score: float | None, decision: Any, gold: Gold, limits: StrictLimits, sheet: Sheet) -> None:
+    if score is None or not _is_decision(decision):
+        sheet.give("score_alignment", 0.0, "no score and decision to compare")
+    elif (score >= SHORTLIST_FROM) != (decision == "shortlist"):
+        sheet.give("score_alignment", 0.0, f"score {score:.2f} contradicts {decision}")
+    else:
+        error = abs(score - gold.score)
+        mark = max(0.0, 1.0 - error / limits.score_tolerance)
+        sheet.give("score_alignment", mark, *([f"{score:.2f} where the fit is {gold.score:.2f}"] if error else []))
+
+
+def _reasons(reasons: Any, gold: Gold, limits: StrictLimits, sheet: Sheet) -> None:
+    if not isinstance(reasons, list) or not reasons:
+        for name in ("reason_quality", "no_hallucination"):
+            sheet.give(name, 0.0, "no list of reasons")
+        return
+    # Reasons past the most allowed are counted below but not read: a megabyte of them must not cost a minute.
+    judged = judge_reasons(reasons[: limits.max_reasons], read_context(gold.context), limits)
+    out_of = max(len(reasons), limits.min_reasons)
+    for number, judgement in enumerate(judged, start=1):
+        if judgement.objection:
+            sheet.note("reason_quality", f"reason {number} {judgement.objection}")
+            sheet.note("no_hallucination", f"reason {number} earns nothing")
+        elif judgement.false:
+            sheet.note("reason_quality", f"reason {number} says what is false")
+        sheet.note("no_hallucination", *(f"reason {number}: {text}" for text in judgement.false))
+    if len(judged) != out_of:
+        for name in ("reason_quality", "no_hallucination"):
+            sheet.note(name, f"{len(reasons)} reasons, {len(judged)} read, counted out of {out_of}")
+    sheet.give("reason_quality", sum(not j.objection and not j.false for j in judged) / out_of)
+    sheet.give("no_hallucination", sum(j.truth for j in judged) / out_of)
+
+
+def _length(completion: str, limits: StrictLimits, sheet: Sheet) -> None:
+    n = len(completion)
+    if n <= limits.full_chars:
+        sheet.give("length_penalty", 1.0)
+        return
+    left = max(0.0, (limits.zero_chars - n) / (limits.zero_chars - limits.full_chars))
+    sheet.give("length_penalty", left, f"{n} characters, over {limits.full_chars}")
+
+
+def _scale(sheet: Sheet, limits: StrictLimits) -> None:
+    share = limits.invalid_share * sheet.marks["format_valid"]
+    for name in COMPONENTS[1:]:
+        sheet.give(name, sheet.marks[name] * share, f"scaled by {share:.2f} for the invalid format")

@@ -1,0 +1,96 @@
+"""One pass over a shared prompt gives the plain path's log-probabilities and gradients, exactly."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from conftest import tiny_policy
+from mlx.utils import tree_flatten
+
+from mlx_grpo import logps as logps_module
+from mlx_grpo.batch import make_batch
+from mlx_grpo.logps import score_tokens
+from mlx_grpo.policy import Policy
+from mlx_grpo.prefix import checkpointed_layers
+from mlx_grpo.types import Batch, Prompt, Rollout
+
+
+def make_rows(prompt_lengths: list[int], completion_lengths: list[int]) -> Batch:
+    """Groups of random prompts and completions of given lengths."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, length in enumerate(prompt_lengths):
+        prompt = Prompt(str(i), "", tuple(rng.integers(0, 250, length).tolist()))
+        rows += [Rollout(prompt, tuple(rng.integers(0, 250, n).tolist()), "", "stop") for n in completion_lengths]
+    return make_batch(rows, mx.array(rng.normal(size=(len(prompt_lengths), len(completion_lengths)))))
+
+
+def gradients(policy: Policy, batch: Batch, **options: object) -> dict[str, np.ndarray]:
+    def loss(part: Batch) -> mx.array:
+        return -(score_tokens(policy.model, part, 0.7, **options).logps * part.advantages[:, None]).sum()
+
+    _, found = nn.value_and_grad(policy.model, loss)(batch)
+    return {name: np.array(gradient) for name, gradient in tree_flatten(found)}
+
+
+def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+    for name, gradient in wanted.items():
+        np.testing.assert_allclose(found[name], gradient, atol=1e-4 * np.abs(gradient).max(), err_msg=name)
+        assert np.abs(gradient).max() > 0, name
+
+
+def test_log_probabilities_are_those_of_the_full_forward_pass_divided_by_the_temperature(tiny_qwen3: Path):
+    policy, batch = tiny_policy(tiny_qwen3), make_rows([5], [3, 6])
+    scores = score_tokens(policy.model, batch, temperature=0.7)
+    prompt = batch.prompt_ids[0].tolist()
+    for row, length in enumerate((3, 6)):
+        completion = batch.completion_ids[row, :length].tolist()
+        logits = policy.model(mx.array([prompt + completion]))[0].astype(mx.float32) / 0.7
+        full = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+        expected = [full[len(prompt) - 1 + t, token] for t, token in enumerate(completion)]
+        np.testing.assert_allclose(np.array(scores.logps)[row, :length], expected, atol=1e-5)
+        entropy = -(np.exp(full) * full).sum(axis=-1)[len(prompt) - 1 : len(prompt) + length - 1]
+        np.testing.assert_allclose(np.array(scores.entropies)[row, :length], entropy, atol=1e-5)
+        assert not np.array(scores.logps)[row, length:].any()
+
+
+@pytest.mark.parametrize("lengths", [([9, 4], [3, 7, 1]), ([1], [4, 2]), ([2], [5]), ([1, 6], [2, 2])])
+@pytest.mark.parametrize("model", ["tiny_qwen3", "tiny_llama"])
+def test_the_shared_pass_equals_the_plain_one(model: str, lengths: tuple, request: pytest.FixtureRequest):
+    policy, batch = tiny_policy(request.getfixturevalue(model)), make_rows(*lengths)
+    shared, plain = (np.array(score_tokens(policy.model, batch, shared=way).logps) for way in (True, False))
+    np.testing.assert_allclose(shared, plain, atol=1e-5)
+    assert_same(gradients(policy, batch, shared=True), gradients(policy, batch, shared=False))
+
+
+@pytest.mark.parametrize("model", ["tiny_qwen3", "tiny_llama"])
+def test_a_full_fine_tune_gets_the_same_gradient_on_both_paths(model: str, request: pytest.FixtureRequest):
+    policy = tiny_policy(request.getfixturevalue(model), fine_tune_type="full", lora={})
+    batch = make_rows([6, 3], [4, 2])
+    found = gradients(policy, batch, shared=True)
+    assert "model.embed_tokens.weight" in found
+    assert_same(found, gradients(policy, batch, shared=False))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
+def test_recomputing_layers_in_the_backward_pass_changes_no_gradient(tiny_qwen3: Path, shared: bool, changes: dict):
+    policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([6, 3], [4, 2])
+    kept = gradients(policy, batch, shared=shared)
+    with checkpointed_layers(policy.model):
+        recomputed = gradients(policy, batch, shared=shared)
+    assert_same(recomputed, kept)
+    with nullcontext():
+        assert_same(gradients(policy, batch, shared=shared), kept)
+
+
+def test_the_head_in_chunks_gives_the_gradient_of_the_head_at_once(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+    policy, batch = tiny_policy(tiny_qwen3, fine_tune_type="full", lora={}), make_rows([6, 3], [4, 2])
+    whole = gradients(policy, batch)
+    monkeypatch.setattr(logps_module, "HEAD_CHUNK", 5)
+    assert_same(gradients(policy, batch), whole)

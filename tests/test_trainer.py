@@ -1,0 +1,199 @@
+"""The loop learns what it is paid for, and its parts add up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import tiny_config, tiny_policy
+from mlx.utils import tree_flatten
+
+from mlx_grpo import grpo, runs
+from mlx_grpo.batch import make_batch, split_batch
+from mlx_grpo.config import Config
+from mlx_grpo.data import make_prompt
+from mlx_grpo.errors import UserError
+from mlx_grpo.policy import load_policy
+from mlx_grpo.rollout import generate
+from mlx_grpo.sampling import Sampling
+from mlx_grpo.scoring import load_reward
+from mlx_grpo.trainer import Learner, accumulate, grpo_optimizer, train, train_step
+
+
+class Silent:
+    def begin(self, phase: str, steps: int) -> None: ...
+    def decoding(self, rows: int) -> None: ...
+    def step(self, metrics: dict[str, float]) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+def rows_file(folder: Path, **columns: object) -> str:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"id": str(i), "prompt": f"say {i}", **columns}) for i in range(6)))
+    return str(path)
+
+
+def paid_for(function: str) -> dict:
+    return {"rubric": None, "functions": [f"toy_rewards:{function}"]}
+
+
+def make_learner(config: Config, reference: bool = False) -> Learner:
+    policy = load_policy(config)
+    frozen = policy.model.trainable_parameters() if reference else None
+    return Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), frozen)
+
+
+def rewards_over(model: Path, steps: int, function: str, **changes: object) -> list[float]:
+    settings = {
+        "max_steps": steps,
+        "num_generations": 16,
+        "learning_rate": 2e-2,
+        "lr_scheduler_type": "constant",
+        "reward": paid_for(function),
+        **changes,
+    }
+    config = tiny_config(model, **settings)
+    learner = make_learner(config, reference=config.beta > 0)
+    prompts = [make_prompt({"id": str(i), "prompt": f"say {i}"}, learner.policy.tokenizer) for i in range(4)]
+    return [train_step(learner, prompts, step)[0]["rewards/share_of_letters/mean"] for step in range(steps)]
+
+
+def test_paying_for_a_letter_makes_the_policy_write_it(tiny_qwen3: Path):
+    shares = rewards_over(tiny_qwen3, 40, "share_of_letters")
+    assert np.mean(shares[:3]) < 0.1
+    assert np.mean(shares[-3:]) > 0.9
+
+
+def test_a_learned_letter_is_unlearned_when_it_costs(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+    original = grpo.group_advantages
+    calls = []
+
+    def turning(rewards: mx.array, scale: str) -> mx.array:
+        calls.append(1)
+        advantages = original(rewards, scale)
+        return advantages if len(calls) <= 25 else -advantages
+
+    monkeypatch.setattr(grpo, "group_advantages", turning)
+    shares = rewards_over(tiny_qwen3, 50, "share_of_letters")
+    assert max(shares[15:26]) > 0.5
+    assert np.mean(shares[-3:]) < 0.2 * max(shares[15:26])
+
+
+def test_a_large_beta_holds_the_policy_to_its_reference(tiny_qwen3: Path):
+    free = rewards_over(tiny_qwen3, 25, "share_of_letters", learning_rate=5e-3)
+    held = rewards_over(tiny_qwen3, 25, "share_of_letters", learning_rate=5e-3, beta=10.0)
+    assert np.mean(free[-3:]) > 0.5
+    assert np.mean(held[-3:]) < 0.2
+
+
+def test_equal_rewards_leave_the_policy_untouched(tiny_qwen3: Path):
+    config = tiny_config(tiny_qwen3, reward=paid_for("constant"))
+    learner = make_learner(config)
+    before = dict(tree_flatten(learner.policy.model.trainable_parameters()))
+    prompts = [make_prompt({"id": "0", "prompt": "hi"}, learner.policy.tokenizer)]
+    metrics, _, _ = train_step(learner, prompts, 0)
+    after = dict(tree_flatten(learner.policy.model.trainable_parameters()))
+    assert all(mx.array_equal(before[name], after[name]) for name in before)
+    assert metrics["frac_reward_zero_std"] == 1.0
+    assert metrics["grad_norm"] == 0.0
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize("beta", [0.0, 0.2])
+def test_any_micro_batch_size_gives_the_same_gradient(tiny_qwen3: Path, loss_type: str, beta: float):
+    config = tiny_config(tiny_qwen3, loss_type=loss_type, beta=beta, reward=paid_for("share_of_letters"))
+    policy = tiny_policy(tiny_qwen3)
+    prompts = [make_prompt({"id": t, "prompt": t}, policy.tokenizer) for t in ("one", "and another")]
+    rollouts = generate(policy, prompts, 4, Sampling(9), seed=2)
+    batch = make_batch(rollouts, mx.array([[1.0, -1.0, 0.5, -0.5], [0.0, 2.0, -1.0, -1.0]]))
+    weights = grpo.token_weights(batch.mask, loss_type, config.max_completion_length)
+    reference = mx.random.normal(batch.mask.shape) * 0.1 - 3.0 if beta else None
+    learner = Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), None)
+    found = []
+    for rows in (8, 4, 2, 1):
+        gradients, metrics = accumulate(learner, split_batch(batch, rows), weights, None, reference, rollouts)
+        found.append((dict(tree_flatten(gradients)), metrics))
+    for gradients, metrics in found[1:]:
+        assert metrics["loss"] == pytest.approx(found[0][1]["loss"], rel=1e-5, abs=1e-6)
+        for name, wanted in found[0][0].items():
+            wanted = np.array(wanted)
+            np.testing.assert_allclose(np.array(gradients[name]), wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_sampler_and_trainer_agree_on_log_probabilities(tiny_qwen3: Path):
+    learner = make_learner(tiny_config(tiny_qwen3, reward=paid_for("share_of_letters"), temperature=0.8, top_p=0.9))
+    prompts = [make_prompt({"id": "0", "prompt": "hi"}, learner.policy.tokenizer)]
+    metrics, _, _ = train_step(learner, prompts, 0)
+    assert metrics["sampling/logp_difference/max"] < 1e-4
+    assert metrics["kl"] == 0.0
+
+
+def test_a_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_path: Path):
+    data = {"train": rows_file(tmp_path, completion="aaa")}
+    config = tiny_config(
+        tiny_qwen3,
+        data=data,
+        reward=paid_for("share_of_letters"),
+        output_dir=str(tmp_path / "runs"),
+        warm_start={"steps": 3, "batch_size": 2, "learning_rate": 1e-2},
+        beta=0.04,
+    )
+    run = train(config, Silent())
+    assert (tmp_path / "runs" / "latest").resolve() == run.resolve()
+    assert runs.read_config(run) == config
+    metrics = runs.read_jsonl(run / runs.METRICS)
+    assert [m["step"] for m in metrics] == [0, 1, 2, 0, 1]
+    assert metrics[2]["loss"] < metrics[0]["loss"]
+    named = {"reward", "reward_std", "rewards/share_of_letters/mean", "frac_reward_zero_std", "completions/mean_length"}
+    named |= {"completions/clipped_ratio", "kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "grad_norm"}
+    named |= {"learning_rate", "step_time", "num_tokens", "peak_memory_gb", "loss"}
+    assert named <= metrics[-1].keys()
+    samples = runs.read_jsonl(run / runs.SAMPLES)
+    assert len(samples) == 2 * 2 * 4
+    assert samples[0].keys() >= {"step", "prompt_id", "completion", "reward", "rewards"}
+    for folder in (runs.WARM_START, runs.ADAPTER):
+        assert (run / folder / "adapters.safetensors").is_file()
+
+
+def test_the_same_seed_gives_the_same_samples_and_adapter_bit_for_bit(tiny_qwen3: Path, tmp_path: Path):
+    def one(name: str) -> tuple[str, bytes]:
+        data = {"train": rows_file(tmp_path)}
+        config = tiny_config(
+            tiny_qwen3, data=data, reward=paid_for("share_of_letters"), output_dir=str(tmp_path / name), lora={"dropout": 0.1}
+        )
+        run = train(config, Silent())
+        return (run / runs.SAMPLES).read_text(), (run / runs.ADAPTER / "adapters.safetensors").read_bytes()
+
+    assert one("a") == one("b")
+
+
+def test_the_reference_after_a_warm_start_is_the_warm_started_policy(tiny_qwen3: Path, tmp_path: Path):
+    data = {"train": rows_file(tmp_path, completion="aaa")}
+    config = tiny_config(
+        tiny_qwen3,
+        data=data,
+        reward=paid_for("share_of_letters"),
+        output_dir=str(tmp_path / "runs"),
+        warm_start={"steps": 3, "batch_size": 2, "learning_rate": 1e-1},
+        beta=0.04,
+    )
+    run = train(config, Silent())
+    first = next(m for m in runs.read_jsonl(run / runs.METRICS) if "reward" in m)
+    assert first["kl"] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"warm_start": {"steps": 1}}, "has no `completion` to imitate"),
+        ({"max_completion_length": 600}, "exceed the model's context of 512"),
+        ({"data": {"train": "absent.jsonl"}}, "no such file"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(tiny_qwen3: Path, tmp_path: Path, changes: dict, told: str):
+    settings = {"data": {"train": rows_file(tmp_path)}, "reward": paid_for("share_of_letters"), **changes}
+    with pytest.raises(UserError, match=told):
+        train(tiny_config(tiny_qwen3, output_dir=str(tmp_path / "runs"), **settings), Silent())

@@ -1,0 +1,38 @@
+"""Reward functions in TRL's shape, for the tests."""
+
+from __future__ import annotations
+
+
+def share_of_letters(completions: list[str], **columns: list) -> list[float]:
+    """How much of a completion is lower-case letters, 26 of the tiny tokenizer's 258 tokens."""
+    return [sum("a" <= c <= "z" for c in text) / max(1, len(text)) for text in completions]
+
+
+def constant(completions: list[str], **columns: list) -> list[float]:
+    """Nothing to learn from."""
+    return [0.7] * len(completions)
+
+
+def only_long(completions: list[str], **columns: list) -> list[float | None]:
+    """Applies to completions of five characters or more."""
+    return [len(text) / 10 if len(text) >= 5 else None for text in completions]
+
+
+def raises(completions: list[str], **columns: list) -> list[float]:
+    """A user's bug."""
+    raise KeyError("gold")
+
+
+def too_few(completions: list[str], **columns: list) -> list[float]:
+    """Another."""
+    return [1.0]
+
+
+def not_a_number(completions: list[str], **columns: list) -> list[float]:
+    """And another."""
+    return [float("nan")] * len(completions)
+
+
+def gold_column(completions: list[str], gold: list[float], **columns: list) -> list[float]:
+    """Reads a column of the dataset."""
+    return gold
