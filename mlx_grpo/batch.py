@@ -43,7 +43,7 @@ def split_batch(batch: Batch, rows: int) -> list[Batch]:
     starts = [i for i in range(len(index)) if i == 0 or index[i] != index[i - 1]] + [len(index)]
     largest = max(b - a for a, b in pairwise(starts))
     if largest <= rows:
-        bounds = [*starts[:-1 : rows // largest], len(index)]
+        bounds = [*starts[: -1 : rows // largest], len(index)]
     else:
         bounds = [i for a, b in pairwise(starts) for i in range(a, b, rows)] + [len(index)]
     return [slice_batch(batch, a, b) for a, b in pairwise(bounds)]

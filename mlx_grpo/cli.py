@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from mlx_grpo import BLAS, __version__, needs_openblas
-from mlx_grpo.blas import REMEDY
+from mlx_grpo import BLAS, __version__
+from mlx_grpo.cpu import REMEDY, on_linux_cpu
 from mlx_grpo.errors import UserError
 
 console = Console()
@@ -39,7 +39,7 @@ def main() -> None:
     mlx-grpo export --hf                  write a Hugging Face folder
     mlx-grpo eval                         compare it with its baseline
     """
-    if needs_openblas() and BLAS is None:
+    if on_linux_cpu() and BLAS is None:
         errors.print(f"warning: {REMEDY}", highlight=False, soft_wrap=True)
 
 

@@ -78,9 +78,7 @@ def heldout_prompts(run: Path, episodes: int | None = None) -> list[Prompt]:
     config = read_config(run)
     _, heldout = dataset_files(config.data)
     if heldout is None:
-        raise UserError(
-            "data.heldout: not set, and training prompts prove nothing; name a held-out file"
-        )
+        raise UserError("data.heldout: not set, and training prompts prove nothing; name a held-out file")
     tokenizer = load_tokenizer(find_model(config.model))
     prompts = load_prompts(heldout, tokenizer, config.data.enable_thinking)
     return prompts[: episodes or config.eval.episodes]

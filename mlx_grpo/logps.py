@@ -61,9 +61,8 @@ def _chunk_scores(
         logits = project(hidden).astype(mx.float32) / temperature  # [M, V]
         log_total = mx.logsumexp(logits, axis=-1)  # [M]
         logps = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - log_total
-        frozen = mx.stop_gradient(logits)
-        probabilities = mx.exp(frozen - mx.stop_gradient(log_total)[:, None])
-        return logps, mx.stop_gradient(log_total) - (probabilities * frozen).sum(axis=-1)
+        all_logps = mx.stop_gradient(logits - log_total[:, None])  # [M, V]
+        return logps, -(mx.exp(all_logps) * all_logps).sum(axis=-1)
 
     return mx.checkpoint(scores)(head.trainable_parameters(), hidden)
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import mlx.core as mx
-import mlx.nn as nn
 import mlx.optimizers as optim
 
 from mlx_grpo import runs
-from mlx_grpo.batch import make_supervised_batch
+from mlx_grpo.accumulate import accumulate, cpu_streams
+from mlx_grpo.batch import make_supervised_batch, split_batch
 from mlx_grpo.config import Config
 from mlx_grpo.data import sample_prompts
 from mlx_grpo.errors import UserError
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.optimizer import apply_update, learning_rate_at, make_optimizer
 from mlx_grpo.policy import Policy
-from mlx_grpo.prefix import checkpointed_layers
 from mlx_grpo.progress import Reporter
 from mlx_grpo.types import Batch, Prompt
 
@@ -62,17 +60,16 @@ def supervised_step(
 ) -> tuple[float, float]:
     """One update towards the batch's completions; returns the mean token loss and the gradient's norm."""
 
-    def loss(part: Batch) -> mx.array:
-        return -score_tokens(policy.model, part).logps.sum() / part.mask.sum()
+    tokens = batch.mask.sum()
 
-    policy.model.train()
-    with checkpointed_layers(policy.model) if config.gradient_checkpointing else nullcontext():
-        value, gradients = nn.value_and_grad(policy.model, loss)(batch)
-        mx.eval(value, gradients)
-    policy.model.eval()
+    def loss(part: Batch) -> tuple[mx.array, ...]:
+        return (-score_tokens(policy.model, part).logps.sum() / tokens,)
+
+    parts = split_batch(batch, -(-batch.mask.shape[0] // len(cpu_streams())))
+    values, gradients = accumulate(policy.model, loss, parts, checkpointing=config.gradient_checkpointing)
     norm = apply_update(policy.model, optimizer, gradients, rate, config.max_grad_norm)
     mx.eval(policy.model.trainable_parameters(), optimizer.state)
-    return value.item(), norm
+    return sum(value.item() for (value,) in values), norm
 
 
 def imitated_ids(policy: Policy, prompt: Prompt) -> list[int]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
-from mlx.utils import tree_map
 
 from mlx_grpo import grpo, runs
+from mlx_grpo.accumulate import accumulate
 from mlx_grpo.batch import make_batch, split_batch
 from mlx_grpo.config import Config
 from mlx_grpo.data import dataset_files, load_prompts, sample_prompts
@@ -34,7 +33,6 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.optimizer import apply_update, learning_rate_at, make_optimizer
 from mlx_grpo.policy import Policy, load_policy, save_adapter, swapped
-from mlx_grpo.prefix import checkpointed_layers
 from mlx_grpo.progress import Reporter
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
@@ -135,19 +133,17 @@ def update_policy(learner: Learner, batch: Batch, rollouts: Sequence[Rollout], r
             reference = score_parts(model, parts, config)
     updates = []
     for _ in range(config.num_iterations):
-        gradients, metrics = accumulate(learner, parts, weights, old, reference, rollouts)
-        # Adam divides by the root of the second moment, so a step on pure rounding noise is a full-sized step.
-        norm = (
-            math.nan
-            if gradients is None
-            else apply_update(model, learner.optimizer, gradients, rate, config.max_grad_norm)
-        )
+        gradients, metrics = gradients_of(learner, parts, weights, old, reference, rollouts)
+        norm = 0.0
+        # Adam divides by the root of the second moment, so a step on nothing but rounding noise is a full-sized step.
+        if gradients is not None:
+            norm = apply_update(model, learner.optimizer, gradients, rate, config.max_grad_norm)
         mx.eval(model.trainable_parameters(), learner.optimizer.state)
-        updates.append({**metrics, "grad_norm": 0.0 if gradients is None else norm})
+        updates.append({**metrics, "grad_norm": norm})
     return {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
 
 
-def accumulate(
+def gradients_of(
     learner: Learner,
     parts: Sequence[Batch],
     weights: mx.array,
@@ -160,9 +156,9 @@ def accumulate(
     `weights`, `old` and `reference` are [N, T] for the whole batch; the parts' losses add up to its loss.
     """
     config, model = learner.config, learner.policy.model
-    term_masks = entropy_masks(model, parts, config)
+    term_mask = entropy_mask(model, parts, config)  # [N, T]
 
-    def loss(part: Batch, term_mask: mx.array | None) -> tuple[mx.array, ...]:
+    def loss(part: Batch) -> tuple[mx.array, ...]:
         rows = slice(*part.rows)
         logps, entropies = score_tokens(model, part, config.temperature)  # [B, T]
         terms = grpo.grpo_loss(
@@ -172,27 +168,21 @@ def accumulate(
             part.mask,
             weights[rows],
             ref_logps=None if reference is None else reference[rows],
-            term_mask=term_mask,
+            term_mask=None if term_mask is None else term_mask[rows],
             **loss_options(config),
         )
         return *terms, (entropies * part.mask).sum(), mx.stop_gradient(logps)
 
-    gradients, sums, logps = None, np.zeros(5), []
-    differentiate = nn.value_and_grad(model, loss)
-    model.train()
-    with checkpointed_layers(model) if config.gradient_checkpointing else nullcontext():
-        for part, term_mask in zip(parts, term_masks, strict=True):
-            if reference is None and not mx.any(part.advantages).item():
-                values, part_gradients = loss(part, term_mask), None  # its gradient is exactly 0
-            else:
-                values, part_gradients = differentiate(part, term_mask)
-            if part_gradients is not None:
-                gradients = part_gradients if gradients is None else tree_map(mx.add, gradients, part_gradients)
-            mx.eval(values, gradients)
-            sums += [value.item() for value in values[:5]]
-            logps.append(values[5])
-    model.eval()
-    return gradients, loss_metrics(sums, parts, mx.concatenate(logps), rollouts)
+    values, gradients = accumulate(
+        model,
+        loss,
+        parts,
+        # Without advantage and KL a part's gradient is exactly 0, so it need not be computed.
+        has_gradient=lambda part: reference is not None or bool(mx.any(part.advantages).item()),
+        checkpointing=config.gradient_checkpointing,
+    )
+    sums = np.array([[value.item() for value in part[:5]] for part in values]).sum(axis=0)
+    return gradients, loss_metrics(sums, parts, mx.concatenate([part[5] for part in values]), rollouts)
 
 
 def score_parts(model: nn.Module, parts: Sequence[Batch], config: Config) -> mx.array:
@@ -204,17 +194,16 @@ def score_parts(model: nn.Module, parts: Sequence[Batch], config: Config) -> mx.
     return mx.concatenate(scored)
 
 
-def entropy_masks(model: nn.Module, parts: Sequence[Batch], config: Config) -> list[mx.array | None]:
-    """For each part, the tokens whose entropy is high enough to learn from; the threshold spans the whole step."""
+def entropy_mask(model: nn.Module, parts: Sequence[Batch], config: Config) -> mx.array | None:
+    """The tokens [N, T] whose entropy is high enough to learn from; the threshold spans the whole step."""
     if config.top_entropy_quantile == 1:
-        return [None] * len(parts)
+        return None
     entropies = []
     for part in parts:
         entropies.append(score_tokens(model, part, config.temperature).entropies)
         mx.eval(entropies[-1])
     mask = mx.concatenate([part.mask for part in parts])
-    kept = grpo.high_entropy_mask(mx.concatenate(entropies), mask, config.top_entropy_quantile)
-    return [kept[slice(*part.rows)] for part in parts]
+    return grpo.high_entropy_mask(mx.concatenate(entropies), mask, config.top_entropy_quantile)
 
 
 def loss_options(config: Config) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def test_a_row_without_gold_labels_says_which_columns_it_lacks():
 
 
 def test_functions_are_weighted_and_summed_and_read_columns():
-    scores = load_reward(functions("share_of_letters", "gold_column", weights=[2.0, 1.0]))([PROMPT], ["ab"])
+    scores = load_reward(functions("share_of_letters", "gold_column", weights=[2.0, 1.0]))([PROMPT], ["aB"])
     assert scores.rewards.tolist() == [2 * 0.5 + 0.25]
     assert scores.components["gold_column"].tolist() == [0.25]
 

@@ -20,7 +20,7 @@ from mlx_grpo.policy import load_policy
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import load_reward
-from mlx_grpo.trainer import Learner, accumulate, grpo_optimizer, train, train_step
+from mlx_grpo.trainer import Learner, gradients_of, grpo_optimizer, train, train_step
 
 
 class Silent:
@@ -61,32 +61,30 @@ def rewards_over(model: Path, steps: int, function: str, **changes: object) -> l
     return [train_step(learner, prompts, step)[0]["rewards/share_of_letters/mean"] for step in range(steps)]
 
 
-def test_paying_for_a_letter_makes_the_policy_write_it(tiny_qwen3: Path):
-    shares = rewards_over(tiny_qwen3, 40, "share_of_letters")
-    assert np.mean(shares[:3]) < 0.1
+def test_paying_for_letters_makes_the_policy_write_them(tiny_qwen3: Path):
+    shares = rewards_over(tiny_qwen3, 25, "share_of_letters")
+    assert np.mean(shares[:2]) < 0.15
     assert np.mean(shares[-3:]) > 0.9
 
 
-def test_a_learned_letter_is_unlearned_when_it_costs(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+def test_learned_letters_are_unlearned_when_the_advantages_are_negated(
+    tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch
+):
     original = grpo.group_advantages
-    calls = []
+    steps = []
 
     def turning(rewards: mx.array, scale: str) -> mx.array:
-        calls.append(1)
-        advantages = original(rewards, scale)
-        return advantages if len(calls) <= 25 else -advantages
+        steps.append(1)
+        return original(rewards, scale) if len(steps) <= 9 else -original(rewards, scale)
 
     monkeypatch.setattr(grpo, "group_advantages", turning)
-    shares = rewards_over(tiny_qwen3, 50, "share_of_letters")
-    assert max(shares[15:26]) > 0.5
-    assert np.mean(shares[-3:]) < 0.2 * max(shares[15:26])
+    shares = rewards_over(tiny_qwen3, 25, "share_of_letters")
+    assert max(shares[7:11]) > 0.3
+    assert np.mean(shares[-3:]) < 0.05
 
 
 def test_a_large_beta_holds_the_policy_to_its_reference(tiny_qwen3: Path):
-    free = rewards_over(tiny_qwen3, 25, "share_of_letters", learning_rate=5e-3)
-    held = rewards_over(tiny_qwen3, 25, "share_of_letters", learning_rate=5e-3, beta=10.0)
-    assert np.mean(free[-3:]) > 0.5
-    assert np.mean(held[-3:]) < 0.2
+    assert np.mean(rewards_over(tiny_qwen3, 25, "share_of_letters", beta=10.0)[-5:]) < 0.15
 
 
 def test_equal_rewards_leave_the_policy_untouched(tiny_qwen3: Path):
@@ -114,7 +112,7 @@ def test_any_micro_batch_size_gives_the_same_gradient(tiny_qwen3: Path, loss_typ
     learner = Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), None)
     found = []
     for rows in (8, 4, 2, 1):
-        gradients, metrics = accumulate(learner, split_batch(batch, rows), weights, None, reference, rollouts)
+        gradients, metrics = gradients_of(learner, split_batch(batch, rows), weights, None, reference, rollouts)
         found.append((dict(tree_flatten(gradients)), metrics))
     for gradients, metrics in found[1:]:
         assert metrics["loss"] == pytest.approx(found[0][1]["loss"], rel=1e-5, abs=1e-6)
@@ -162,7 +160,11 @@ def test_the_same_seed_gives_the_same_samples_and_adapter_bit_for_bit(tiny_qwen3
     def one(name: str) -> tuple[str, bytes]:
         data = {"train": rows_file(tmp_path)}
         config = tiny_config(
-            tiny_qwen3, data=data, reward=paid_for("share_of_letters"), output_dir=str(tmp_path / name), lora={"dropout": 0.1}
+            tiny_qwen3,
+            data=data,
+            reward=paid_for("share_of_letters"),
+            output_dir=str(tmp_path / name),
+            lora={"dropout": 0.1},
         )
         run = train(config, Silent())
         return (run / runs.SAMPLES).read_text(), (run / runs.ADAPTER / "adapters.safetensors").read_bytes()

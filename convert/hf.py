@@ -1,0 +1,202 @@
+"""MLX -> Hugging Face folder: a base model with an mlx-lm adapter fused into its weights, in plain safetensors.
+
+Works by tensor name, one weight file at a time: mlx-lm and transformers name the tensors of Llama and Qwen alike.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
+
+# isort: split
+import mlx.core as mx
+
+from convert.adapter import Adapter, load_adapter
+from convert.folder import read_json, refuse_foreign, whole_folder, write_json
+from convert.verify import Verification, verify_export
+from mlx_grpo.errors import UserError
+
+__all__ = ["ExportSummary", "Verification", "export_hf", "verify_export"]
+
+MARKER = "export.json"
+INDEX = "model.safetensors.index.json"
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+COMPANIONS = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+"""Files that are copied as they are, where the base has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSummary:
+    """What an export holds; written into the folder as export.json."""
+
+    base: str
+    """The name of the base model's folder."""
+    adapter: str
+    """"none", "lora" or "full"."""
+    dtype: str
+    parameters: int
+    changed_tensors: int
+    """How many weights the adapter changed."""
+    files: dict[str, int]
+    """Name and size in bytes of every other file."""
+
+
+def export_hf(
+    base: Path,
+    out: Path,
+    *,
+    adapter: Path | None = None,
+    dtype: str = "bfloat16",
+    card: str | None = None,
+    extra_files: Sequence[Path] = (),
+) -> ExportSummary:
+    """Write `base` with `adapter` fused in as a Hugging Face folder `out` of weights in `dtype`.
+
+    `adapter` is an mlx-lm adapter folder (LoRA or full weights), `card` the text of README.md. The folder appears
+    whole or not at all. UserError lists every adapter tensor without a base tensor or of another shape.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    refuse_foreign(out, MARKER)
+    config = read_json(base / "config.json")
+    shards = _shards(base)
+    change = load_adapter(adapter, _shapes(base, shards, config)) if adapter else Adapter("none", {}, {})
+    with whole_folder(out, MARKER) as folder:
+        parameters, tied = _write_weights(base, shards, config, change, folder, dtype)
+        write_json(folder / "config.json", _export_config(config, tied, dtype))
+        _copy_files(base, folder, card, extra_files)
+        files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+        summary = ExportSummary(base.resolve().name, change.kind, dtype, parameters, change.size, files)
+        write_json(folder / MARKER, asdict(summary))
+    return summary
+
+
+def _shards(base: Path) -> list[str]:
+    """The names of the base's weight files."""
+    if (base / INDEX).is_file():
+        names = sorted(set(read_json(base / INDEX).get("weight_map", {}).values()))
+    else:
+        names = sorted(path.name for path in base.glob("model*.safetensors"))
+    absent = [name for name in names if Path(name).name != name or not (base / name).is_file()]
+    if absent or not names:
+        raise UserError(f"{base}: weight files are missing: {', '.join(absent) or 'model.safetensors'}")
+    return names
+
+
+def _load(path: Path) -> dict[str, mx.array]:
+    """The arrays of a weight file, not yet read from it: MLX reads each when it is evaluated."""
+    try:
+        return mx.load(str(path))
+    except RuntimeError as error:
+        raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
+
+
+def _plain_weights(path: Path, config: dict[str, Any]) -> Iterator[tuple[str, mx.array]]:
+    """Each weight of a file, dequantized where the base is an MLX quantization."""
+    stored = _load(path)
+    for name in [name for name in stored if not name.endswith((".scales", ".biases"))]:
+        module = name.removesuffix(".weight")
+        scales, biases = stored.pop(f"{module}.scales", None), stored.pop(f"{module}.biases", None)
+        weight = stored.pop(name)
+        yield name, weight if scales is None else _dequantize(weight, scales, biases, module, config)
+
+
+def _dequantize(
+    weight: mx.array, scales: mx.array, biases: mx.array | None, module: str, config: dict[str, Any]
+) -> mx.array:
+    settings = config.get("quantization")
+    if not isinstance(settings, dict):
+        raise UserError(f"{module} is quantized, but config.json has no MLX 'quantization' that says how")
+    own = settings.get(module)
+    chosen = settings | own if isinstance(own, dict) else settings
+    mode = chosen.get("mode", "affine")
+    if mode == "affine":  # in fp32, or the products would be rounded to the scales' bf16
+        scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+    return mx.dequantize(weight, scales, biases, chosen["group_size"], chosen["bits"], mode)
+
+
+def _shapes(base: Path, shards: list[str], config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: weight.shape for shard in shards for name, weight in _plain_weights(base / shard, config)}
+
+
+def _write_weights(
+    base: Path, shards: list[str], config: dict[str, Any], change: Adapter, folder: Path, dtype: str
+) -> tuple[int, bool]:
+    """Write the weight files and their index; return the number of parameters and whether the head is tied."""
+    has_head = any("lm_head.weight" in _load(base / shard) for shard in shards)
+    tied = bool(config.get("tie_word_embeddings", not has_head))
+    weight_map: dict[str, str] = {}
+    parameters = size = 0
+    for shard in shards:
+        target = shard if len(shards) > 1 else "model.safetensors"
+        weights = {
+            name: _cast(change.apply(name, weight), dtype)
+            for name, weight in _plain_weights(base / shard, config)
+            if not (tied and name == "lm_head.weight")
+        }
+        if not weights:
+            continue
+        mx.save_safetensors(str(folder / target), weights, metadata={"format": "pt"})
+        _refuse_infinite(weights, dtype)
+        weight_map |= dict.fromkeys(weights, target)
+        parameters += sum(weight.size for weight in weights.values())
+        size += sum(weight.nbytes for weight in weights.values())
+    if len(shards) > 1:
+        total = {"total_size": size, "total_parameters": parameters}
+        write_json(folder / INDEX, {"metadata": total, "weight_map": dict(sorted(weight_map.items()))})
+    return parameters, tied
+
+
+def _cast(weight: mx.array, dtype: str) -> mx.array:
+    return weight.astype(DTYPES[dtype]) if mx.issubdtype(weight.dtype, mx.floating) else weight
+
+
+def _refuse_infinite(weights: dict[str, mx.array], dtype: str) -> None:
+    bad = [name for name, weight in weights.items() if not mx.isfinite(weight).all().item()]
+    if bad:
+        raise UserError(f"weights are not finite in {dtype}: {', '.join(bad[:5])} ({len(bad)} in all); nothing written")
+
+
+def _export_config(config: dict[str, Any], tied: bool, dtype: str) -> dict[str, Any]:
+    exported = {key: value for key, value in config.items() if key not in ("quantization", "quantization_config")}
+    # transformers reads `dtype` since 4.56 and `torch_dtype` before.
+    exported |= {"tie_word_embeddings": tied, "dtype": dtype, "torch_dtype": dtype}
+    theta = (config.get("rope_parameters") or {}).get("rope_theta")
+    if theta is not None:  # mlx-lm's Llama reads only the key that transformers had before version 5
+        exported.setdefault("rope_theta", theta)
+    if not exported.get("architectures"):
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
+
+        if config.get("model_type") not in CLASSES:
+            raise UserError(f"config.json: transformers has no causal language model {config.get('model_type')!r}")
+        exported["architectures"] = [CLASSES[config["model_type"]]]
+    return exported
+
+
+def _copy_files(base: Path, folder: Path, card: str | None, extra_files: Sequence[Path]) -> None:
+    for name in COMPANIONS:
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
+    if card is not None:
+        (folder / "README.md").write_text(card, encoding="utf-8")
+    for path in extra_files:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file to add to the export")
+        if (folder / path.name).exists() or path.name == MARKER:
+            raise UserError(f"{path}: the export has a file {path.name} of its own; give this one another name")
+        shutil.copyfile(path, folder / path.name)

@@ -1,0 +1,163 @@
+"""The PyTorch side of the comparison: greedy completions of a Hugging Face folder by transformers."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import mlx_grpo
+from mlx_grpo.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+DEVICES = ("auto", "cuda", "mps", "cpu")
+DTYPES = ("float32", "float16", "bfloat16")
+NO_TORCH = (
+    "the PyTorch evaluation needs torch: pip install 'mlx-grpo[torch]' "
+    "(on Linux: --index-url of PyTorch's CPU wheels) or use --backend mlx"
+)
+
+
+def pick_device(name: str = "auto") -> str:
+    """cuda, mps or cpu: the one named, or for "auto" the first of them that is there. UserError where it is not."""
+    torch = _torch()
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(device for device, there in present.items() if there)
+    if name not in DEVICES:
+        raise UserError(f"device {name!r} is not one of {', '.join(DEVICES)}")
+    if not present[name]:
+        there = ", ".join(device for device in present if present[device])
+        raise UserError(f"device {name!r} is not available to PyTorch on this machine; available: {there}")
+    return name
+
+
+def generate(
+    model_dir: Path,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    device: str = "auto",
+    dtype: str = "float32",
+    batch_size: int = 8,
+    progress: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """Greedy completions of `prompts` (token ids) in their order, each cut after its first stop token.
+
+    Batches are padded on the left; a completion does not depend on its neighbours. `progress` is called with the
+    number of finished prompts after each batch. UserError for an unusable argument, folder or device.
+    """
+    _check(model_dir, prompts, max_new_tokens, dtype, batch_size)
+    if not prompts:
+        return []
+    torch = _torch()
+    with _quiet(), _one_blas_thread(), torch.inference_mode():
+        model = _load(model_dir, pick_device(device), dtype, max_new_tokens, stop_ids)
+        completions: list[list[int]] = []
+        for start in range(0, len(prompts), batch_size):
+            completions += _complete(model, prompts[start : start + batch_size], stop_ids)
+            if progress is not None:
+                progress(len(completions))
+    return completions
+
+
+def _torch() -> ModuleType:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(NO_TORCH) from error
+    return torch
+
+
+def _check(model_dir: Path, prompts: Sequence[Sequence[int]], max_new_tokens: int, dtype: str, batch_size: int) -> None:
+    problems = [f"prompt {i} has no tokens" for i, prompt in enumerate(prompts) if not prompt]
+    if max_new_tokens < 1 or batch_size < 1:
+        problems.append(f"max_new_tokens is {max_new_tokens} and batch_size {batch_size}; both must be at least 1")
+    if dtype not in DTYPES:
+        problems.append(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    if not (model_dir / "config.json").is_file():
+        problems.append(f"{model_dir}: is not a Hugging Face model folder (no config.json)")
+    if problems:
+        raise UserError(*problems)
+
+
+def _load(model_dir: Path, device: str, dtype: str, max_new_tokens: int, stop_ids: Sequence[int]) -> PreTrainedModel:
+    import torch
+    from transformers import AutoModelForCausalLM, GenerationConfig
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype), local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{model_dir}: transformers cannot load it: {error}") from error
+    # In place of the folder's own, whose sampling settings would make transformers warn about greedy search.
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=list(stop_ids) or None,
+        pad_token_id=next(iter(stop_ids), 0),
+    )
+    return model.to(device).eval()
+
+
+def _complete(model: PreTrainedModel, prompts: Sequence[Sequence[int]], stop_ids: Sequence[int]) -> list[list[int]]:
+    ids, mask = _left_pad(prompts, model.generation_config.pad_token_id)
+    output = model.generate(input_ids=ids.to(model.device), attention_mask=mask.to(model.device))
+    return [_cut(row, stop_ids) for row in output[:, ids.shape[1] :].tolist()]
+
+
+def _left_pad(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask, i64 [B, longest]; transformers counts positions from the mask's first 1."""
+    import torch
+
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids, mask
+
+
+def _cut(completion: list[int], stop_ids: Sequence[int]) -> list[int]:
+    """[5, 6, stop, pad, pad] -> [5, 6, stop]."""
+    ends = (i + 1 for i, token in enumerate(completion) if token in stop_ids)
+    return completion[: next(ends, None)]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' loading bars and advice off the screen, and restore them."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """Hold the OpenBLAS that MLX's CPU build got to one thread while PyTorch computes.
+
+    PyTorch's products find it too, before PyTorch's own MKL; its idle threads then spin against PyTorch's: measured
+    on two cores, 2.5 times slower.
+    """
+    library = ctypes.CDLL(mlx_grpo.BLAS) if mlx_grpo.BLAS else None
+    if library is None or not hasattr(library, "openblas_set_num_threads"):  # MLX_GRPO_BLAS may name another BLAS
+        yield
+        return
+    threads = library.openblas_get_num_threads()
+    library.openblas_set_num_threads(1)
+    try:
+        yield
+    finally:
+        library.openblas_set_num_threads(threads)

@@ -1,0 +1,224 @@
+"""From a user's job description and candidate pool to train and held-out rows: `mlx-grpo data build`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+from typing import get_args
+
+from mlx_grpo.errors import UserError
+from mlx_grpo.tasks.condense import compact_view, condense, condense_job
+from mlx_grpo.tasks.jd import read_job
+from mlx_grpo.tasks.pool import load_pool
+from mlx_grpo.tasks.prompt import messages, range_text
+from mlx_grpo.tasks.records import Candidate, Form, Job, Order
+from mlx_grpo.tasks.rows import Row, make_row, write_rows
+from mlx_grpo.tasks.vocabulary import VOCABULARY
+
+DEFAULT_BUDGET: dict[Form, int] = {"compact": 220, "full": 1000}
+# The job's prose gets a third of the full form; the candidate is what has to be judged.
+JOB_SHARE = 3
+
+CountTokens = Callable[[str], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Least, mean and most of a number of tokens."""
+
+    least: int
+    mean: float
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSummary:
+    """What `build_dataset` wrote, for printing or as JSON (`dataclasses.asdict`)."""
+
+    train_path: Path
+    heldout_path: Path
+    job: Job
+    """As every prompt shows it."""
+    train: int
+    heldout: int
+    train_shortlist: int
+    heldout_shortlist: int
+    token_budget: int
+    prompt_tokens: Spread
+    """System and user text; a chat template adds about fifteen."""
+    completion_tokens: Spread
+    condensed: tuple[str, ...]
+    """What was cut to meet the budget, one line per job or candidate; no cut changed a fit."""
+    notes: tuple[str, ...]
+    """What is allowed but worth knowing before training on it."""
+    problems: tuple[str, ...]
+    """Faults of rows left out under `skip_bad`; empty otherwise."""
+
+
+def build_dataset(
+    jd_path: Path,
+    candidates_path: Path,
+    out_dir: Path,
+    *,
+    count_tokens: CountTokens,
+    form: Form = "compact",
+    token_budget: int | None = None,
+    heldout_fraction: float = 0.2,
+    seed: int = 0,
+    order: Order = "reasons_first",
+    skip_bad: bool = False,
+) -> BuildSummary:
+    """Write `out_dir`/train.jsonl and heldout.jsonl from one job description and one pool; same input, same bytes.
+
+    `token_budget` bounds system and user text together (default 220 compact, 1000 full); prompts are cut at
+    sentence and field boundaries, never changing the fit. Raises UserError with every fault of every row, unless
+    `skip_bad`: then bad rows are left out and their faults are in the summary.
+    """
+    jd_path, candidates_path, out_dir = Path(jd_path), Path(candidates_path), Path(out_dir)
+    budget = DEFAULT_BUDGET.get(form, 1) if token_budget is None else token_budget
+    problems = _bad_options(form, order, budget, heldout_fraction)
+    pool, faults, unreadable = _load_pool(candidates_path)
+    job, job_faults = _load_job(jd_path, pool)
+    if problems or unreadable or job is None:
+        raise UserError(*problems, *job_faults, *unreadable, *faults)
+    count = _prompt_counter(count_tokens, form, order)
+    job, cuts = _show_job(job, form, budget, count)
+    shown, candidate_cuts, too_long = _show_candidates(job, pool, form, budget, count, candidates_path.name)
+    faults += too_long
+    if faults and not skip_bad:
+        raise UserError(*faults)
+    if len(shown) < 2:
+        raise UserError(f"{candidates_path}: {len(shown)} usable candidates: two sets need at least 2", *faults)
+    rows = [make_row(job, one, form, kind="pool", seed=seed, order=order) for one in shown]
+    train, heldout = split(rows, heldout_fraction, seed)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    write_rows(out_dir / "train.jsonl", train)
+    write_rows(out_dir / "heldout.jsonl", heldout)
+    return BuildSummary(
+        train_path=out_dir / "train.jsonl",
+        heldout_path=out_dir / "heldout.jsonl",
+        job=job,
+        train=len(train),
+        heldout=len(heldout),
+        train_shortlist=_shortlists(train),
+        heldout_shortlist=_shortlists(heldout),
+        token_budget=budget,
+        prompt_tokens=_spread([count(job, one) for one in shown]),
+        completion_tokens=_spread([count_tokens(row["completion"]) for row in rows]),
+        condensed=tuple(cuts + candidate_cuts),
+        notes=tuple(_notes(job, rows)),
+        problems=tuple(faults),
+    )
+
+
+def split(rows: list[Row], heldout_fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
+    """Train and held-out rows, each label in the same share of both; held-out rows alternate while both labels last."""
+    rng = Random(f"split {seed}")
+    train: list[Row] = []
+    held: list[list[Row]] = []
+    for decision in ("shortlist", "reject"):
+        group = [row for row in rows if row["decision"] == decision]
+        rng.shuffle(group)
+        # One of a label is a training row: held out alone it would teach nothing and prove little.
+        count = min(round(heldout_fraction * len(group)), max(len(group) - 1, 0))
+        held.append(group[:count])
+        train += group[count:]
+    if not any(held):
+        held[1].append(train.pop())
+    rng.shuffle(train)
+    longest = max(map(len, held))
+    return train, [group[at] for at in range(longest) for group in held if at < len(group)]
+
+
+def _bad_options(form: str, order: str, budget: int, heldout_fraction: float) -> list[str]:
+    problems = []
+    for name, value, known in (("form", form, get_args(Form)), ("order", order, get_args(Order))):
+        if value not in known:
+            problems.append(f"{name} is {value!r}: must be one of {', '.join(known)}")
+    if budget <= 0:
+        problems.append(f"token_budget is {budget}: must be positive")
+    if not 0 < heldout_fraction < 1:
+        problems.append(f"heldout_fraction is {heldout_fraction}: must lie between 0 and 1, such as 0.2")
+    return problems
+
+
+def _load_pool(path: Path) -> tuple[list[Candidate], list[str], list[str]]:
+    """Good candidates, faults of the others, and why the file as a whole cannot be read."""
+    try:
+        return *load_pool(path), []
+    except UserError as error:
+        return [], [], error.problems
+
+
+def _load_job(path: Path, pool: list[Candidate]) -> tuple[Job | None, list[str]]:
+    counts = Counter(skill.name for candidate in pool for skill in candidate.skills)
+    try:
+        return read_job(path, [name for name, _ in counts.most_common()], VOCABULARY.skill_names), []
+    except UserError as error:
+        return None, error.problems
+
+
+def _prompt_counter(count_tokens: CountTokens, form: Form, order: Order) -> Callable[[Job, Candidate], int]:
+    def count(job: Job, candidate: Candidate) -> int:
+        return sum(count_tokens(message["content"]) for message in messages(job, candidate, form, order))
+
+    return count
+
+
+def _show_job(job: Job, form: Form, budget: int, count: Callable[[Job, Candidate], int]) -> tuple[Job, list[str]]:
+    """The job as all prompts show it, the same for every candidate so that the prefix can be shared."""
+    if form == "compact":
+        return replace(job, text=""), [f"job {job.id}: the compact form shows its title, years and skills only"]
+    nobody = Candidate("Nobody", 0, (), ())
+    shown = condense_job(job, lambda smaller: count(smaller, nobody) <= budget // JOB_SHARE)
+    if shown.text == job.text:
+        return shown, []
+    return shown, [f"job {job.id}: text cut from {len(job.text)} to {len(shown.text)} characters, in whole sentences"]
+
+
+def _show_candidates(
+    job: Job, pool: list[Candidate], form: Form, budget: int, count: Callable[[Job, Candidate], int], name: str
+) -> tuple[list[Candidate], list[str], list[str]]:
+    """The candidates as their prompts show them, what was cut, and which do not fit the budget whatever is cut."""
+    shown, cuts, faults = [], [], []
+    for candidate in pool:
+        view = compact_view(job, candidate) if form == "compact" else candidate
+        view, done = condense(job, view, lambda smaller: count(job, smaller) <= budget)
+        tokens = count(job, view)
+        if tokens > budget:
+            faults.append(
+                f"{name} ({candidate.id}): prompt of {tokens} tokens, {tokens - budget} over the budget, nothing left "
+                f"to cut that the fit does not depend on: raise token_budget from {budget} to {tokens}"
+            )
+            continue
+        gone = _dropped(candidate, view) if form == "compact" else ", ".join(done)
+        cuts += [f"{candidate.id}: without {gone}"] if gone else []
+        shown.append(view)
+    return shown, cuts, faults
+
+
+def _dropped(whole: Candidate, view: Candidate) -> str:
+    pairs = (("skills", len(whole.skills), len(view.skills)), ("jobs", len(whole.roles), len(view.roles)))
+    return ", ".join(f"{had - kept} of {had} {name}" for name, had, kept in pairs if kept < had)
+
+
+def _shortlists(rows: list[Row]) -> int:
+    return sum(row["decision"] == "shortlist" for row in rows)
+
+
+def _spread(values: list[int]) -> Spread:
+    return Spread(min(values), round(sum(values) / len(values), 1), max(values))
+
+
+def _notes(job: Job, rows: list[Row]) -> list[str]:
+    notes = [f"read from the description: {job.title}, {range_text(job)}, required {', '.join(job.required)}"]
+    share = _shortlists(rows) / len(rows)
+    if not 0.2 <= share <= 0.8:
+        notes.append(
+            f"{share:.0%} of {len(rows)} candidates are a shortlist: one answer is right nearly always, so little can "
+            "be learned about the decision; add candidates of the other label or train on the bundled set first"
+        )
+    return notes

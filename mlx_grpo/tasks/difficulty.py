@@ -1,0 +1,77 @@
+"""How hard the bundle is without a language model: three baselines a trained policy has to beat.
+
+python -m mlx_grpo.tasks.difficulty
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+
+from mlx_grpo.tasks.prompt import parse
+from mlx_grpo.tasks.rows import Row, read_rows
+from mlx_grpo.tasks.synthetic import DATA, balance_table
+from mlx_grpo.tasks.text import fold
+
+
+def majority_accuracy(rows: list[Row]) -> float:
+    """Accuracy of the better of always-shortlist and always-reject."""
+    share = sum(row["decision"] == "shortlist" for row in rows) / len(rows)
+    return max(share, 1 - share)
+
+
+def overlap_accuracy(train: list[Row], heldout: list[Row]) -> float:
+    """Shortlist from the share of required skills that is listed at all, at the cut that is best on `train`."""
+
+    def listed(row: Row) -> float:
+        job, candidate = parse(row["context"], "compact")
+        names = {fold(skill.name) for skill in candidate.skills}
+        return sum(fold(name) in names for name in job.required) / len(job.required)
+
+    def accuracy(rows: list[Row], cut: float) -> float:
+        return sum((listed(row) >= cut) == (row["decision"] == "shortlist") for row in rows) / len(rows)
+
+    return accuracy(heldout, max(sorted({listed(row) for row in train}), key=lambda cut: accuracy(train, cut)))
+
+
+def bag_of_words_accuracy(train: list[Row], heldout: list[Row], steps: int = 150) -> float:
+    """Held-out accuracy of a logistic regression on the words of the user message, trained on `train`."""
+    counts = Counter(word for row in train for word in set(_words(row)))
+    index = {word: at for at, word in enumerate(sorted(word for word, n in counts.items() if n >= 3))}
+    x, y = _matrix(train, index)
+    weights, bias = np.zeros(len(index)), 0.0
+    for _ in range(steps):
+        error = 1 / (1 + np.exp(-(x @ weights + bias))) - y
+        weights -= 0.5 * (x.T @ error / len(y) * 10 + 1e-3 * weights)
+        bias -= 0.5 * error.mean()
+    tested, labels = _matrix(heldout, index)
+    return float((((tested @ weights + bias) > 0) == (labels > 0.5)).mean())
+
+
+def _words(row: Row) -> list[str]:
+    return re.findall(r"[a-z+#.]+|\d+", row["context"].lower())
+
+
+def _matrix(rows: list[Row], index: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    x = np.zeros((len(rows), len(index)))  # [R, V]
+    for at, row in enumerate(rows):
+        for word in _words(row):
+            if word in index:
+                x[at, index[word]] += 1
+        x[at] /= np.linalg.norm(x[at]) or 1.0
+    return x, np.array([row["decision"] == "shortlist" for row in rows], dtype=float)
+
+
+def main() -> None:
+    """Print label balance and the baselines' held-out accuracy."""
+    train, heldout = read_rows(DATA / "train.jsonl"), read_rows(DATA / "heldout.jsonl")
+    print(f"train\n{balance_table(train)}\nheldout\n{balance_table(heldout)}")
+    print(f"always one label        {majority_accuracy(heldout):.3f}")
+    print(f"keyword overlap         {overlap_accuracy(train, heldout):.3f}")
+    print(f"bag of words, logistic  {bag_of_words_accuracy(train, heldout):.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""The two prompt forms, and the parser that reads a prompt back into the records it was made from.
+
+Everything that the candidates of one job share (system text, then the job) comes first, so that the
+trainer can run it once for the whole pool.
+"""
+
+from __future__ import annotations
+
+import re
+
+from mlx_grpo.tasks.fit import years_text
+from mlx_grpo.tasks.records import LEVELS, Candidate, Form, Job, Order, Role, Skill
+
+JOB, CANDIDATE = "[JOB]", "[CANDIDATE]"
+
+_KEYS = {
+    "reasons_first": '{"reasons":[2-5 strings],"score":0-1,"decision":"shortlist"|"reject"}',
+    "decision_first": '{"decision":"shortlist"|"reject","score":0-1,"reasons":[2-5 strings]}',
+}
+_LEVEL = "|".join(LEVELS)
+_SKILL = re.compile(rf"(?:^|, )(?P<name>[^,]+?) \((?P<level>{_LEVEL})(?:, (?P<months>\d+)m)?\)(?=, |$)")
+_ROLE = re.compile(r"(?P<title>.+?) at (?P<company>.+?), (?P<months>\d+)m")
+_RANGE = r"(?P<range>\d+-\d+ years|\d+\+ years)"
+_COMPACT_JOB = re.compile(
+    rf"(?P<title>[^,]+), {_RANGE}\. Required: (?P<required>[^:]+?)\.(?: Nice: (?P<nice>[^:]+)\.)?"
+)
+_COMPACT_CANDIDATE = re.compile(
+    r"(?P<title>[^,]+), (?P<years>[\d.]+) years?\. Skills: (?P<skills>[^:;]*)\. Recent: (?P<roles>[^:]*)\."
+)
+
+
+def system_message(form: Form, order: Order = "reasons_first") -> str:
+    """The instruction, equal for every job of one form and key order."""
+    ask = "Does the candidate fit the job? Reply with JSON: " + _KEYS[order] + ". Shortlist from 0.5."
+    if form == "compact":
+        return ask
+    return ask + (
+        " Weigh the required skills by level and months, then the years and how "
+        "related the work is; a profile whose numbers contradict each other scores 0. Cite facts from the text."
+    )
+
+
+def messages(job: Job, candidate: Candidate, form: Form, order: Order = "reasons_first") -> list[dict[str, str]]:
+    """The chat of one prompt: system, then user."""
+    return [
+        {"role": "system", "content": system_message(form, order)},
+        {"role": "user", "content": render(job, candidate, form)},
+    ]
+
+
+def render(job: Job, candidate: Candidate, form: Form) -> str:
+    """The user message: the job under [JOB], then the candidate under [CANDIDATE].
+
+    Raises ValueError where the compact form is asked to show a text that it has no place for.
+    """
+    if form == "full":
+        return "\n".join([JOB, *_full_job(job), CANDIDATE, *_full_candidate(candidate)])
+    if job.text or candidate.headline or candidate.summary:
+        raise ValueError("the compact form shows no job text, headline or summary: condense the records first")
+    return "\n".join([JOB, _compact_job(job), CANDIDATE, _compact_candidate(candidate)])
+
+
+def parse(text: str, form: Form) -> tuple[Job, Candidate]:
+    """Read a rendered user message back into its records.
+
+    Raises ValueError where the text is none that `render` writes.
+    """
+    lines = text.split("\n")
+    if lines[0] != JOB or lines.count(CANDIDATE) != 1:
+        raise ValueError(f"not a prompt of ours: expected one {JOB} line and one {CANDIDATE} line")
+    cut = lines.index(CANDIDATE)
+    if form == "compact":
+        return _parse_compact(lines[1:cut], lines[cut + 1 :])
+    return _parse_full_job(lines[1:cut]), _parse_full_candidate(lines[cut + 1 :])
+
+
+def range_text(job: Job) -> str:
+    """The job's years as the prompt writes them: "3-6 years" or "5+ years"."""
+    return f"{job.min_years}+ years" if job.max_years is None else f"{job.min_years}-{job.max_years} years"
+
+
+def skill_text(skill: Skill) -> str:
+    """ "Python (advanced, 30m)"."""
+    return f"{skill.name} ({skill.level})" if skill.months is None else f"{skill.name} ({skill.level}, {skill.months}m)"
+
+
+def _skills(candidate: Candidate) -> str:
+    return ", ".join(map(skill_text, candidate.skills)) or "none"
+
+
+def _compact_job(job: Job) -> str:
+    nice = f" Nice: {', '.join(job.nice)}." if job.nice else ""
+    return f"{job.title}, {range_text(job)}. Required: {', '.join(job.required)}.{nice}"
+
+
+def _compact_candidate(candidate: Candidate) -> str:
+    roles = [f"{r.title} at {r.company}, {r.months}m" + (f" ({r.text})" if r.text else "") for r in candidate.roles]
+    head = f"{candidate.title}, {years_text(candidate.years)}. Skills: {_skills(candidate)}."
+    return f"{head} Recent: {'; '.join(roles) or 'none'}."
+
+
+def _full_job(job: Job) -> list[str]:
+    lines = [f"Title: {job.title}", f"Experience: {range_text(job)}", f"Required: {', '.join(job.required)}"]
+    lines += [f"Nice to have: {', '.join(job.nice)}"] if job.nice else []
+    return lines + ([f"About: {job.text}"] if job.text else [])
+
+
+def _full_candidate(candidate: Candidate) -> list[str]:
+    lines = [f"Title: {candidate.title}", f"Experience: {years_text(candidate.years)}"]
+    lines += [f"Headline: {candidate.headline}"] if candidate.headline else []
+    lines += [f"Summary: {candidate.summary}"] if candidate.summary else []
+    lines += [f"Skills: {_skills(candidate)}", "Career:"]
+    return lines + [
+        f"- {r.title} at {r.company}, {r.months}m" + (f": {r.text}" if r.text else "") for r in candidate.roles
+    ]
+
+
+def _parse_skills(text: str) -> tuple[Skill, ...]:
+    return tuple(
+        Skill(match["name"], match["level"], None if match["months"] is None else int(match["months"]))
+        for match in _SKILL.finditer(text)
+    )
+
+
+def _parse_role(text: str, tail: str) -> Role:
+    match = re.fullmatch(_ROLE.pattern + tail, text)
+    if match is None:
+        raise ValueError(f"not a job line: {text!r}")
+    return Role(match["title"], match["company"], int(match["months"]), match["text"] or "")
+
+
+def _parse_range(text: str) -> tuple[int, int | None]:
+    low, _, high = text.removesuffix(" years").partition("-")
+    return (int(low), int(high)) if high else (int(low.rstrip("+")), None)
+
+
+def _parse_years(text: str) -> float:
+    return float(text.split()[0])
+
+
+def _parse_compact(job_lines: list[str], candidate_lines: list[str]) -> tuple[Job, Candidate]:
+    job, profile = (
+        _COMPACT_JOB.fullmatch("\n".join(job_lines)),
+        _COMPACT_CANDIDATE.fullmatch("\n".join(candidate_lines)),
+    )
+    if job is None or profile is None:
+        raise ValueError("not a compact prompt of ours: " + " / ".join(job_lines + candidate_lines))
+    low, high = _parse_range(job["range"])
+    nice = tuple(job["nice"].split(", ")) if job["nice"] else ()
+    roles = () if profile["roles"] == "none" else profile["roles"].split("; ")
+    return (
+        Job(job["title"], tuple(job["required"].split(", ")), nice, low, high),
+        Candidate(
+            profile["title"],
+            float(profile["years"]),
+            _parse_skills(profile["skills"]),
+            tuple(_parse_role(role, r"(?: \((?P<text>.*)\))?") for role in roles),
+        ),
+    )
+
+
+def _fields(lines: list[str]) -> dict[str, str]:
+    return {key: value for key, colon, value in (line.partition(": ") for line in lines) if colon}
+
+
+def _parse_full_job(lines: list[str]) -> Job:
+    shown = _fields(lines)
+    low, high = _parse_range(shown["Experience"])
+    nice = tuple(shown["Nice to have"].split(", ")) if "Nice to have" in shown else ()
+    return Job(shown["Title"], tuple(shown["Required"].split(", ")), nice, low, high, shown.get("About", ""))
+
+
+def _parse_full_candidate(lines: list[str]) -> Candidate:
+    cut = lines.index("Career:")
+    shown = _fields(lines[:cut])
+    roles = tuple(_parse_role(line.removeprefix("- "), r"(?:: (?P<text>.*))?") for line in lines[cut + 1 :])
+    skills = _parse_skills(shown["Skills"])
+    return Candidate(
+        shown["Title"],
+        _parse_years(shown["Experience"]),
+        skills,
+        roles,
+        shown.get("Headline", ""),
+        shown.get("Summary", ""),
+    )

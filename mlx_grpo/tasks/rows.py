@@ -1,0 +1,49 @@
+"""One dataset row: the prompt, what the rubric grades against, and the gold completion."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mlx_grpo.tasks.fit import fit
+from mlx_grpo.tasks.gold import gold_completion
+from mlx_grpo.tasks.prompt import messages
+from mlx_grpo.tasks.records import Candidate, Form, Job, Order
+
+Row = dict[str, Any]
+"""id, prompt (chat messages), decision, score, context (the user message), completion, job_id, candidate_id, kind."""
+
+
+def make_row(
+    job: Job, shown: Candidate, form: Form, *, kind: str, seed: int = 0, order: Order = "reasons_first"
+) -> Row:
+    """The row for one job and one candidate, both exactly as the prompt shows them."""
+    gold = fit(job, shown)
+    prompt = messages(job, shown, form, order)
+    return {
+        "id": f"{job.id}/{shown.id}",
+        "prompt": prompt,
+        "decision": gold.decision,
+        "score": gold.score,
+        "context": prompt[-1]["content"],
+        "completion": gold_completion(job, shown, gold, seed=seed, order=order),
+        "job_id": job.id,
+        "candidate_id": shown.id,
+        "kind": kind,
+    }
+
+
+def write_rows(path: Path, rows: list[Row]) -> None:
+    """Write rows as JSONL, UTF-8, one object a line."""
+    path.write_text(dump_rows(rows), encoding="utf-8", newline="\n")
+
+
+def dump_rows(rows: list[Row]) -> str:
+    """The JSONL text of rows."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a JSONL file written by `write_rows`."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

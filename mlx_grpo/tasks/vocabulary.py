@@ -1,0 +1,47 @@
+"""The words that made-up jobs and candidates are built from, and the skill names known without any pool."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One line of work."""
+
+    titles: list[str]
+    skills: list[str]
+    duties: list[str]
+    """Sentences for a career; `{a}` takes a skill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """vocabulary.json, typed."""
+
+    fields: dict[str, Field]
+    companies: list[str]
+    first_names: list[str]
+    last_names: list[str]
+    places: list[tuple[str, str]]
+    headlines: list[str]
+    summaries: list[str]
+    job_texts: list[str]
+    general_skills: list[str]
+
+    @property
+    def skill_names(self) -> list[str]:
+        """Every known skill name once, in file order."""
+        names = [name for field in self.fields.values() for name in field.skills] + self.general_skills
+        return list(dict.fromkeys(names))
+
+
+def _load() -> Vocabulary:
+    loaded = json.loads(Path(__file__).with_name("vocabulary.json").read_text(encoding="utf-8"))
+    loaded["fields"] = {name: Field(**field) for name, field in loaded["fields"].items()}
+    return Vocabulary(**loaded)
+
+
+VOCABULARY = _load()
