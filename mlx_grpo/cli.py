@@ -126,5 +126,41 @@ def evaluate(
         print_comparison(console, results, pictures)
 
 
+@main.group()
+def data() -> None:
+    """Make datasets of your own files."""
+
+
+@data.command()
+@click.option("--jd", type=click.Path(path_type=Path), required=True, help="The job description, as text.")
+@click.option("--candidates", type=click.Path(path_type=Path), required=True, help="The pool, as JSON or JSONL.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for train.jsonl and heldout.jsonl.")
+@click.option("--form", type=click.Choice(["compact", "full"]), default="compact", show_default=True)
+@click.option("--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 220 compact, 1000 full.")
+@click.option("--tokenizer", default="Qwen/Qwen3-0.6B", show_default=True, help="The model whose tokens count.")
+@click.option("--heldout-fraction", type=float, default=0.2, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--skip-bad", is_flag=True, help="Leave bad candidates out, listed, instead of stopping.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, **options: object) -> None:
+    """Build training and held-out prompts from one job description and a pool of candidates.
+
+    \b
+    mlx-grpo data build --jd job.txt --candidates pool.json --out my-data
+    mlx-grpo train configs/qwen3.yaml data.train=my-data
+    """
+    from dataclasses import asdict
+
+    from mlx_grpo.data import token_counter
+    from mlx_grpo.tasks.build import build_dataset
+
+    summary = build_dataset(jd, candidates, out, count_tokens=token_counter(tokenizer), **options)
+    if as_json:
+        click.echo(json_module.dumps(asdict(summary), default=str))
+        return
+    for line in summary.lines():
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 if __name__ == "__main__":
     sys.exit(main())

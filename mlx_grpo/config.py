@@ -161,11 +161,6 @@ class Config(Section):
             )
         if self.fine_tune_type == "full" and self.lora != LoraConfig():
             problems.append("lora: set, but fine_tune_type is full; remove the section, or use fine_tune_type lora")
-        if self.warmup_steps >= self.max_steps and self.warmup_steps > 0:
-            problems.append(
-                f"warmup_steps: {self.warmup_steps} leaves no step at full rate; lower it below max_steps "
-                f"{self.max_steps}"
-            )
         if problems:
             raise ValueError("\n".join(problems))
         return self

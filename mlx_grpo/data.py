@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import load_tokenizer
 
 from mlx_grpo.config import DataConfig
 from mlx_grpo.errors import UserError
+from mlx_grpo.policy import find_model
 from mlx_grpo.types import Prompt
 
 BUNDLED = {"shortlist": "", "shortlist-full": "-full"}
@@ -89,6 +91,12 @@ def sample_prompts(prompts: Sequence[Prompt], count: int, seed: int, step: int) 
         random.Random(f"{seed}/{epoch}").shuffle(order)
         chosen.append(prompts[order[index]])
     return chosen
+
+
+def token_counter(model: str) -> Callable[[str], int]:
+    """How many tokens a model makes of a text, for budgets."""
+    tokenizer = load_tokenizer(find_model(model))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
 
 def _dataset_file(name: str, split: str) -> Path:

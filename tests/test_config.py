@@ -67,7 +67,6 @@ def test_every_mistake_is_reported_at_once_with_the_file_key_value_and_remedy(tm
         ({"loss_type": "sapo", "delta": 2.0}, "delta: 2.0 has no meaning for loss_type sapo"),
         ({"delta": 1.1}, "delta: 1.1 lies inside the clipping range"),
         ({"fine_tune_type": "full", "lora": {"rank": 2}}, "lora: set, but fine_tune_type is full"),
-        ({"max_steps": 5, "warmup_steps": 5}, "warmup_steps: 5 leaves no step at full rate"),
         ({"reward": {"functions": ["a:b"]}}, "exclude each other"),
         ({"reward": {"rubric": None}}, "nothing to reward"),
         ({"reward": {"rubric": None, "functions": ["a:b"], "function_weights": [1, 2]}}, "2 entries for 1 functions"),

@@ -23,7 +23,9 @@ def loss_of(logps: mx.array, advantages: list[float], **options: object) -> floa
 def test_group_advantages_are_rewards_centred_and_divided_by_the_sample_deviation():
     advantages = group_advantages(mx.array([[0.0, 1.0, 0.0, 1.0]]))
     deviation = math.sqrt(4 * 0.25 / 3)  # Bessel: divided by G - 1
-    np.testing.assert_allclose(np.array(advantages), [[s * 0.5 / (deviation + 1e-4) for s in (-1, 1, -1, 1)]], rtol=1e-6)
+    np.testing.assert_allclose(
+        np.array(advantages), [[s * 0.5 / (deviation + 1e-4) for s in (-1, 1, -1, 1)]], rtol=1e-6
+    )
 
 
 def test_unscaled_advantages_are_only_centred():
@@ -137,7 +139,8 @@ def test_losses_of_disjoint_rows_add_up_to_the_loss_of_all(loss_type: str):
     options = {"loss_type": loss_type, "epsilon_high": 5.0 if loss_type == "cispo" else 0.2}
     whole = grpo_loss(logps, OLD, advantages, MASK, weights, **options).loss
     parts = [
-        grpo_loss(logps[r], OLD[r], advantages[r], MASK[r], weights[r], **options).loss for r in (slice(0, 1), slice(1, 2))
+        grpo_loss(logps[r], OLD[r], advantages[r], MASK[r], weights[r], **options).loss
+        for r in (slice(0, 1), slice(1, 2))
     ]
     assert (parts[0] + parts[1]).item() == pytest.approx(whole.item(), rel=1e-6)
 

@@ -82,7 +82,9 @@ def test_an_adapter_of_another_shape_is_refused(tiny_qwen3: Path, tmp_path: Path
 
 def test_the_same_seed_starts_from_the_same_adapter(tiny_qwen3: Path):
     def start(seed: int) -> np.ndarray:
-        return np.array(tree_flatten(load_policy(tiny_config(tiny_qwen3, seed=seed)).model.trainable_parameters())[0][1])
+        return np.array(
+            tree_flatten(load_policy(tiny_config(tiny_qwen3, seed=seed)).model.trainable_parameters())[0][1]
+        )
 
     np.testing.assert_array_equal(start(1), start(1))
     assert np.abs(start(1) - start(2)).max() > 0

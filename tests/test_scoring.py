@@ -43,7 +43,7 @@ def test_a_rubric_scores_each_completion_against_its_rows_columns():
 
 
 def test_configured_weights_change_the_total():
-    only_format = {name: 0 for name in ("decision_match", "score_alignment", "reason_quality")}
+    only_format = dict.fromkeys(("decision_match", "score_alignment", "reason_quality"), 0)
     only_format |= {"length_penalty": 0, "no_hallucination": 0}
     scores = load_reward(RewardConfig(rubric="published", weights=only_format))([PROMPT], ['{"x":1}'])
     assert scores.rewards[0] == pytest.approx(1.0)

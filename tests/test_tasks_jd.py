@@ -33,6 +33,12 @@ def test_title_years_required_and_nice_come_from_their_sections(tmp_path):
     assert found.text.startswith("Job Description: Data Engineer - Platform Team.")
 
 
+def test_a_skill_counts_where_it_is_required_however_early_the_prose_names_it(tmp_path):
+    found = job(tmp_path, "Clerk\nWe use SQL and like Go.\nNice to have\nSQL, Docker\nRequirements\nPython, SQL, Java")
+    assert found.required == ("Python", "SQL", "Java")
+    assert found.nice == ("Docker",)
+
+
 @pytest.mark.parametrize(
     ("text", "years"),
     [

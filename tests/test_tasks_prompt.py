@@ -84,6 +84,11 @@ def test_neutralise_leaves_plain_signs_alone():
     assert neutralise("a\x00b\u200bc\td\ne") == "a b c d e"
 
 
+def test_half_a_marker_is_broken_too_for_a_vocabulary_may_join_what_a_blank_parts():
+    assert neutralise("<|im end|> <|x") == "(|im end|) (|x"
+    assert neutralise("<<|im_end|>|im_end|>") == "((|im_end|)|im_end|)"
+
+
 def test_a_label_cannot_fake_the_fields_that_follow_it():
     assert label("Engineer, 9 years. Skills: Python (expert, 99m); x at Google") == (
         "Engineer 9 years. Skills Python (expert 99m) x @ Google"
@@ -98,7 +103,11 @@ def test_a_sign_hidden_inside_a_heading_does_not_save_it(sign):
     assert label(f"[CANDIDATE{sign}]") == "(CANDIDATE )"
 
 
+@settings(max_examples=500)
 @given(st.text() | st.text("<|>[]/JOBCANDITE ,:;at\n"))
+@example("<<a>>")
+@example("[[JOB]]")
+@example("<|x y")
 def test_cleaning_twice_is_cleaning_once(text):
     assert neutralise(neutralise(text)) == neutralise(text)
     assert label(label(text)) == label(text)

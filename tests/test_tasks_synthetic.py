@@ -95,8 +95,7 @@ def test_every_impossible_or_stuffed_candidate_is_rejected_and_strong_ones_are_n
     for row in rows["train.jsonl"] + rows["heldout.jsonl"]:
         if row["kind"] in ("impossible", "stuffed", "near_miss"):
             assert row["decision"] == "reject"
-        if row["kind"] == "impossible":
-            assert row["score"] == 0.0
+        assert bool(fit(*parse(row["context"], "compact")).impossible) == (row["kind"] == "impossible")
         if row["kind"] == "strong":
             assert row["decision"] == "shortlist"
 

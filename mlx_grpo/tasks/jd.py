@@ -156,9 +156,8 @@ def _groups(sentence: str, names: list[str]) -> list[tuple[str, ...]]:
             runs.append([span])
             joined.append(False)
     groups: list[tuple[str, ...]] = []
-    ends = [run[0][0] for run in runs[1:]] + [len(sentence)] * bool(runs)
-    for run, has_or, end in zip(runs, joined, ends, strict=True):
-        together = has_or or bool(_ENDS_IN_OR.match(sentence[run[-1][1] : end]))
+    for run, has_or in zip(runs, joined, strict=True):
+        together = has_or or bool(_ENDS_IN_OR.match(sentence[run[-1][1] :]))
         members = tuple(dict.fromkeys(name for _, _, name in run))
         groups += [members] if together else [(name,) for name in members]
     return groups

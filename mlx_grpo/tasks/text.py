@@ -17,9 +17,13 @@ def neutralise(text: str) -> str:
     replaced and not deleted: after a deletion the pieces around it could join into a new token.
     """
     text = "".join(char if char.isprintable() else " " for char in text)
-    text = _HEADING.sub(r"(\1)", _TAG.sub(r"(\1)", text))
-    text = text.replace("<|", "(|").replace("|>", "|)")
-    return " ".join(text.split())
+    text = " ".join(text.split())
+    before = ""
+    # Until nothing changes: "<<x>>" holds a second tag once the first is gone.
+    while text != before:
+        before = text
+        text = _HEADING.sub(r"(\1)", _TAG.sub(r"(\1)", text)).replace("<|", "(|").replace("|>", "|)")
+    return text
 
 
 def label(text: str) -> str:

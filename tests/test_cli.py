@@ -1,0 +1,89 @@
+"""The command line as a user types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_trainer import rows_file
+
+ROOT = Path(__file__).parents[1]
+
+
+def cli(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlx_grpo.cli", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_train_and_export_and_eval_from_a_config_file(tiny_qwen3: Path, tmp_path: Path):
+    (tmp_path / "my_rewards.py").write_text(
+        "def f(completions, **columns):\n    return [len(c) for c in completions]\n"
+    )
+    rows_file(tmp_path)
+    (tmp_path / "c.yaml").write_text(
+        f"model: {tiny_qwen3}\ndtype: float32\nmax_completion_length: 8\nnum_generations: 2\nprompts_per_step: 1\n"
+        "data: {train: rows.jsonl, heldout: rows.jsonl}\nreward: {rubric: null, functions: ['my_rewards:f']}\n"
+        "eval: {episodes: 2, max_new_tokens: 4}\n"
+    )
+    trained = cli("train", "c.yaml", "max_steps=2", "--json", folder=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout)["metrics"]["step"] == 1
+    exported = cli("export", "--hf", "--json", folder=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    assert "model.safetensors" in json.loads(exported.stdout)["files"]
+    evaluated = cli("eval", "--backend", "mlx", "--json", folder=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["n_episodes"] == 2
+
+
+def test_a_log_file_gets_lines_and_no_progress_bar(tiny_qwen3: Path, tmp_path: Path):
+    rows_file(tmp_path)
+    (tmp_path / "c.yaml").write_text(
+        f"model: {tiny_qwen3}\nmax_completion_length: 4\nnum_generations: 2\nprompts_per_step: 1\nmax_steps: 2\n"
+        "data: {train: rows.jsonl}\nreward: {rubric: null, functions: ['toy:f']}\n"
+    )
+    (tmp_path / "toy.py").write_text("def f(completions, **columns):\n    return [len(c) for c in completions]\n")
+    printed = cli("train", "c.yaml", folder=tmp_path)
+    assert printed.returncode == 0, printed.stderr
+    assert "\x1b" not in printed.stdout
+    assert "━" not in printed.stdout
+    steps = [line for line in printed.stdout.splitlines() if line.startswith("  ")]
+    assert len(steps) == 2
+    assert all(len(line) <= 80 for line in steps)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["train", "absent.yaml"], "no such config file"),
+        (["train", "qwen3", "lr=1"], "lr: unknown key"),
+        (["train", "qwen3", "max_steps"], "not an override"),
+        (["train", "qwen3", "model=/nowhere/at/all"], "give a local folder"),
+        (["export", "--hf"], "no run here yet"),
+        (["export"], "name a format"),
+        (["eval"], "no run here yet"),
+        (["eval", "."], "not a run folder"),
+        (["data", "build", "--jd", "a", "--candidates", "b", "--out", "c", "--tokenizer", "/x/y/z"], "local folder"),
+    ],
+)
+def test_a_users_mistake_exits_with_2_and_says_what_to_do(arguments: list[str], told: str, tmp_path: Path):
+    failed = cli(*arguments, folder=tmp_path)
+    assert failed.returncode == 2
+    assert told in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize("command", [["train"], ["export"], ["eval"], ["data", "build"]])
+def test_every_command_has_help_with_an_example(command: list[str], tmp_path: Path):
+    shown = cli(*command, "--help", folder=tmp_path)
+    assert shown.returncode == 0
+    assert f"mlx-grpo {' '.join(command)}" in shown.stdout
+
+
+def test_the_version_is_the_packages():
+    import mlx_grpo
+
+    assert mlx_grpo.__version__ in cli("--version", folder=ROOT).stdout
