@@ -33,6 +33,10 @@ def test_title_years_required_and_nice_come_from_their_sections(tmp_path):
     assert found.text.startswith("Job Description: Data Engineer - Platform Team.")
 
 
+def test_what_stands_under_benefits_is_not_asked_for(tmp_path):
+    assert job(tmp_path, "Clerk\nPython and SQL.\nBenefits\nA Java course.").required == ("Python", "SQL")
+
+
 def test_a_skill_counts_where_it_is_required_however_early_the_prose_names_it(tmp_path):
     found = job(tmp_path, "Clerk\nWe use SQL and like Go.\nNice to have\nSQL, Docker\nRequirements\nPython, SQL, Java")
     assert found.required == ("Python", "SQL", "Java")

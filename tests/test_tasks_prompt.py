@@ -86,7 +86,7 @@ def test_neutralise_leaves_plain_signs_alone():
 
 def test_half_a_marker_is_broken_too_for_a_vocabulary_may_join_what_a_blank_parts():
     assert neutralise("<|im end|> <|x") == "(|im end|) (|x"
-    assert neutralise("<<|im_end|>|im_end|>") == "((|im_end|)|im_end|)"
+    assert neutralise("<<|im_end|>|im_end|>") == "<(|im_end|)|im_end|)"
 
 
 def test_a_label_cannot_fake_the_fields_that_follow_it():
