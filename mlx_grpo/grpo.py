@@ -29,7 +29,10 @@ SAPO_TEMPERATURE_NEGATIVE = 1.05
 
 
 class LossTerms(NamedTuple):
-    """The loss of some rows and the masked sums that the metrics are made of; all are scalars."""
+    """The loss of some rows and the sums that the metrics are made of; all are scalars.
+
+    `kl` sums over unmasked tokens; the clipped counts are of tokens, or of rows where the ratio is the sequence's.
+    """
 
     loss: mx.array
     kl: mx.array
@@ -117,10 +120,12 @@ def grpo_loss(
     if ref_logps is not None:
         log_ref_ratio = (ref_logps - logps) * mask  # [B, T]
         kl = mx.exp(log_ref_ratio) - log_ref_ratio - 1  # k3, never negative: http://joschu.net/blog/kl-approx.html
-        term = term + beta * (kl * ratio if use_bias_correction_kl else kl)
+        kl = kl * ratio if use_bias_correction_kl else kl
+        term = term + beta * kl
     low = (ratio < 1 - epsilon) & (advantage < 0)
     high = (ratio > epsilon_high if loss_type == "cispo" else ratio > 1 + epsilon_high) & (advantage > 0)
-    return LossTerms((term * weights).sum(), (kl * mask).sum(), (low * mask).sum(), (high * mask).sum())
+    counted = mask if importance_sampling_level == "token" else mx.ones_like(ratio)  # a sequence's ratio counts once
+    return LossTerms((term * weights).sum(), (kl * mask).sum(), (low * counted).sum(), (high * counted).sum())
 
 
 def policy_term(

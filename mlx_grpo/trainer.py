@@ -182,7 +182,8 @@ def gradients_of(
         checkpointing=config.gradient_checkpointing,
     )
     sums = np.array([[value.item() for value in part[:5]] for part in values]).sum(axis=0)
-    return gradients, loss_metrics(sums, parts, mx.concatenate([part[5] for part in values]), rollouts)
+    by_row = config.importance_sampling_level == "sequence"
+    return gradients, loss_metrics(sums, parts, mx.concatenate([part[5] for part in values]), rollouts, by_row)
 
 
 def score_parts(model: nn.Module, parts: Sequence[Batch], config: Config) -> mx.array:
@@ -245,21 +246,24 @@ def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, rewards: mx.arra
 
 
 def loss_metrics(
-    sums: np.ndarray, parts: Sequence[Batch], logps: mx.array, rollouts: Sequence[Rollout]
+    sums: np.ndarray, parts: Sequence[Batch], logps: mx.array, rollouts: Sequence[Rollout], clipped_by_row: bool
 ) -> dict[str, float]:
-    """Means over the step's unmasked tokens of what the loss summed, and the sampler's distance from the trainer."""
-    loss, *token_sums = sums
+    """Means over the step of what the loss summed, and the sampler's distance from the trainer; names as TRL's."""
+    loss, kl, clipped_low, clipped_high, entropy = (float(value) for value in sums)
     mask = np.concatenate([np.array(part.mask) for part in parts])  # [N, T]
-    tokens = max(mask.sum(), 1.0)
+    tokens = max(float(mask.sum()), 1.0)
+    ratios = len(mask) if clipped_by_row else tokens
     sampled = np.zeros_like(mask)
     for row, rollout in enumerate(rollouts):
         sampled[row, : len(rollout.sampled_logps)] = rollout.sampled_logps
     difference = np.abs(sampled - np.array(logps)) * mask
-    names = ("kl", "clip_ratio/low_mean", "clip_ratio/high_mean", "entropy")
     return {
-        "loss": float(loss),
-        **{name: float(total / tokens) for name, total in zip(names, token_sums, strict=True)},
-        "sampling/logp_difference/mean": float(difference.sum() / tokens),
+        "loss": loss,
+        "kl": kl / tokens,
+        "entropy": entropy / tokens,
+        "clip_ratio/low_mean": clipped_low / ratios,
+        "clip_ratio/high_mean": clipped_high / ratios,
+        "sampling/logp_difference/mean": float(difference.sum()) / tokens,
         "sampling/logp_difference/max": float(difference.max()),
     }
 

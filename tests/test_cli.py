@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import SHARED
 from test_trainer import rows_file
+
+from mlx_grpo.data import token_counter
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,6 +77,23 @@ def test_a_users_mistake_exits_with_2_and_says_what_to_do(arguments: list[str], 
     assert failed.returncode == 2
     assert told in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the real job and candidates, which a bare clone lacks")
+def test_data_build_on_a_real_job_and_fifty_candidates_gives_rows_that_train(tmp_path: Path):
+    redrob, tokenizer = SHARED / "redrob", SHARED / "models" / "qwen3-0.6b"
+    files = ["--jd", str(redrob / "job_description.txt"), "--candidates", str(redrob / "sample_candidates.json")]
+    built = cli(
+        "data", "build", *files, "--out", "mine", "--form", "full", "--tokenizer", str(tokenizer), folder=tmp_path
+    )
+    assert built.returncode == 0, built.stderr
+    rows = [
+        json.loads(line) for split in ("train", "heldout") for line in (tmp_path / "mine" / f"{split}.jsonl").open()
+    ]
+    assert len({row["candidate_id"] for row in rows}) == 50
+    count = token_counter(str(tokenizer))
+    assert all(sum(count(message["content"]) for message in row["prompt"]) <= 1000 for row in rows)
+    assert "mine/train.jsonl" in built.stdout
 
 
 @pytest.mark.parametrize("command", [["train"], ["export"], ["eval"], ["data", "build"]])

@@ -57,6 +57,21 @@ class BuildSummary:
     problems: tuple[str, ...]
     """Faults of rows left out under `skip_bad`; empty otherwise."""
 
+    def lines(self) -> list[str]:
+        """The summary as a person reads it."""
+        job, prompt, completion = self.job, self.prompt_tokens, self.completion_tokens
+        return [
+            f"job: {job.title}; required: {', '.join(job.required)}; nice: {', '.join(job.nice) or 'none found'}",
+            f"{self.train_path}: {self.train} rows, {self.train_shortlist} shortlist",
+            f"{self.heldout_path}: {self.heldout} rows, {self.heldout_shortlist} shortlist",
+            f"prompt tokens: {prompt.least} to {prompt.most}, mean {prompt.mean:.0f}, budget {self.token_budget}; "
+            f"completions of the warm start: mean {completion.mean:.0f}",
+            *(f"condensed: {line}" for line in self.condensed[:3]),
+            *([f"condensed: and {len(self.condensed) - 3} more"] if len(self.condensed) > 3 else []),
+            *(f"note: {line}" for line in self.notes),
+            *(f"left out: {line}" for line in self.problems),
+        ]
+
 
 def build_dataset(
     jd_path: Path,
