@@ -7,8 +7,7 @@ from pathlib import Path
 
 from mlx_grpo import tables
 from mlx_grpo.config import Config
-from mlx_grpo.evaluate import RESULTS
-from mlx_grpo.runs import read_config
+from mlx_grpo.runs import RESULTS, read_config
 
 SNIPPET = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

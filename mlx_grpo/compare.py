@@ -12,10 +12,10 @@ from rich.console import Console
 from convert.torch_eval import pick_device
 from mlx_grpo import tables
 from mlx_grpo.completions import mlx_completions, torch_completions
-from mlx_grpo.evaluate import RESULTS, evaluate
+from mlx_grpo.evaluate import evaluate
 from mlx_grpo.exporting import trained_dtype
 from mlx_grpo.plots import draw_all
-from mlx_grpo.runs import find_run, read_config
+from mlx_grpo.runs import RESULTS, find_run, read_config
 
 
 def compare(

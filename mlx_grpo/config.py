@@ -53,7 +53,7 @@ class RewardConfig(Section):
 
     rubric: Literal["strict", "published"] | None = "strict"
     weights: dict[str, NonNegative] = {}
-    limits: dict[str, float] = {}
+    limits: dict[str, int | float] = {}
     functions: list[Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]] = []
     function_weights: list[float] | None = None
 

@@ -11,8 +11,6 @@ import ctypes
 import ctypes.util
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, files
 
 # glibc's mallopt: allocate below 1 GiB from the heap, grow it by 64 MiB,
@@ -40,24 +38,9 @@ def load_openblas() -> str | None:
             library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
         except OSError:
             continue
-        if hasattr(library, "cblas_sgemm") and hasattr(library, "openblas_set_num_threads"):
+        if hasattr(library, "cblas_sgemm"):
             return path
     return None
-
-
-@contextmanager
-def single_threaded_blas(path: str | None) -> Iterator[None]:
-    """Have each stream multiply on its own core: OpenBLAS's threads spin while they wait for one another."""
-    if path is None:
-        yield
-        return
-    library = ctypes.CDLL(path)
-    threads = library.openblas_get_num_threads()
-    library.openblas_set_num_threads(1)
-    try:
-        yield
-    finally:
-        library.openblas_set_num_threads(threads)
 
 
 def keep_freed_pages() -> None:

@@ -15,12 +15,11 @@ from mlx_grpo.completions import Generate
 from mlx_grpo.data import dataset_files, load_prompts
 from mlx_grpo.errors import UserError
 from mlx_grpo.policy import find_model
-from mlx_grpo.runs import ADAPTER, WARM_START, read_config
+from mlx_grpo.runs import ADAPTER, RESULTS, WARM_START, read_config
 from mlx_grpo.scoring import Reward, load_reward, rubric_reward, strip_thinking
 from mlx_grpo.types import Prompt
 from reward import PUBLISHED
 
-RESULTS = "eval.json"
 BOOTSTRAP_SAMPLES = 10_000
 
 

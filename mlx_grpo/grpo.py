@@ -118,14 +118,17 @@ def grpo_loss(
         term = term * term_mask
     kl = mx.zeros_like(mask)
     if ref_logps is not None:
-        log_ref_ratio = (ref_logps - logps) * mask  # [B, T]
-        kl = mx.exp(log_ref_ratio) - log_ref_ratio - 1  # k3, never negative: http://joschu.net/blog/kl-approx.html
-        kl = kl * ratio if use_bias_correction_kl else kl
+        kl = k3((ref_logps - logps) * mask) * (ratio if use_bias_correction_kl else 1.0)  # [B, T]
         term = term + beta * kl
     low = (ratio < 1 - epsilon) & (advantage < 0)
     high = (ratio > epsilon_high if loss_type == "cispo" else ratio > 1 + epsilon_high) & (advantage > 0)
     counted = mask if importance_sampling_level == "token" else mx.ones_like(ratio)  # a sequence's ratio counts once
     return LossTerms((term * weights).sum(), (kl * mask).sum(), (low * counted).sum(), (high * counted).sum())
+
+
+def k3(log_ratio: mx.array) -> mx.array:
+    """The estimator of the KL from log reference/policy that is never negative: joschu.net/blog/kl-approx.html."""
+    return mx.exp(log_ratio) - log_ratio - 1
 
 
 def policy_term(

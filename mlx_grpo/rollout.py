@@ -50,9 +50,32 @@ def generate(
     """
     total = len(prompts) * num_generations
     sampler = _RowSampler(row_keys(seed, step, total), sampling, list(range(total)))
+    tokens, stopped = _decode(policy, prompts, num_generations, sampler, on_token)
+    logps = sampler.logps_by_row()
+    return [
+        Rollout(
+            prompt=prompts[row // num_generations],
+            completion_ids=tuple(tokens[row]),
+            completion=decode_completion(policy, tokens[row]),
+            finish_reason="stop" if row in stopped else "length",
+            sampled_logps=tuple(logps[position][row] for position in range(len(tokens[row]))),
+        )
+        for row in range(total)
+    ]
+
+
+def _decode(
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    num_generations: int,
+    sampler: _RowSampler,
+    on_token: Callable[[int], None] | None,
+) -> tuple[list[list[int]], set[int]]:
+    """Each row's tokens, and the rows that ended in a stop token."""
+    total = len(sampler.rows)
     generator = BatchGenerator(
         policy.model,
-        max_tokens=sampling.max_tokens,
+        max_tokens=sampler.sampling.max_tokens,
         stop_tokens=[[token] for token in policy.stop_ids],
         sampler=sampler,
         # All rows at once: the sampler counts on every row being there from the first position on.
@@ -65,29 +88,21 @@ def generate(
         [[prompt.token_ids[-1]] for prompt in prompts for _ in range(num_generations)],
         caches=[cache for cache in caches for _ in range(num_generations)],
     )
+    row_of = {uid: row for row, uid in enumerate(uids)}
     tokens: list[list[int]] = [[] for _ in range(total)]
-    reasons = ["length"] * total
+    stopped = set()
     while sampler.rows:
         for response in generator.next_generated():
-            row = uids.index(response.uid)
+            row = row_of[response.uid]
             tokens[row].append(response.token)
             if response.finish_reason is not None:
-                reasons[row] = response.finish_reason
                 sampler.rows.remove(row)
+            if response.finish_reason == "stop":
+                stopped.add(row)
         if on_token:
             on_token(len(sampler.rows))
     generator.close()
-    logps = sampler.logps_by_row()
-    return [
-        Rollout(
-            prompt=prompts[row // num_generations],
-            completion_ids=tuple(tokens[row]),
-            completion=decode_completion(policy, tokens[row]),
-            finish_reason="stop" if reasons[row] == "stop" else "length",
-            sampled_logps=tuple(logps[position][row] for position in range(len(tokens[row]))),
-        )
-        for row in range(total)
-    ]
+    return tokens, stopped
 
 
 def decode_completion(policy: Policy, token_ids: Sequence[int]) -> str:

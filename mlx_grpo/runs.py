@@ -18,6 +18,7 @@ SAMPLES = "samples.jsonl"
 ADAPTER = "adapter"
 WARM_START = "warm_start"
 LATEST = "latest"
+RESULTS = "eval.json"
 
 
 def create_run(config: Config) -> Path:

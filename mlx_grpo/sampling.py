@@ -48,22 +48,25 @@ def row_keys(seed: int, step: int, rows: int) -> mx.array:
     return mx.stack([mx.random.key(_mix(seed, step, row)) for row in range(rows)])
 
 
-def draw(logits: mx.array, keys: mx.array, position: int, sampling: Sampling) -> tuple[mx.array, mx.array]:
-    """Sample one token for each row: logits [B, V], keys [B, 2] -> token ids [B], their log-probabilities [B].
+def draw(logps: mx.array, keys: mx.array, position: int, sampling: Sampling) -> tuple[mx.array, mx.array]:
+    """Sample one token for each row: log-softmax [B, V], keys [B, 2] -> token ids [B], their log-probabilities [B].
 
-    The log-probability is of the tempered logits before any filter, as the trainer computes it.
+    The log-probability is of the tempered distribution before any filter, as the trainer computes it.
     """
     if sampling.temperature == 0:
-        tokens = mx.argmax(logits, axis=-1)
-        return tokens, _select(logits.astype(mx.float32), tokens)
+        tokens = mx.argmax(logps, axis=-1)
+        return tokens, _select(logps, tokens)
     # The Gumbel-max trick, one stream of noise for each row: argmax(logits + noise) is a categorical sample.
-    noise = mx.vmap(lambda key: mx.random.gumbel((logits.shape[-1],), key=key))(keys + position)  # [B, V]
-    tokens = mx.argmax(filtered(logits, sampling) + noise, axis=-1)
-    return tokens, _select(logits.astype(mx.float32) / sampling.temperature, tokens)
+    noise = mx.vmap(lambda key: mx.random.gumbel((logps.shape[-1],), key=key))(keys + position)  # [B, V]
+    tokens = mx.argmax(filtered(logps, sampling) + noise, axis=-1)
+    if sampling.temperature == 1 and logps.dtype == mx.float32:  # normalized already
+        return tokens, _select(logps, tokens)
+    tempered = logps.astype(mx.float32) / sampling.temperature
+    return tokens, _select(tempered, tokens) - mx.logsumexp(tempered, axis=-1)
 
 
-def _select(logits: mx.array, tokens: mx.array) -> mx.array:
-    return mx.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
+def _select(values: mx.array, tokens: mx.array) -> mx.array:
+    return mx.take_along_axis(values.astype(mx.float32), tokens[:, None], axis=-1)[:, 0]
 
 
 def _mix(*parts: int) -> int:

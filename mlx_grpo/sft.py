@@ -10,8 +10,8 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from mlx_grpo import runs
-from mlx_grpo.accumulate import accumulate, cpu_streams
-from mlx_grpo.batch import make_supervised_batch, split_batch
+from mlx_grpo.accumulate import accumulate
+from mlx_grpo.batch import make_supervised_batch
 from mlx_grpo.config import Config
 from mlx_grpo.data import sample_prompts
 from mlx_grpo.errors import UserError
@@ -65,11 +65,10 @@ def supervised_step(
     def loss(part: Batch) -> tuple[mx.array, ...]:
         return (-score_tokens(policy.model, part).logps.sum() / tokens,)
 
-    parts = split_batch(batch, -(-batch.mask.shape[0] // len(cpu_streams())))
-    values, gradients = accumulate(policy.model, loss, parts, checkpointing=config.gradient_checkpointing)
+    values, gradients = accumulate(policy.model, loss, [batch], checkpointing=config.gradient_checkpointing)
     norm = apply_update(policy.model, optimizer, gradients, rate, config.max_grad_norm)
     mx.eval(policy.model.trainable_parameters(), optimizer.state)
-    return sum(value.item() for (value,) in values), norm
+    return values[0][0].item(), norm
 
 
 def imitated_ids(policy: Policy, prompt: Prompt) -> list[int]:

@@ -182,8 +182,8 @@ def gradients_of(
         checkpointing=config.gradient_checkpointing,
     )
     sums = np.array([[value.item() for value in part[:5]] for part in values]).sum(axis=0)
-    by_row = config.importance_sampling_level == "sequence"
-    return gradients, loss_metrics(sums, parts, mx.concatenate([part[5] for part in values]), rollouts, by_row)
+    logps = mx.concatenate([part[5] for part in values])  # [N, T]
+    return gradients, loss_metrics(sums, parts, logps, rollouts, config.importance_sampling_level == "sequence")
 
 
 def score_parts(model: nn.Module, parts: Sequence[Batch], config: Config) -> mx.array:

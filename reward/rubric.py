@@ -50,6 +50,11 @@ class Rubric:
             for name, value in vars(self.limits).items()
             if not _is_number(value)
         ]
+        mistyped += [
+            f"limits.{field.name} = {value!r}: counts something; give a whole number"
+            for field in fields(self.limits)
+            if field.type == "int" and isinstance(value := vars(self.limits)[field.name], float)
+        ]
         problems += mistyped or self.limits.problems()
         if problems:
             raise ValueError("; ".join(problems))

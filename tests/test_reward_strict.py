@@ -362,3 +362,8 @@ def test_explain_tells_what_a_person_would_want_to_know() -> None:
         "reason 2: denies 'python', which stands in the candidate's profile; reason 3 earns nothing",
         "total 0.18",
     ]
+
+
+def test_a_limit_that_counts_must_be_a_whole_number():
+    with pytest.raises(ValueError, match=r"limits\.max_reasons = 2\.5: counts something; give a whole number"):
+        STRICT.with_(limits={"max_reasons": 2.5})

@@ -12,6 +12,11 @@ PROBABILITIES = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
 DRAWS = 20_000
 
 
+def normal_logps(rows: int, size: int) -> mx.array:
+    values = mx.random.normal((rows, size))
+    return values - mx.logsumexp(values, axis=-1, keepdims=True)
+
+
 def expected(**settings: float) -> np.ndarray:
     """The distribution by the definition, in NumPy."""
     p = PROBABILITIES ** (1 / settings.get("temperature", 1.0))
@@ -69,14 +74,14 @@ def test_temperature_zero_takes_the_most_likely_token():
 
 
 def test_a_row_draws_the_same_whatever_rows_stand_beside_it():
-    logits, keys = mx.random.normal((6, 50)), row_keys(0, 4, 6)
+    logits, keys = normal_logps(6, 50), row_keys(0, 4, 6)
     together = draw(logits, keys, 2, Sampling(1))[0].tolist()
     alone = [draw(logits[i : i + 1], keys[i : i + 1], 2, Sampling(1))[0].item() for i in range(6)]
     assert together == alone
 
 
 def test_rows_steps_seeds_and_positions_draw_differently():
-    logits = mx.zeros((64, 1000))
+    logits = mx.full((64, 1000), -np.log(1000))
     draws = {
         name: tuple(draw(logits, row_keys(seed, step, 64), position, Sampling(1))[0].tolist())
         for name, seed, step, position in (("a", 0, 0, 0), ("b", 1, 0, 0), ("c", 0, 1, 0), ("d", 0, 0, 1))

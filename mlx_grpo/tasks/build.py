@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import get_args
+from typing import Any, get_args
 
 from mlx_grpo.errors import UserError
 from mlx_grpo.tasks.condense import compact_view, condense, condense_job
@@ -108,18 +108,9 @@ def build_dataset(
     if len(shown) < 2:
         raise UserError(f"{candidates_path}: {len(shown)} usable candidates: two sets need at least 2", *faults)
     rows = [make_row(job, one, form, kind="pool", seed=seed, order=order) for one in shown]
-    train, heldout = split(rows, heldout_fraction, seed)
-    out_dir.mkdir(parents=True, exist_ok=True)
-    write_rows(out_dir / "train.jsonl", train)
-    write_rows(out_dir / "heldout.jsonl", heldout)
     return BuildSummary(
-        train_path=out_dir / "train.jsonl",
-        heldout_path=out_dir / "heldout.jsonl",
+        **_write_split(out_dir, *split(rows, heldout_fraction, seed)),
         job=job,
-        train=len(train),
-        heldout=len(heldout),
-        train_shortlist=_shortlists(train),
-        heldout_shortlist=_shortlists(heldout),
         token_budget=budget,
         prompt_tokens=_spread([count(job, one) for one in shown]),
         completion_tokens=_spread([count_tokens(row["completion"]) for row in rows]),
@@ -127,6 +118,18 @@ def build_dataset(
         notes=tuple(_notes(job, rows)),
         problems=tuple(faults),
     )
+
+
+def _write_split(out_dir: Path, train: list[Row], heldout: list[Row]) -> dict[str, Any]:
+    """Write both files, and what the summary says of them."""
+    out_dir.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {}
+    for name, rows in (("train", train), ("heldout", heldout)):
+        write_rows(out_dir / f"{name}.jsonl", rows)
+        found[f"{name}_path"] = out_dir / f"{name}.jsonl"
+        found[name] = len(rows)
+        found[f"{name}_shortlist"] = _shortlists(rows)
+    return found
 
 
 def split(rows: list[Row], heldout_fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
