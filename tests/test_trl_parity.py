@@ -6,9 +6,26 @@ import importlib.util
 import json
 from typing import Any
 
+import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
+
+# isort: split
+import mlx.core as mx
 import numpy as np
 import pytest
-from trl_cases import FIXTURE, cases, fingerprint, name_of, ours, shifted
+from mlx.utils import tree_unflatten
+from trl_cases import (
+    FIXTURE,
+    cases,
+    config_of,
+    fingerprint,
+    load_learner,
+    name_of,
+    ours,
+    shifted,
+    trained_parameters,
+)
+
+from mlx_grpo.optimizer import apply_update, make_optimizer
 
 CASES = cases()
 PINNED = {case["name"]: case for case in json.loads((FIXTURE / "cases.json").read_text())}
@@ -61,3 +78,49 @@ def test_loss_and_every_gradient_entry_are_trls(case: dict[str, Any], oracles: A
     assert loss == pytest.approx(their_loss, rel=1e-5, abs=1e-6)
     for name, wanted in their_gradients.items():
         np.testing.assert_allclose(gradients[name], wanted, atol=1e-5 * np.abs(wanted).max(), rtol=0, err_msg=name)
+
+
+STEP = {"loss_type": "dapo", "beta": 0.1, "epsilon_high": 0.28}
+ADAMW = {"beta1": 0.9, "beta2": 0.99, "epsilon": 1e-8, "weight_decay": 0.01}
+
+
+@needs_trl
+def test_one_optimizer_step_moves_every_parameter_as_pytorch_does(oracles: Any):
+    """Clipping, AdamW and accumulation over 1, 2, 4 and 8 micro-batches.
+
+    Adam's first step is the sign of the gradient, so entries at rounding's level (a gradient under 1e-4 of its
+    tensor's largest) can turn; the others must agree to 1e-5 of the tensor's largest entry.
+    """
+    import torch
+
+    oracle = oracles[1.0]
+    old, reference = shifted(oracle.logps(STEP))
+    _, their_gradients, _ = oracle.answer(STEP, old, reference)
+    start = {name: parameter.detach().clone() for name, parameter in oracle.model.named_parameters()}
+    torch.nn.utils.clip_grad_norm_(oracle.model.parameters(), 0.1)
+    torch.optim.AdamW(oracle.model.parameters(), lr=1e-3, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.01).step()
+    theirs = {name: parameter.detach().numpy().copy() for name, parameter in oracle.model.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in oracle.model.named_parameters():
+            parameter.copy_(start[name])
+    for rows in (8, 4, 2, 1):
+        _, gradients, _ = ours(FIXTURE, STEP, old, reference, rows)
+        learner = load_learner(FIXTURE, config_of(STEP))
+        named = tree_unflatten([(name, mx.array(gradient)) for name, gradient in gradients.items()])
+        apply_update(learner.policy.model, make_optimizer(**ADAMW), named, 1e-3, 0.1)
+        for name, parameter in trained_parameters(learner.policy.model).items():
+            certain = np.abs(their_gradients[name]) > 1e-4 * np.abs(their_gradients[name]).max()
+            assert certain.mean() > 0.5, name
+            difference = np.abs(parameter - theirs[name])[certain].max()
+            assert difference <= 1e-5 * np.abs(theirs[name]).max(), (rows, name)
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo"])
+def test_gradients_over_1_2_4_and_8_micro_batches_agree(loss_type: str):
+    case = next(case for case in CASES if case["loss_type"] == loss_type and "beta" in case)
+    pinned = PINNED[name_of(case)]
+    old, reference = np.array(pinned["old"]), np.array(pinned["reference"])
+    whole = ours(FIXTURE, case, old, reference, 8)[1]
+    for rows in (4, 2, 1):
+        for name, gradient in ours(FIXTURE, case, old, reference, rows)[1].items():
+            np.testing.assert_allclose(gradient, whole[name], atol=1e-5 * np.abs(whole[name]).max(), rtol=0)
