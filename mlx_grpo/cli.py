@@ -65,7 +65,9 @@ def train(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     if as_json:
         click.echo(json_module.dumps({"run": str(run), "metrics": read_jsonl(run / METRICS)[-1]}))
     else:
-        console.print(f"adapter: {run / 'adapter'}\nnext: mlx-grpo export --hf, then mlx-grpo eval", highlight=False)
+        where = "" if run.parent == Path("runs") else f" {run}"
+        for line in (f"adapter: {run / 'adapter'}", f"next: mlx-grpo export --hf{where}, then mlx-grpo eval{where}"):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @main.command()

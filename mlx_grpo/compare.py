@@ -13,7 +13,7 @@ from convert.torch_eval import pick_device
 from mlx_grpo import tables
 from mlx_grpo.completions import mlx_completions, torch_completions
 from mlx_grpo.evaluate import evaluate
-from mlx_grpo.exporting import trained_dtype
+from mlx_grpo.exporting import refresh_card, trained_dtype
 from mlx_grpo.plots import draw_all
 from mlx_grpo.runs import RESULTS, find_run, read_config
 
@@ -36,15 +36,17 @@ def compare(
     def report(model: str, done: int) -> None:
         progress(model, done, total)
 
+    dtype = trained_dtype(config.fine_tune_type, config.dtype)
     if backend == "torch":
         device = pick_device(device)
-        dtype = trained_dtype(config.fine_tune_type, config.dtype)
         complete = torch_completions(run, tokens, config.eval.batch_size, device, dtype, report)
     else:
         device = str(mx.default_device().type).rpartition(".")[2]
-        complete = mlx_completions(tokens, config.eval.batch_size, report)
+        complete = mlx_completions(tokens, config.eval.batch_size, dtype, report)
     results = evaluate(run, complete, episodes=episodes, backend=backend, device=device, max_new_tokens=tokens)
-    return results, [run / RESULTS, *draw_all(run, results)]
+    pictures = draw_all(run, results)
+    refresh_card(run)
+    return results, [run / RESULTS, *pictures]
 
 
 def print_comparison(console: Console, results: dict[str, Any], written: list[Path]) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mlx_lm.utils import load_tokenizer
-
 from convert import torch_eval
 from mlx_grpo.exporting import exported_adapter
-from mlx_grpo.policy import load_for_inference
-from mlx_grpo.rollout import generate
+from mlx_grpo.policy import load_for_inference, load_tokenizer_of
+from mlx_grpo.rollout import decode_completion, generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.types import Prompt
 
@@ -21,11 +19,11 @@ Progress = Callable[[str, int], None]
 """(name of the model, prompts done)."""
 
 
-def mlx_completions(max_new_tokens: int, batch_size: int, progress: Progress) -> Generate:
+def mlx_completions(max_new_tokens: int, batch_size: int, dtype: str, progress: Progress) -> Generate:
     """Greedy completions by MLX, a batch at a time."""
 
     def complete(name: str, base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
-        policy = load_for_inference(base, adapter)
+        policy = load_for_inference(base, adapter, dtype)
         texts: list[str] = []
         for start in range(0, len(prompts), batch_size):
             rollouts = generate(policy, prompts[start : start + batch_size], 1, Sampling(max_new_tokens, temperature=0))
@@ -43,7 +41,7 @@ def torch_completions(
 
     def complete(name: str, base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
         folder = base if adapter is None else exported_adapter(run, base, adapter, dtype)
-        tokenizer = load_tokenizer(base)
+        tokenizer = load_tokenizer_of(base)
         stop_ids = sorted(tokenizer.eos_token_ids)
         token_ids = torch_eval.generate(
             folder,
@@ -54,6 +52,6 @@ def torch_completions(
             batch_size=batch_size,
             progress=lambda done: progress(name, done),
         )
-        return [tokenizer.decode([token for token in ids if token not in stop_ids]) for ids in token_ids]
+        return [decode_completion(tokenizer, ids) for ids in token_ids]
 
     return complete

@@ -11,17 +11,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mlx_grpo.errors import UserError
 from mlx_grpo.grpo import ImportanceSamplingLevel, LossType, RewardScale
 
-Count = Annotated[int, Field(ge=1)]
-Unsigned = Annotated[int, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("no_bool", "a number")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_no_bool)]  # Python counts true as 1; a config that says so is mistaken
+Number = Annotated[float, BeforeValidator(_no_bool)]
+Count = Annotated[Integer, Field(ge=1)]
+Unsigned = Annotated[Integer, Field(ge=0)]
+Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+BelowOne = Annotated[Number, Field(ge=0, lt=1)]
+Share = Annotated[Number, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
@@ -35,9 +45,9 @@ class LoraConfig(Section):
 
     rank: Count = 16
     scale: Positive = 2.0
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    num_layers: Annotated[int, Field(ge=-1)] = -1
-    keys: list[str] | None = None
+    dropout: BelowOne = 0.0
+    num_layers: Literal[-1] | Count = -1
+    keys: Annotated[list[str], Field(min_length=1)] | None = None
 
 
 class DataConfig(Section):
@@ -55,7 +65,7 @@ class RewardConfig(Section):
     weights: dict[str, NonNegative] = {}
     limits: dict[str, int | float] = {}
     functions: list[Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]] = []
-    function_weights: list[float] | None = None
+    reward_weights: list[float] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -63,9 +73,9 @@ class RewardConfig(Section):
             raise ValueError("reward.functions and reward.rubric exclude each other; set reward.rubric to null")
         if not self.functions and not self.rubric:
             raise ValueError("nothing to reward; set reward.rubric or reward.functions")
-        if self.function_weights is not None and len(self.function_weights) != len(self.functions):
+        if self.reward_weights is not None and len(self.reward_weights) != len(self.functions):
             raise ValueError(
-                f"reward.function_weights has {len(self.function_weights)} entries for "
+                f"reward.reward_weights has {len(self.reward_weights)} entries for "
                 f"{len(self.functions)} functions; give one for each"
             )
         if self.functions and (self.weights or self.limits):
@@ -106,15 +116,15 @@ class Config(Section):
 
     max_steps: Count = 100
     prompts_per_step: Count = 4
-    num_generations: Annotated[int, Field(ge=2)] = 8
+    num_generations: Annotated[Integer, Field(ge=2)] = 8
     micro_batch_size: Count | None = None
     num_iterations: Count = 1
 
     max_completion_length: Count = 160
     temperature: Positive = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Share = 1.0
     top_k: Unsigned = 0
-    min_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    min_p: BelowOne = 0.0
 
     loss_type: LossType = "dapo"
     scale_rewards: RewardScale = "group"
@@ -125,14 +135,14 @@ class Config(Section):
     beta: NonNegative = 0.0
     use_bias_correction_kl: bool = True
     mask_truncated_completions: bool = False
-    top_entropy_quantile: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_entropy_quantile: Share = 1.0
 
     learning_rate: Positive = 1e-5
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "linear"
     warmup_steps: Unsigned = 0
     weight_decay: NonNegative = 0.0
-    adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    adam_beta1: BelowOne = 0.9
+    adam_beta2: BelowOne = 0.999
     adam_epsilon: Positive = 1e-8
     max_grad_norm: NonNegative = 1.0
     gradient_checkpointing: bool = False
@@ -199,8 +209,15 @@ def validate(values: dict[str, Any], source: str = "config") -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = [line for detail in error.errors() for line in _describe(detail)]
-        raise UserError(*(f"{source}: {line}" for line in lines)) from None
+        details = error.errors()
+    lines = [line for detail in details for line in _describe(detail)]
+    # Combinations are checked only when every key is sound, so check them again without the unsound ones.
+    unsound = {detail["loc"][0] for detail in details if detail["loc"]}
+    try:
+        Config.model_validate({"model": "", **{key: values[key] for key in values.keys() - unsound}})
+    except ValidationError as error:
+        lines += [line for detail in error.errors() for line in _describe(detail)]
+    raise UserError(*(f"{source}: {line}" for line in dict.fromkeys(lines)))
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -247,7 +264,7 @@ def _describe(detail: ErrorDetails) -> list[str]:
         known = _known_keys(detail["loc"][:-1])
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-        return [f"{key}: unknown key; {hint}"]
+        return [f"{key}: {detail['input']!r}: unknown key; {hint}"]
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"]).split("\n")
     if detail["type"] == "missing":

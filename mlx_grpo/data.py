@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from mlx_lm.utils import load_tokenizer
 
 from mlx_grpo.config import DataConfig
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import find_model
+from mlx_grpo.policy import load_tokenizer_of
 from mlx_grpo.types import Prompt
 
 BUNDLED = {"shortlist": "", "shortlist-full": "-full"}
@@ -95,7 +94,7 @@ def sample_prompts(prompts: Sequence[Prompt], count: int, seed: int, step: int) 
 
 def token_counter(model: str) -> Callable[[str], int]:
     """How many tokens a model makes of a text, for budgets."""
-    tokenizer = load_tokenizer(find_model(model))
+    tokenizer = load_tokenizer_of(model)
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mlx_lm.utils import load_tokenizer
 
 from mlx_grpo.completions import Generate
 from mlx_grpo.data import dataset_files, load_prompts
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import find_model
+from mlx_grpo.policy import find_model, load_tokenizer_of, model_name
 from mlx_grpo.runs import ADAPTER, RESULTS, WARM_START, read_config
-from mlx_grpo.scoring import Reward, load_reward, rubric_reward, strip_thinking
+from mlx_grpo.scoring import Reward, has_gold, load_reward, rubric_reward, strip_thinking
 from mlx_grpo.types import Prompt
 from reward import PUBLISHED
 
@@ -58,7 +57,7 @@ def evaluate(
         if adapter is None or adapter.is_dir()
     }
     results = {
-        "model": config.model,
+        "model": model_name(config.model),
         "run": run.name,
         "rubric": config.reward.rubric or ", ".join(config.reward.functions),
         "backend": backend,
@@ -78,7 +77,7 @@ def heldout_prompts(run: Path, episodes: int | None = None) -> list[Prompt]:
     _, heldout = dataset_files(config.data)
     if heldout is None:
         raise UserError("data.heldout: not set, and training prompts prove nothing; name a held-out file")
-    tokenizer = load_tokenizer(find_model(config.model))
+    tokenizer = load_tokenizer_of(config.model)
     prompts = load_prompts(heldout, tokenizer, config.data.enable_thinking)
     return prompts[: episodes or config.eval.episodes]
 
@@ -89,7 +88,7 @@ def score_completions(prompts: Sequence[Prompt], completions: Sequence[str], rew
     Rows with gold labels are graded by the published rubric as well, which every published figure uses.
     """
     scores = reward(prompts, completions)
-    labelled = all("decision" in prompt.columns for prompt in prompts)
+    labelled = all(has_gold(prompt) for prompt in prompts)
     published = rubric_reward(PUBLISHED)(prompts, completions) if labelled else None
     episodes = []
     for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
@@ -113,7 +112,7 @@ def summarize(models: dict[str, list[dict[str, Any]]], prompts: Sequence[Prompt]
     base = models["baseline"]
     summary["differences"] = {
         name: {
-            key: vars_of(paired_difference(values_of(base, key), values_of(episodes, key)))
+            key: asdict(paired_difference(values_of(base, key), values_of(episodes, key)))
             for key in summary["means"][name]
         }
         for name, episodes in models.items()
@@ -121,10 +120,10 @@ def summarize(models: dict[str, list[dict[str, Any]]], prompts: Sequence[Prompt]
     }
     if "warm start" in models:
         summary["grpo_over_warm_start"] = {
-            key: vars_of(paired_difference(values_of(models["warm start"], key), values_of(models["trained"], key)))
+            key: asdict(paired_difference(values_of(models["warm start"], key), values_of(models["trained"], key)))
             for key in summary["means"]["trained"]
         }
-    if all("decision" in prompt.columns for prompt in prompts):
+    if all(has_gold(prompt) for prompt in prompts):
         labels = [prompt.columns["decision"] for prompt in prompts]
         summary["majority_class_rate"] = max(labels.count(label) for label in labels) / len(labels)
     return summary
@@ -133,7 +132,7 @@ def summarize(models: dict[str, list[dict[str, Any]]], prompts: Sequence[Prompt]
 def means(episodes: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The mean over episodes of the reward, the published reward and decision accuracy, and every component."""
     keys = [key for key in ("reward", "published", "correct") if key in episodes[0]]
-    return {key: float(np.mean(values_of(episodes, key))) for key in [*keys, *episodes[0]["components"]]}
+    return {key: float(np.nanmean(values_of(episodes, key))) for key in [*keys, *episodes[0]["components"]]}
 
 
 def values_of(episodes: Sequence[dict[str, Any]], key: str) -> np.ndarray:
@@ -144,11 +143,7 @@ def values_of(episodes: Sequence[dict[str, Any]], key: str) -> np.ndarray:
 def paired_difference(baseline: np.ndarray, trained: np.ndarray, seed: int = 0) -> Interval:
     """The mean of trained - baseline over episodes [E], with a 95% paired bootstrap interval (percentiles)."""
     differences = trained - baseline
+    differences = differences[~np.isnan(differences)]  # where the reward applies to both
     draws = np.random.default_rng(seed).integers(0, differences.size, (BOOTSTRAP_SAMPLES, differences.size))
     low, high = np.percentile(differences[draws].mean(axis=1), [2.5, 97.5])
     return Interval(float(differences.mean()), float(low), float(high))
-
-
-def vars_of(interval: Interval) -> dict[str, float]:
-    """An interval as JSON holds it."""
-    return {"mean": interval.mean, "low": interval.low, "high": interval.high}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlx_grpo.errors import UserError
 from mlx_grpo.prefix import plain_hidden, shared_hidden, shares_prompt
 from mlx_grpo.types import Batch
 
@@ -52,12 +54,11 @@ def _chunk_scores(
     model: nn.Module, hidden: mx.array, targets: mx.array, temperature: float
 ) -> tuple[mx.array, mx.array]:
     """Log-probabilities and entropies [M] of hidden states [M, D]; the logits [M, V] are recomputed for backward."""
-    head = output_head(model)
+    head, project = output_head(model)
 
     # Weights go in as an argument: mx.checkpoint silently drops the gradient of what its function closes over.
     def scores(weights: dict, hidden: mx.array) -> tuple[mx.array, mx.array]:
         head.update(weights)
-        project = head.as_linear if isinstance(head, (nn.Embedding, nn.QuantizedEmbedding)) else head
         logits = project(hidden).astype(mx.float32) / temperature  # [M, V]
         log_total = mx.logsumexp(logits, axis=-1)  # [M]
         logps = mx.take_along_axis(logits, targets[:, None], axis=-1)[:, 0] - log_total
@@ -67,6 +68,27 @@ def _chunk_scores(
     return mx.checkpoint(scores)(head.trainable_parameters(), hidden)
 
 
-def output_head(model: nn.Module) -> nn.Module:
-    """The module that turns hidden states into logits: the embedding itself where the two are tied."""
-    return model.model.embed_tokens if model.args.tie_word_embeddings else model.lm_head
+def output_head(model: nn.Module) -> tuple[nn.Module, Callable[[mx.array], mx.array]]:
+    """The module that holds the head's weights, and how it turns hidden states into logits."""
+    if model.args.tie_word_embeddings:
+        return model.model.embed_tokens, model.model.embed_tokens.as_linear
+    return model.lm_head, model.lm_head
+
+
+def check_architecture(model: nn.Module) -> None:
+    """Raise UserError for models whose logits are more than a head on hidden states, which `score_tokens` assumes.
+
+    Granite scales its logits, Gemma 2 caps them; trained on other log-probabilities they would go wrong in silence.
+    """
+    ids = mx.array([[0, 1, 2]])
+    try:
+        _, project = output_head(model)
+        same = mx.allclose(project(model.model(ids)), model(ids), rtol=1e-3, atol=1e-3).item()
+        context = model.args.max_position_embeddings
+    except AttributeError:
+        same = context = False
+    if not same or not context:
+        raise UserError(
+            f"model: the {model.model_type} architecture is not supported: its logits are not a plain head on "
+            "model.model's hidden states; use a Qwen2, Qwen3, Llama, Mistral or Phi-3 model"
+        )

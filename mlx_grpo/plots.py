@@ -44,7 +44,7 @@ def training_curves(metrics: list[dict[str, Any]]) -> plt.Figure:
     line = left.plot(
         steps[window - 1 :], smooth, color=COLOURS["trained"], linewidth=2, label=f"reward, mean of {window} steps"
     )
-    left.set(xlabel="GRPO step", ylabel="mean reward", ylim=(0, 1.02), title="Reward and loss by step")
+    left.set(xlabel="GRPO step", ylabel="mean reward", ylim=_span(reward), title="Reward and loss by step")
     right.set_ylabel("loss")
     left.set_zorder(right.get_zorder() + 1)
     left.patch.set_visible(False)
@@ -62,7 +62,7 @@ def baseline_vs_trained(results: dict[str, Any]) -> plt.Figure:
     axes.vlines(place, baseline[order], trained[order], color="#d5d9de", linewidth=1)
     axes.plot(place, baseline[order], "o", color=COLOURS["baseline"], markersize=4, label="baseline")
     axes.plot(place, trained[order], "o", color=COLOURS["trained"], markersize=4, label="trained")
-    axes.set(xlabel="held-out episode, by baseline reward", ylabel="reward", ylim=(-0.02, 1.02))
+    axes.set(xlabel="held-out episode, by baseline reward", ylabel="reward", ylim=_span(baseline, trained))
     axes.set_title(f"Baseline {baseline.mean():.3f}, trained {trained.mean():.3f} over {len(order)} episodes")
     axes.legend(loc="lower right", framealpha=0.9)
     return figure
@@ -81,7 +81,8 @@ def reward_components(results: dict[str, Any]) -> plt.Figure:
         axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.invert_yaxis()
-    axes.set(xlabel="mean over held-out episodes", xlim=(0, 1.1), title="Reward components")
+    axes.set(xlabel="mean over held-out episodes", title="Reward components")
+    axes.margins(x=0.1)
     figure.legend(loc="outside lower center", ncols=len(models), frameon=False)
     return figure
 
@@ -89,10 +90,11 @@ def reward_components(results: dict[str, Any]) -> plt.Figure:
 def reward_distribution(results: dict[str, Any]) -> plt.Figure:
     """Histogram of episode rewards, baseline and trained."""
     figure, axes = plt.subplots(figsize=SIZE)
-    bins = np.linspace(0, 1, 21)
+    low, high = _span(*(_rewards(results, model) for model in ("baseline", "trained")))
+    bins = np.linspace(low, high, 26)
     for model in ("baseline", "trained"):
         axes.hist(_rewards(results, model), bins, color=COLOURS[model], alpha=0.75, label=model, edgecolor="white")
-    axes.set(xlabel="episode reward", ylabel="held-out episodes", xlim=(0, 1), title="Distribution of rewards")
+    axes.set(xlabel="episode reward", ylabel="held-out episodes", title="Distribution of rewards")
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.legend(loc="upper center", framealpha=0.9)
     return figure
@@ -100,6 +102,12 @@ def reward_distribution(results: dict[str, Any]) -> plt.Figure:
 
 def _rewards(results: dict[str, Any], model: str) -> np.ndarray:
     return np.array([episode["reward"] for episode in results["models"][model]])
+
+
+def _span(*values: np.ndarray) -> tuple[float, float]:
+    """Axis limits: 0 to 1 with a little room, wider where a reward of another scale needs it."""
+    low, high = min(0.0, *(np.nanmin(v) for v in values)), max(1.0, *(np.nanmax(v) for v in values))
+    return low - 0.02 * (high - low), high + 0.02 * (high - low)
 
 
 def _save(figure: plt.Figure, path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,17 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 from mlx_lm.utils import load as load_model_and_tokenizer
+from mlx_lm.utils import load_tokenizer
 
 from mlx_grpo.config import Config
 from mlx_grpo.errors import UserError
+from mlx_grpo.logps import check_architecture
 
 ADAPTER_WEIGHTS = "adapters.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+TOKENIZER_FILES = ["*.json", "*.jinja", "tokenizer.model", "*.txt"]
 # What mlx-lm and the exporter read; anything else in a Hub repository (ONNX, GGUF, pickles) stays there.
-HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model", "*.txt", "LICENSE*"]
+HUB_FILES = [*TOKENIZER_FILES, "*.safetensors", "LICENSE*"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,12 @@ class Policy:
         return tuple(sorted(self.tokenizer.eos_token_ids))
 
 
-def find_model(model: str) -> Path:
+def model_name(model: str) -> str:
+    """A model as run files name it: its Hub id, or its folder's name, since paths are nobody else's business."""
+    return Path(model).name if Path(model).is_dir() else model
+
+
+def find_model(model: str, files: Sequence[str] = HUB_FILES) -> Path:
     """The folder of a model given by path or Hub id; downloads what is not yet in the Hub's cache.
 
     Raises UserError where it is neither, or the Hub can't be reached and the cache lacks it.
@@ -52,7 +60,7 @@ def find_model(model: str) -> Path:
             raise UserError(f"model: {model} has no config.json; give a folder in the Hugging Face format")
         return Path(model)
     try:
-        return Path(snapshot_download(model, allow_patterns=HUB_FILES))
+        return Path(snapshot_download(model, allow_patterns=list(files)))
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
@@ -65,7 +73,7 @@ def load_policy(config: Config) -> Policy:
     """Load the base model and make it trainable, as LoRA adapters or in full; dropout stays off until training."""
     path = find_model(config.model)
     mx.random.seed(config.seed)  # LoRA's starting matrices
-    model, tokenizer = load_model_and_tokenizer(str(path))
+    model, tokenizer = _load(path)
     if config.fine_tune_type == "lora":
         model.set_dtype(compute_dtype(config.dtype))
         model.freeze()
@@ -73,9 +81,21 @@ def load_policy(config: Config) -> Policy:
     else:
         # Adam's steps vanish in bf16 (0.02 + 1e-6 is 0.02), so a full fine-tune computes on its fp32 weights.
         model.set_dtype(mx.float32)
+    if not tree_flatten(model.trainable_parameters()):
+        raise UserError(f"lora.keys: {config.lora.keys} matches no linear layer of this model; leave it out for all")
     model.eval()
     mx.eval(model.parameters())
+    check_architecture(model)
     return Policy(model, tokenizer, path)
+
+
+def _load(path: Path) -> tuple[nn.Module, TokenizerWrapper]:
+    try:
+        return load_model_and_tokenizer(str(path))
+    except (FileNotFoundError, ValueError) as error:
+        raise UserError(
+            f"model: {path} can't be loaded: {str(error).split(chr(10))[0]}; give a complete folder"
+        ) from None
 
 
 def compute_dtype(name: str) -> mx.Dtype:
@@ -111,7 +131,7 @@ def save_adapter(policy: Policy, config: Config, folder: Path) -> None:
     weights = dict(tree_flatten(policy.model.trainable_parameters()))
     mx.save_safetensors(str(folder / ADAPTER_WEIGHTS), weights)
     settings = {
-        "model": config.model,
+        "model": model_name(config.model),
         "fine_tune_type": config.fine_tune_type,
         "num_layers": config.lora.num_layers,
         "lora_parameters": lora_parameters(config),
@@ -130,9 +150,16 @@ def load_adapter(policy: Policy, folder: Path) -> None:
 
 def load_for_inference(model: Path, adapter: Path | None, dtype: str = "auto") -> Policy:
     """The base model, with an adapter where one is given, for generation only."""
-    loaded, tokenizer = load_model_and_tokenizer(str(model))
+    loaded, tokenizer = _load(model)
     loaded.set_dtype(compute_dtype(dtype))
     if adapter is not None:
         loaded = load_adapters(loaded, str(adapter))
     loaded.eval()
     return Policy(loaded, tokenizer, model)
+
+
+def load_tokenizer_of(model: str | Path) -> TokenizerWrapper:
+    """A model's tokenizer alone, with every stop token that its config.json names; weights are not fetched."""
+    path = find_model(str(model), TOKENIZER_FILES)
+    settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    return load_tokenizer(path, eos_token_ids=settings.get("eos_token_id"))

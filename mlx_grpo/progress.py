@@ -83,7 +83,7 @@ def step_line(number: int, steps: int, metrics: dict[str, float]) -> str:
     place = f"{number:>{len(str(steps))}}/{steps}"
     if metrics.get("phase") == "warm_start":
         return f"  {place}  loss {metrics['loss']:.3f}  {metrics['step_time']:.1f} s"
-    speed = metrics["step_tokens"] / metrics["step_time"]
+    speed = metrics["step_completion_tokens"] / metrics["step_time"]
     return (
         f"  {place}  reward {metrics['reward']:.3f}  kl {metrics['kl']:.4f}  "
         f"{metrics['completions/mean_length']:.0f} tok  {speed:.0f} tok/s  "

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import mlx.core as mx
 from mlx_lm.generate import BatchGenerator
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_grpo.policy import Policy
 from mlx_grpo.prefix import prefill
@@ -56,7 +57,7 @@ def generate(
         Rollout(
             prompt=prompts[row // num_generations],
             completion_ids=tuple(tokens[row]),
-            completion=decode_completion(policy, tokens[row]),
+            completion=decode_completion(policy.tokenizer, tokens[row]),
             finish_reason="stop" if row in stopped else "length",
             sampled_logps=tuple(logps[position][row] for position in range(len(tokens[row]))),
         )
@@ -105,9 +106,9 @@ def _decode(
     return tokens, stopped
 
 
-def decode_completion(policy: Policy, token_ids: Sequence[int]) -> str:
+def decode_completion(tokenizer: TokenizerWrapper, token_ids: Sequence[int]) -> str:
     """The text of a completion, without the stop token that ends it."""
     kept = list(token_ids)
-    if kept and kept[-1] in policy.stop_ids:
+    if kept and kept[-1] in tokenizer.eos_token_ids:
         kept.pop()
-    return policy.tokenizer.decode(kept)
+    return tokenizer.decode(kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ RESULTS = "eval.json"
 def create_run(config: Config) -> Path:
     """A new folder under `output_dir`, named by time and model, with the config in it and `latest` pointing to it."""
     root = Path(config.output_dir)
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    run = root / f"{stamp}-{Path(config.model).name}"
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(config.model).name}"
     try:
-        run.mkdir(parents=True)
+        root.mkdir(parents=True, exist_ok=True)
+        taken = len(list(root.glob(f"{name}*")))  # runs started within one second
+        run = root / (f"{name}-{taken + 1}" if taken else name)
+        run.mkdir()
         save_config(config, run / CONFIG)
         latest = root / LATEST
         latest.unlink(missing_ok=True)
@@ -55,7 +58,9 @@ def read_config(run: Path) -> Config:
 def append_jsonl(path: Path, *records: dict[str, Any]) -> None:
     """Add records to a JSONL file, each on a line of its own."""
     with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        for record in records:  # JSON has no NaN
+            values = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
+            file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

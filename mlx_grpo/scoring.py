@@ -53,18 +53,28 @@ def make_rubric(config: RewardConfig) -> Rubric:
         raise UserError(f"reward: {error}") from None
 
 
+def has_gold(prompt: Prompt) -> bool:
+    """Whether a row brings what a rubric grades against."""
+    return all(column in prompt.columns for column in RUBRIC_COLUMNS)
+
+
+def check_columns(config: RewardConfig, prompts: Sequence[Prompt]) -> None:
+    """Raise UserError naming the first row that lacks what the configured rubric grades against."""
+    lacking = [prompt for prompt in prompts if not has_gold(prompt)]
+    if config.rubric is not None and lacking:
+        missing = [column for column in RUBRIC_COLUMNS if column not in lacking[0].columns]
+        raise UserError(
+            f"row {lacking[0].id}: has no {', '.join(missing)}, which the rubric grades against (nor have "
+            f"{len(lacking) - 1} others); add the columns, or set reward.rubric to null and name reward.functions"
+        )
+
+
 def rubric_reward(rubric: Rubric) -> Reward:
     """A rubric over completions; rows bring the columns `decision`, `score` and `context`."""
 
     def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> Scores:
         breakdowns = []
         for prompt, completion in zip(prompts, completions, strict=True):
-            missing = [column for column in RUBRIC_COLUMNS if column not in prompt.columns]
-            if missing:
-                raise UserError(
-                    f"row {prompt.id}: has no {', '.join(missing)}, which the rubric grades against; "
-                    "add the columns, or set reward.rubric to null and name reward.functions"
-                )
             gold = {column: prompt.columns[column] for column in RUBRIC_COLUMNS}
             breakdowns.append(rubric(strip_thinking(completion), **gold).as_dict())
         columns = {name: np.array([b[name] for b in breakdowns]) for name in breakdowns[0]}
@@ -75,19 +85,17 @@ def rubric_reward(rubric: Rubric) -> Reward:
 
 def _function_reward(config: RewardConfig) -> Reward:
     functions = {name: _import_function(name) for name in config.functions}
-    weights = config.function_weights or [1.0] * len(functions)
+    weights = config.reward_weights or [1.0] * len(functions)
+    short = [name.partition(":")[2] for name in functions]
+    labels = short if len(set(short)) == len(short) else list(functions)
 
     def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> Scores:
         keys = set.intersection(*(set(prompt.columns) for prompt in prompts))
         columns = {key: [prompt.columns[key] for prompt in prompts] for key in sorted(keys)}
-        values = {
-            name.partition(":")[2]: _call(name, function, prompts, list(completions), columns)
-            for name, function in functions.items()
-        }
-        stacked = np.array(list(values.values()))  # [functions, N]
+        stacked = np.array([_call(name, f, prompts, list(completions), columns) for name, f in functions.items()])
         applies = ~np.isnan(stacked)
         total = (np.where(applies, stacked, 0.0) * np.array(weights)[:, None]).sum(axis=0)
-        return Scores(np.where(applies.any(axis=0), total, np.nan), values)
+        return Scores(np.where(applies.any(axis=0), total, np.nan), dict(zip(labels, stacked, strict=True)))
 
     return score
 
@@ -98,7 +106,7 @@ def _import_function(name: str) -> Callable[..., Any]:
         sys.path.insert(0, "")
     try:
         return vars(importlib.import_module(module))[attribute]
-    except ImportError as error:
+    except (ImportError, SyntaxError) as error:
         raise UserError(f"reward.functions: {name}: {error}; the module must be importable from here") from None
     except KeyError:
         raise UserError(f"reward.functions: {name}: {module} has no {attribute}; correct the name") from None

@@ -23,17 +23,8 @@ from mlx_grpo.types import Batch, Prompt
 
 
 def warm_start(policy: Policy, prompts: Sequence[Prompt], config: Config, run: Path, reporter: Reporter) -> None:
-    """Teach the format by example for `warm_start.steps` steps, before any reward is seen.
-
-    Raises UserError where rows lack the `completion` to imitate.
-    """
+    """Teach the format by example for `warm_start.steps` steps, before any reward is seen."""
     settings = config.warm_start
-    lacking = [prompt.id for prompt in prompts if not isinstance(prompt.columns.get("completion"), str)]
-    if lacking:
-        raise UserError(
-            f"row {lacking[0]}: has no `completion` to imitate (nor have {len(lacking) - 1} others); "
-            "add the column, or set warm_start.steps to 0"
-        )
     optimizer = make_optimizer(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0)
     reporter.begin("warm start", settings.steps)
     for step in range(settings.steps):
@@ -53,6 +44,16 @@ def warm_start(policy: Policy, prompts: Sequence[Prompt], config: Config, run: P
         metrics["step_time"] = time.perf_counter() - started
         runs.append_jsonl(run / runs.METRICS, metrics)
         reporter.step(metrics)
+
+
+def check_completions(prompts: Sequence[Prompt]) -> None:
+    """Raise UserError where rows lack the `completion` to imitate."""
+    lacking = [prompt.id for prompt in prompts if not isinstance(prompt.columns.get("completion"), str)]
+    if lacking:
+        raise UserError(
+            f"row {lacking[0]}: has no `completion` to imitate (nor have {len(lacking) - 1} others); "
+            "add the column, or set warm_start.steps to 0"
+        )
 
 
 def supervised_step(

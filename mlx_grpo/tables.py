@@ -10,23 +10,28 @@ Row = list[str]
 
 
 def headline(results: dict[str, Any]) -> tuple[Row, list[Row]]:
-    """Header and rows: the mean reward, the published rubric's, and decision accuracy, each with its interval."""
-    models = list(results["models"])
-    labels = {"reward": f"mean reward ({results['rubric']})"}
+    """Header and a row for each model: mean reward, the published rubric's, decision accuracy, gain with interval."""
+    keys = {"reward": results["rubric"]}
     if "published" in results["means"]["baseline"]:
-        labels["published"] = "mean reward (published rubric)"
-        labels["correct"] = f"decision accuracy (majority class: {results['majority_class_rate']:.3f})"
-    if results["rubric"] == "published":
-        labels.pop("published", None)
-    rows = [_row(results, models, key, label, interval=True) for key, label in labels.items()]
-    return ["", *models, "gain over baseline [95% interval]"], rows
+        keys |= {} if results["rubric"] == "published" else {"published": "published"}
+        keys["correct"] = f"decisions (majority {results['majority_class_rate']:.2f})"
+    rows = []
+    for model, means in results["means"].items():
+        gain = "" if model == "baseline" else _gain(results["differences"][model]["reward"])
+        rows.append([model, *(f"{means[key]:.3f}" for key in keys), gain])
+    return ["mean reward", *keys.values(), "gain [95% interval]"], rows
 
 
 def components(results: dict[str, Any]) -> tuple[Row, list[Row]]:
     """Header and rows: each component of the reward, and the total."""
     models = list(results["models"])
     names = [*results["models"]["baseline"][0]["components"], "reward"]
-    rows = [_row(results, models, name, "total" if name == "reward" else name, interval=False) for name in names]
+    rows = []
+    for name in names:
+        means = [f"{results['means'][model][name]:.3f}" for model in models]
+        rows.append(
+            ["total" if name == "reward" else name, *means, f"{results['differences']['trained'][name]['mean']:+.3f}"]
+        )
     return ["component", *models, "gain"], rows
 
 
@@ -35,10 +40,10 @@ def grpo_gain(results: dict[str, Any]) -> str | None:
     if "grpo_over_warm_start" not in results:
         return None
     reward = results["grpo_over_warm_start"]["reward"]
-    text = f"GRPO over the warm start: {reward['mean']:+.3f} reward {_interval(reward)}"
+    text = f"GRPO over the warm start: reward {_gain(reward)}"
     if "correct" in results["grpo_over_warm_start"]:
         correct = results["grpo_over_warm_start"]["correct"]
-        text += f", {correct['mean']:+.3f} decision accuracy {_interval(correct)}"
+        text += f", decisions {_gain(correct)}"
     return text
 
 
@@ -58,12 +63,8 @@ def markdown_table(header: Row, rows: list[Row]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _row(results: dict[str, Any], models: list[str], key: str, label: str, interval: bool) -> Row:
-    difference = results["differences"]["trained"][key]
-    gain = f"{difference['mean']:+.3f}"
-    if interval:
-        gain += f" {_interval(difference)}"
-    return [label, *(f"{results['means'][model][key]:.3f}" for model in models), gain]
+def _gain(difference: dict[str, float]) -> str:
+    return f"{difference['mean']:+.3f} {_interval(difference)}"
 
 
 def _interval(difference: dict[str, float]) -> str:

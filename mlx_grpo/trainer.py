@@ -12,7 +12,6 @@ update      : gradients by micro-batch, clipping, AdamW
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,13 +30,15 @@ from mlx_grpo.config import Config
 from mlx_grpo.data import dataset_files, load_prompts, sample_prompts
 from mlx_grpo.errors import UserError
 from mlx_grpo.logps import score_tokens
+from mlx_grpo.metrics import loss_metrics, reward_metrics, samples
 from mlx_grpo.optimizer import apply_update, learning_rate_at, make_optimizer
 from mlx_grpo.policy import Policy, load_policy, save_adapter, swapped
+from mlx_grpo.prefix import shares_prompt
 from mlx_grpo.progress import Reporter
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
-from mlx_grpo.scoring import Reward, Scores, load_reward
-from mlx_grpo.sft import warm_start
+from mlx_grpo.scoring import Reward, Scores, check_columns, load_reward
+from mlx_grpo.sft import check_completions, warm_start
 from mlx_grpo.types import Batch, Prompt, Rollout
 
 
@@ -58,12 +59,17 @@ def train(config: Config, reporter: Reporter) -> Path:
 
     Raises UserError for anything wrong with the model, the data or the reward, before a run folder is made.
     """
+    reward = load_reward(config.reward)
     policy = load_policy(config)
     prompts = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)
     check_lengths(policy, prompts, config.max_completion_length)
-    reward = load_reward(config.reward)
+    check_columns(config.reward, prompts)
+    if config.warm_start.steps:
+        check_completions(prompts)
     run = runs.create_run(config)
     reporter.note(f"run folder: {run}")
+    if not shares_prompt(policy.model):
+        reporter.note(f"{policy.model.model_type} keeps no plain key-value cache: each completion runs its own prompt")
     if config.warm_start.steps:
         warm_start(policy, prompts, config, run, reporter)
         save_adapter(policy, config, run / runs.WARM_START)
@@ -73,7 +79,7 @@ def train(config: Config, reporter: Reporter) -> Path:
     tokens_seen = 0
     for step in range(config.max_steps):
         metrics, rollouts, scores = train_step(learner, prompts, step, reporter)
-        tokens_seen += metrics["step_tokens"]
+        tokens_seen += metrics["num_tokens"]
         metrics["num_tokens"] = tokens_seen
         runs.append_jsonl(run / runs.SAMPLES, *samples(step, rollouts, scores))
         runs.append_jsonl(run / runs.METRICS, metrics)
@@ -116,7 +122,6 @@ def train_step(
     mx.clear_cache()
     metrics = {"step": step, **reward_metrics(rollouts, scores, rewards), **update, "learning_rate": rate}
     metrics["step_time"] = time.perf_counter() - started
-    metrics["step_tokens"] = sum(len(r.prompt.token_ids) + len(r.completion_ids) for r in rollouts)
     metrics["peak_memory_gb"] = mx.get_peak_memory() / 2**30
     return metrics, rollouts, scores
 
@@ -140,7 +145,9 @@ def update_policy(learner: Learner, batch: Batch, rollouts: Sequence[Rollout], r
             norm = apply_update(model, learner.optimizer, gradients, rate, config.max_grad_norm)
         mx.eval(model.trainable_parameters(), learner.optimizer.state)
         updates.append({**metrics, "grad_norm": norm})
-    return {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
+    averaged = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
+    # Later iterations drift from the sampler by design; the first tells whether sampler and trainer compute alike.
+    return averaged | {name: value for name, value in updates[0].items() if name.startswith("sampling/")}
 
 
 def gradients_of(
@@ -178,7 +185,7 @@ def gradients_of(
         loss,
         parts,
         # Without advantage and KL a part's gradient is exactly 0, so it need not be computed.
-        has_gradient=lambda part: reference is not None or bool(mx.any(part.advantages).item()),
+        has_gradient=lambda part: bool(mx.any(part.mask * (part.advantages[:, None] != 0 if reference is None else 1))),
         checkpointing=config.gradient_checkpointing,
     )
     sums = np.array([[value.item() for value in part[:5]] for part in values]).sum(axis=0)
@@ -230,59 +237,6 @@ def grpo_optimizer(config: Config) -> optim.AdamW:
     )
 
 
-def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, rewards: mx.array) -> dict[str, float]:
-    """What the step's completions earned and how long they are; rewards [P, G], names and definitions as TRL's."""
-    lengths = [len(rollout.completion_ids) for rollout in rollouts]
-    by_group = np.array(rewards)
-    deviations = np.array([np.nanstd(group, ddof=1) for group in by_group])  # [P]
-    return {
-        "reward": float(np.nanmean(by_group)),
-        "reward_std": float(np.mean(deviations)),
-        "frac_reward_zero_std": float(np.mean(deviations < 1e-8)),
-        **{f"rewards/{name}/mean": float(np.nanmean(values)) for name, values in scores.components.items()},
-        "completions/mean_length": float(np.mean(lengths)),
-        "completions/clipped_ratio": float(np.mean([r.finish_reason == "length" for r in rollouts])),
-    }
-
-
-def loss_metrics(
-    sums: np.ndarray, parts: Sequence[Batch], logps: mx.array, rollouts: Sequence[Rollout], clipped_by_row: bool
-) -> dict[str, float]:
-    """Means over the step of what the loss summed, and the sampler's distance from the trainer; names as TRL's."""
-    loss, kl, clipped_low, clipped_high, entropy = (float(value) for value in sums)
-    mask = np.concatenate([np.array(part.mask) for part in parts])  # [N, T]
-    tokens = max(float(mask.sum()), 1.0)
-    ratios = len(mask) if clipped_by_row else tokens
-    sampled = np.zeros_like(mask)
-    for row, rollout in enumerate(rollouts):
-        sampled[row, : len(rollout.sampled_logps)] = rollout.sampled_logps
-    difference = np.abs(sampled - np.array(logps)) * mask
-    return {
-        "loss": loss,
-        "kl": kl / tokens,
-        "entropy": entropy / tokens,
-        "clip_ratio/low_mean": clipped_low / ratios,
-        "clip_ratio/high_mean": clipped_high / ratios,
-        "sampling/logp_difference/mean": float(difference.sum()) / tokens,
-        "sampling/logp_difference/max": float(difference.max()),
-    }
-
-
-def samples(step: int, rollouts: Sequence[Rollout], scores: Scores) -> list[dict[str, Any]]:
-    """One record for each completion of a step, for people to read."""
-    return [
-        {
-            "step": step,
-            "prompt_id": rollout.prompt.id,
-            "completion": rollout.completion,
-            "finish_reason": rollout.finish_reason,
-            "reward": _number(scores.rewards[row]),
-            "rewards": {name: _number(values[row]) for name, values in scores.components.items()},
-        }
-        for row, rollout in enumerate(rollouts)
-    ]
-
-
 def check_lengths(policy: Policy, prompts: Sequence[Prompt], max_completion_length: int) -> None:
     """Raise UserError where a prompt and its completion can't fit the model's context."""
     context = policy.model.args.max_position_embeddings
@@ -292,7 +246,3 @@ def check_lengths(policy: Policy, prompts: Sequence[Prompt], max_completion_leng
                 f"row {prompt.id}: {len(prompt.token_ids)} prompt tokens and max_completion_length "
                 f"{max_completion_length} exceed the model's context of {context}; shorten the prompt or the completion"
             )
-
-
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 6)

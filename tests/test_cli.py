@@ -62,7 +62,7 @@ def test_a_log_file_gets_lines_and_no_progress_bar(tiny_qwen3: Path, tmp_path: P
     ("arguments", "told"),
     [
         (["train", "absent.yaml"], "no such config file"),
-        (["train", "qwen3", "lr=1"], "lr: unknown key"),
+        (["train", "qwen3", "lr=1"], "lr: 1: unknown key"),
         (["train", "qwen3", "max_steps"], "not an override"),
         (["train", "qwen3", "model=/nowhere/at/all"], "give a local folder"),
         (["export", "--hf"], "no run here yet"),

@@ -53,8 +53,8 @@ def test_every_mistake_is_reported_at_once_with_the_file_key_value_and_remedy(tm
     text = "\n".join(caught.value.problems)
     assert len(caught.value.problems) == 4
     assert all(line.startswith(path) for line in caught.value.problems)
-    assert "learnin_rate: unknown key; did you mean learning_rate?" in text
-    assert "lora.rnk: unknown key; did you mean rank?" in text
+    assert "learnin_rate: 1: unknown key; did you mean learning_rate?" in text
+    assert "lora.rnk: 2: unknown key; did you mean rank?" in text
     assert "beta: -1 is not accepted; give greater than or equal to 0" in text
     assert "max_steps: 'five' is not accepted" in text
 
@@ -69,9 +69,11 @@ def test_every_mistake_is_reported_at_once_with_the_file_key_value_and_remedy(tm
         ({"fine_tune_type": "full", "lora": {"rank": 2}}, "lora: set, but fine_tune_type is full"),
         ({"reward": {"functions": ["a:b"]}}, "exclude each other"),
         ({"reward": {"rubric": None}}, "nothing to reward"),
-        ({"reward": {"rubric": None, "functions": ["a:b"], "function_weights": [1, 2]}}, "2 entries for 1 functions"),
+        ({"reward": {"rubric": None, "functions": ["a:b"], "reward_weights": [1, 2]}}, "2 entries for 1 functions"),
         ({"num_generations": 1}, "num_generations: 1 is not accepted"),
         ({"temperature": 0}, "temperature: 0 is not accepted"),
+        ({"max_steps": True}, "max_steps: True is not accepted; give a number"),
+        ({"learning_rate": "x", "loss_type": "sapo", "delta": 2.0}, "delta: 2.0 has no meaning for loss_type sapo"),
     ],
 )
 def test_impossible_combinations_are_named_with_their_remedy(values: dict, told: str):

@@ -114,6 +114,8 @@ def test_the_export_holds_a_card_with_the_measured_tables(run: Path, tmp_path: P
     results, _ = compared(run, "mlx")
     folder, summary = export_run(str(run), tmp_path / "out", None)
     card = (folder / "README.md").read_text()
+    assert (folder / "training_curves.png").is_file()
+    assert str(run.parents[1]) not in card
     assert tables.markdown_table(*tables.headline(results)) in card
     assert "enable_thinking=False" in card
     assert "model.safetensors" in summary.files

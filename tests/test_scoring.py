@@ -18,7 +18,7 @@ ANSWER = '{"decision":"reject","score":0.2,"reasons":["knows Python"]}'
 
 
 def functions(*names: str, weights: list[float] | None = None) -> RewardConfig:
-    return RewardConfig(rubric=None, functions=[f"toy_rewards:{name}" for name in names], function_weights=weights)
+    return RewardConfig(rubric=None, functions=[f"toy_rewards:{name}" for name in names], reward_weights=weights)
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,11 @@ def test_an_unknown_weight_is_a_users_mistake():
         load_reward(RewardConfig(rubric="strict", weights={"brevity": 1}))
 
 
-def test_a_row_without_gold_labels_says_which_columns_it_lacks():
-    with pytest.raises(UserError, match=r"row x: has no decision, score, context"):
-        load_reward(RewardConfig())([Prompt("x", "", (1,))], ["{}"])
+def test_functions_of_the_same_name_in_two_modules_are_kept_apart():
+    config = RewardConfig(rubric=None, functions=["toy_rewards:constant", "toy_rewards_two:constant"])
+    scores = load_reward(config)([PROMPT, PROMPT], ["a", "b"])
+    assert scores.rewards.tolist() == pytest.approx([10.7, 10.7])
+    assert scores.components["toy_rewards_two:constant"].tolist() == [10.0, 10.0]
 
 
 def test_functions_are_weighted_and_summed_and_read_columns():
