@@ -48,7 +48,9 @@ def main() -> None:
 @click.argument("overrides", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print the run's folder and last metrics as JSON.")
 def train(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Train as CONFIG says; KEY=VALUE arguments override its keys.
+    """Train as CONFIG says; KEY=VALUE overrides its keys.
+
+    CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2.
 
     \b
     mlx-grpo train configs/qwen3.yaml
@@ -77,7 +79,9 @@ def train(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="As trained by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print the export's folder and files as JSON.")
 def export(run: str | None, hf: bool, out: Path | None, dtype: str | None, as_json: bool) -> None:
-    """Export a run (the latest by default) for use outside MLX.
+    """Export a run for use outside MLX.
+
+    RUN is its folder; the latest by default.
 
     \b
     mlx-grpo export --hf
@@ -105,7 +109,9 @@ def export(run: str | None, hf: bool, out: Path | None, dtype: str | None, as_js
 def evaluate(
     run: str | None, backend: str, device: str, episodes: int | None, max_new_tokens: int | None, as_json: bool
 ) -> None:
-    """Compare a run (the latest by default) with its base model on held-out prompts.
+    """Compare a run with its base model on held-out prompts.
+
+    RUN is its folder; the latest by default.
 
     \b
     mlx-grpo eval

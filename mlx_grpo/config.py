@@ -119,6 +119,7 @@ class Config(Section):
     num_generations: Annotated[Integer, Field(ge=2)] = 8
     micro_batch_size: Count | None = None
     num_iterations: Count = 1
+    dynamic_sampling: Unsigned = 0
 
     max_completion_length: Count = 160
     temperature: Positive = 1.0
@@ -226,8 +227,9 @@ def save_config(config: Config, path: Path) -> None:
 
 
 def _config_folders() -> list[Path]:
+    """In a checkout the examples stand beside the package, in an installation inside it."""
     package = Path(__file__).resolve().parent
-    return [package.parent / "configs", package / "configs"]
+    return [package / "configs"] if (package / "configs").is_dir() else [package.parent / "configs"]
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

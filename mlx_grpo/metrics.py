@@ -30,17 +30,13 @@ def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, rewards: mx.arra
     }
 
 
-def loss_metrics(
-    sums: np.ndarray, parts: Sequence[Batch], logps: mx.array, rollouts: Sequence[Rollout], clipped_by_row: bool
-) -> dict[str, float]:
+def loss_metrics(sums: np.ndarray, parts: Sequence[Batch], logps: mx.array, clipped_by_row: bool) -> dict[str, float]:
     """Means over the step of what the loss summed, and the sampler's distance from the trainer; names as TRL's."""
     loss, kl, clipped_low, clipped_high, entropy = (float(value) for value in sums)
     mask = np.concatenate([np.array(part.mask) for part in parts])  # [N, T]
     tokens = max(float(mask.sum()), 1.0)
     ratios = len(mask) if clipped_by_row else tokens
-    sampled = np.zeros_like(mask)
-    for row, rollout in enumerate(rollouts):
-        sampled[row, : len(rollout.sampled_logps)] = rollout.sampled_logps
+    sampled = np.concatenate([np.array(part.sampled_logps) for part in parts])  # [N, T]
     difference = np.abs(sampled - np.array(logps)) * mask
     return {
         "loss": loss,

@@ -15,13 +15,14 @@ from mlx_grpo.runs import METRICS, read_jsonl
 
 COLOURS = {"baseline": "#9aa0a6", "warm start": "#f2a03d", "trained": "#2a6fdb"}
 SIZE = (8, 4.5)
+LEGEND = {"loc": "outside lower center", "ncols": 3, "frameon": False}  # below the axes, where it hides no point
 
 
 def draw_all(run: Path, results: dict[str, Any]) -> list[Path]:
     """Write the four pictures into RUN/plots and return their paths."""
     folder = run / "plots"
     folder.mkdir(exist_ok=True)
-    metrics = [record for record in read_jsonl(run / METRICS) if "reward" in record]
+    metrics = [record for record in read_jsonl(run / METRICS) if record.get("reward") is not None]
     return [
         _save(training_curves(metrics), folder / "training_curves.png"),
         _save(baseline_vs_trained(results), folder / "baseline_vs_trained.png"),
@@ -48,7 +49,7 @@ def training_curves(metrics: list[dict[str, Any]]) -> plt.Figure:
     right.set_ylabel("loss")
     left.set_zorder(right.get_zorder() + 1)
     left.patch.set_visible(False)
-    left.legend(handles=[*points, *line, *loss], loc="lower right", framealpha=0.9)
+    figure.legend(handles=[*points, *line, *loss], **LEGEND)
     left.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
@@ -64,7 +65,7 @@ def baseline_vs_trained(results: dict[str, Any]) -> plt.Figure:
     axes.plot(place, trained[order], "o", color=COLOURS["trained"], markersize=4, label="trained")
     axes.set(xlabel="held-out episode, by baseline reward", ylabel="reward", ylim=_span(baseline, trained))
     axes.set_title(f"Baseline {baseline.mean():.3f}, trained {trained.mean():.3f} over {len(order)} episodes")
-    axes.legend(loc="lower right", framealpha=0.9)
+    figure.legend(**LEGEND)
     return figure
 
 
@@ -83,7 +84,7 @@ def reward_components(results: dict[str, Any]) -> plt.Figure:
     axes.invert_yaxis()
     axes.set(xlabel="mean over held-out episodes", title="Reward components")
     axes.margins(x=0.1)
-    figure.legend(loc="outside lower center", ncols=len(models), frameon=False)
+    figure.legend(**LEGEND)
     return figure
 
 
@@ -96,7 +97,7 @@ def reward_distribution(results: dict[str, Any]) -> plt.Figure:
         axes.hist(_rewards(results, model), bins, color=COLOURS[model], alpha=0.75, label=model, edgecolor="white")
     axes.set(xlabel="episode reward", ylabel="held-out episodes", title="Distribution of rewards")
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.legend(loc="upper center", framealpha=0.9)
+    figure.legend(**LEGEND)
     return figure
 
 
@@ -112,7 +113,8 @@ def _span(*values: np.ndarray) -> tuple[float, float]:
 
 def _save(figure: plt.Figure, path: Path) -> Path:
     for axes in figure.axes:
-        axes.spines[["top"]].set_visible(False)
+        axes.spines["top"].set_visible(False)
+        axes.spines["right"].set_visible(len(figure.axes) > 1)  # the second axis of the training curves
     figure.set_layout_engine("constrained")
     figure.savefig(path, dpi=150)
     plt.close(figure)

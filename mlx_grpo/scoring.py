@@ -29,6 +29,14 @@ class Scores:
     components: dict[str, np.ndarray]
     """Each [N]: the rubric's components, or the reward functions by name."""
 
+    def replaced(self, rows: np.ndarray, fresh: Scores) -> Scores:
+        """These scores with those of some rows replaced."""
+        rewards, components = self.rewards.copy(), {name: values.copy() for name, values in self.components.items()}
+        rewards[rows] = fresh.rewards
+        for name, values in components.items():
+            values[rows] = fresh.components[name]
+        return Scores(rewards, components)
+
 
 Reward = Callable[[Sequence[Prompt], Sequence[str]], Scores]
 

@@ -41,6 +41,8 @@ from mlx_grpo.scoring import Reward, Scores, check_columns, load_reward
 from mlx_grpo.sft import check_completions, warm_start
 from mlx_grpo.types import Batch, Prompt, Rollout
 
+UNREACHED_STEP = 2**32
+
 
 @dataclass(slots=True)
 class Learner:
@@ -96,7 +98,63 @@ def train_step(
     started = time.perf_counter()
     config = learner.config
     mx.reset_peak_memory()
-    chosen = sample_prompts(prompts, config.prompts_per_step, config.seed, step)
+    rollouts, scores, redrawn = roll_out(learner, prompts, step, reporter)
+    mx.clear_cache()  # decoding's buffers have other shapes than training's
+    rewards = mx.array(scores.rewards.reshape(-1, config.num_generations), mx.float32)  # [P, G]
+    advantages = grpo.group_advantages(rewards, config.scale_rewards)  # [P, G]
+    kept = groups_with_signal(scores, config) if config.dynamic_sampling else np.ones(len(rewards), bool)  # [P]
+    kept = kept if kept.any() else ~kept  # with no signal anywhere the whole batch is kept, and no update made
+    batch = make_batch(
+        [rollout for rollout, keep in zip(rollouts, np.repeat(kept, config.num_generations), strict=True) if keep],
+        advantages[mx.array(np.flatnonzero(kept))],
+        config.mask_truncated_completions,
+    )
+    rate = learning_rate_at(
+        step,
+        peak=config.learning_rate,
+        schedule=config.lr_scheduler_type,
+        warmup_steps=config.warmup_steps,
+        max_steps=config.max_steps,
+    )
+    update = update_policy(learner, batch, rate)
+    mx.clear_cache()
+    metrics = {"step": step, **reward_metrics(rollouts, scores, rewards), **update, "learning_rate": rate}
+    metrics |= {"groups/redrawn": float(redrawn), "groups/dropped": float((~kept).sum())}
+    metrics["step_time"] = time.perf_counter() - started
+    metrics["peak_memory_gb"] = mx.get_peak_memory() / 2**30
+    return metrics, rollouts, scores
+
+
+def roll_out(
+    learner: Learner, prompts: Sequence[Prompt], step: int, reporter: Reporter | None
+) -> tuple[list[Rollout], Scores, int]:
+    """The step's N scored rollouts, prompt-major, and how many groups were redrawn because they had no signal."""
+    config = learner.config
+    rollouts, scores = draw_groups(
+        learner, sample_prompts(prompts, config.prompts_per_step, config.seed, step), step, reporter
+    )
+    redrawn = 0
+    for attempt in range(1, config.dynamic_sampling + 1):
+        dead = np.flatnonzero(~groups_with_signal(scores, config))
+        if dead.size == 0:
+            break
+        # Steps have streams of their own, so a redraw takes the stream of a step that no run reaches.
+        stream = step + attempt * UNREACHED_STEP
+        others = sample_prompts(prompts, dead.size, config.seed + attempt * UNREACHED_STEP, step)
+        fresh, fresh_scores = draw_groups(learner, others, stream, reporter)
+        rows = (dead[:, None] * config.num_generations + np.arange(config.num_generations)).ravel()
+        for row, rollout in zip(rows, fresh, strict=True):
+            rollouts[row] = rollout
+        scores = scores.replaced(rows, fresh_scores)
+        redrawn += dead.size
+    return rollouts, scores, redrawn
+
+
+def draw_groups(
+    learner: Learner, chosen: Sequence[Prompt], step: int, reporter: Reporter | None
+) -> tuple[list[Rollout], Scores]:
+    """A group of completions for each prompt, with what they earned."""
+    config = learner.config
     rollouts = generate(
         learner.policy,
         chosen,
@@ -106,27 +164,17 @@ def train_step(
         step=step,
         on_token=reporter.decoding if reporter else None,
     )
-    mx.clear_cache()  # decoding's buffers have other shapes than training's
-    scores = learner.reward([rollout.prompt for rollout in rollouts], [rollout.completion for rollout in rollouts])
-    rewards = mx.array(scores.rewards.reshape(len(chosen), -1), mx.float32)  # [P, G]
-    advantages = grpo.group_advantages(rewards, config.scale_rewards)  # [P, G]
-    batch = make_batch(rollouts, advantages, config.mask_truncated_completions)
-    rate = learning_rate_at(
-        step,
-        peak=config.learning_rate,
-        schedule=config.lr_scheduler_type,
-        warmup_steps=config.warmup_steps,
-        max_steps=config.max_steps,
-    )
-    update = update_policy(learner, batch, rollouts, rate)
-    mx.clear_cache()
-    metrics = {"step": step, **reward_metrics(rollouts, scores, rewards), **update, "learning_rate": rate}
-    metrics["step_time"] = time.perf_counter() - started
-    metrics["peak_memory_gb"] = mx.get_peak_memory() / 2**30
-    return metrics, rollouts, scores
+    return rollouts, learner.reward([r.prompt for r in rollouts], [r.completion for r in rollouts])
 
 
-def update_policy(learner: Learner, batch: Batch, rollouts: Sequence[Rollout], rate: float) -> dict[str, float]:
+def groups_with_signal(scores: Scores, config: Config) -> np.ndarray:
+    """Which groups hold two different rewards, [P]: the others' advantages are all 0 (DAPO, arXiv:2503.14476)."""
+    groups = scores.rewards.reshape(-1, config.num_generations)
+    lowest = np.where(np.isnan(groups), np.inf, groups).min(axis=1)
+    return np.where(np.isnan(groups), -np.inf, groups).max(axis=1) > lowest
+
+
+def update_policy(learner: Learner, batch: Batch, rate: float) -> dict[str, float]:
     """`num_iterations` optimizer steps on one batch; metrics are the means over them."""
     config, model = learner.config, learner.policy.model
     weights = grpo.token_weights(batch.mask, config.loss_type, config.max_completion_length)  # [N, T]
@@ -138,7 +186,7 @@ def update_policy(learner: Learner, batch: Batch, rollouts: Sequence[Rollout], r
             reference = score_parts(model, parts, config)
     updates = []
     for _ in range(config.num_iterations):
-        gradients, metrics = gradients_of(learner, parts, weights, old, reference, rollouts)
+        gradients, metrics = gradients_of(learner, parts, weights, old, reference)
         norm = 0.0
         # Adam divides by the root of the second moment, so a step on nothing but rounding noise is a full-sized step.
         if gradients is not None:
@@ -156,7 +204,6 @@ def gradients_of(
     weights: mx.array,
     old: mx.array | None,
     reference: mx.array | None,
-    rollouts: Sequence[Rollout],
 ) -> tuple[dict[str, Any] | None, dict[str, float]]:
     """The step's gradient, summed over micro-batches, and its metrics; None where nothing gives a gradient.
 
@@ -190,7 +237,7 @@ def gradients_of(
     )
     sums = np.array([[value.item() for value in part[:5]] for part in values]).sum(axis=0)
     logps = mx.concatenate([part[5] for part in values])  # [N, T]
-    return gradients, loss_metrics(sums, parts, logps, rollouts, config.importance_sampling_level == "sequence")
+    return gradients, loss_metrics(sums, parts, logps, config.importance_sampling_level == "sequence")
 
 
 def score_parts(model: nn.Module, parts: Sequence[Batch], config: Config) -> mx.array:

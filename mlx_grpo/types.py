@@ -47,5 +47,7 @@ class Batch:
     """f32 [B, T]: 1 where the token's log-probability counts."""
     advantages: mx.array
     """f32 [B]"""
+    sampled_logps: mx.array
+    """f32 [B, T]: the sampler's log-probabilities, 0 where there are none."""
     rows: tuple[int, int]
     """Which rows of the step's whole batch these are: 0 to B, or a micro-batch's share."""

@@ -99,6 +99,27 @@ def test_equal_rewards_leave_the_policy_untouched(tiny_qwen3: Path):
     assert metrics["grad_norm"] == 0.0
 
 
+def test_groups_without_signal_are_redrawn_and_what_stays_without_is_dropped(tiny_qwen3: Path):
+    settings = {"reward": paid_for("dead_on_even_rows"), "prompts_per_step": 4}
+    tokenizer = load_policy(tiny_config(tiny_qwen3)).tokenizer
+    rows = [{"id": str(i), "prompt": f"say {i}", "parity": i % 2} for i in range(12)]
+    prompts = [make_prompt(row, tokenizer) for row in rows]
+    plain, _, _ = train_step(make_learner(tiny_config(tiny_qwen3, **settings)), prompts, 0)
+    learner = make_learner(tiny_config(tiny_qwen3, dynamic_sampling=2, **settings))
+    metrics, rollouts, scores = train_step(learner, prompts, 0)
+    assert plain["frac_reward_zero_std"] > 0
+    assert plain["groups/redrawn"] == plain["groups/dropped"] == 0
+    assert metrics["groups/redrawn"] > 0
+    assert metrics["frac_reward_zero_std"] < plain["frac_reward_zero_std"]
+    assert metrics["groups/dropped"] == round(metrics["frac_reward_zero_std"] * 4)
+    assert (
+        load_reward(learner.config.reward)(
+            [r.prompt for r in rollouts], [r.completion for r in rollouts]
+        ).rewards.tolist()
+        == scores.rewards.tolist()
+    )
+
+
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
 @pytest.mark.parametrize("beta", [0.0, 0.2])
 def test_any_micro_batch_size_gives_the_same_gradient(tiny_qwen3: Path, loss_type: str, beta: float):
@@ -112,7 +133,7 @@ def test_any_micro_batch_size_gives_the_same_gradient(tiny_qwen3: Path, loss_typ
     learner = Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), None)
     found = []
     for rows in (8, 4, 2, 1):
-        gradients, metrics = gradients_of(learner, split_batch(batch, rows), weights, None, reference, rollouts)
+        gradients, metrics = gradients_of(learner, split_batch(batch, rows), weights, None, reference)
         found.append((dict(tree_flatten(gradients)), metrics))
     for gradients, metrics in found[1:]:
         assert metrics["loss"] == pytest.approx(found[0][1]["loss"], rel=1e-5, abs=1e-6)

@@ -123,7 +123,6 @@ def ours(
         grpo.token_weights(batch.mask, config.loss_type, config.max_completion_length),
         None if case.get("on_policy") else padded(old),
         padded(reference) if config.beta else None,
-        rollouts(),
     )
     return metrics["loss"], {name: np.array(g) for name, g in tree_flatten(gradients)}, metrics
 
