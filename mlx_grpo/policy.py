@@ -90,12 +90,23 @@ def load_policy(config: Config) -> Policy:
 
 
 def _load(path: Path) -> tuple[nn.Module, TokenizerWrapper]:
+    settings = read_settings(path)
+    # transformers 5 nests rope_theta, where mlx-lm's Llama does not look; it would fall back to 10,000 in silence.
+    nested = (settings.get("rope_parameters") or {}).get("rope_theta")
+    changes = {"rope_theta": nested} if nested and "rope_theta" not in settings else None
     try:
-        return load_model_and_tokenizer(str(path))
+        return load_model_and_tokenizer(str(path), model_config=changes)
     except (FileNotFoundError, ValueError) as error:
-        raise UserError(
-            f"model: {path} can't be loaded: {str(error).split(chr(10))[0]}; give a complete folder"
-        ) from None
+        reason = str(error).split("\n")[0]
+        raise UserError(f"model: {path} can't be loaded: {reason}; give a complete folder") from None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A model folder's config.json."""
+    try:
+        return json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"model: {path / 'config.json'} is no JSON ({error}); fetch the folder again") from None
 
 
 def compute_dtype(name: str) -> mx.Dtype:
@@ -161,5 +172,4 @@ def load_for_inference(model: Path, adapter: Path | None, dtype: str = "auto") -
 def load_tokenizer_of(model: str | Path) -> TokenizerWrapper:
     """A model's tokenizer alone, with every stop token that its config.json names; weights are not fetched."""
     path = find_model(str(model), TOKENIZER_FILES)
-    settings = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    return load_tokenizer(path, eos_token_ids=settings.get("eos_token_id"))
+    return load_tokenizer(path, eos_token_ids=read_settings(path).get("eos_token_id"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import mlx.core as mx
@@ -71,6 +73,26 @@ def test_a_saved_adapter_is_read_by_mlx_lm_itself(tiny_qwen3: Path, tmp_path: Pa
     fresh = load_policy(config)
     load_adapter(fresh, tmp_path / "adapter")
     np.testing.assert_array_equal(np.array(fresh.model(IDS)), np.array(policy.model(IDS)))
+
+
+def test_a_rope_theta_where_transformers_5_writes_it_is_heeded(tiny_llama: Path, tmp_path: Path):
+    def logits(**changes: object) -> np.ndarray:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(tiny_llama, folder)
+        settings = json.loads((folder / "config.json").read_text())
+        del settings["rope_theta"]
+        (folder / "config.json").write_text(json.dumps(settings | changes))
+        return np.array(load_policy(tiny_config(folder)).model(IDS))
+
+    nested = logits(rope_parameters={"rope_theta": 50.0, "rope_type": "default"})
+    np.testing.assert_array_equal(nested, logits(rope_theta=50.0))
+    assert np.abs(nested - logits(rope_theta=10000.0)).max() > 1e-3
+
+
+def test_a_folder_without_weights_says_so(tiny_llama: Path, tmp_path: Path):
+    shutil.copytree(tiny_llama, tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(UserError, match="can't be loaded"):
+        load_policy(tiny_config(tmp_path / "m"))
 
 
 def test_an_adapter_of_another_shape_is_refused(tiny_qwen3: Path, tmp_path: Path):

@@ -25,7 +25,12 @@ from trl_cases import (
     trained_parameters,
 )
 
+from mlx_grpo.config import RewardConfig
+from mlx_grpo.grpo import group_advantages
+from mlx_grpo.metrics import reward_metrics
 from mlx_grpo.optimizer import apply_update, make_optimizer
+from mlx_grpo.scoring import load_reward
+from mlx_grpo.types import Prompt, Rollout
 
 CASES = cases()
 PINNED = {case["name"]: case for case in json.loads((FIXTURE / "cases.json").read_text())}
@@ -124,3 +129,30 @@ def test_gradients_over_1_2_4_and_8_micro_batches_agree(loss_type: str):
     for rows in (4, 2, 1):
         for name, gradient in ours(FIXTURE, case, old, reference, rows)[1].items():
             np.testing.assert_allclose(gradient, whole[name], atol=1e-5 * np.abs(whole[name]).max(), rtol=0)
+
+
+REWARDS = np.array([[0, 1], [1, 0.2], [0.4, np.nan], [0.9, 0.3], [0.1, 0.5], [np.nan, np.nan], [0.8, 0.6], [0.2, 0]])
+
+
+@needs_trl
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+@pytest.mark.parametrize("values", [REWARDS, np.vstack([np.full((4, 2), 0.5), REWARDS[4:]])])
+def test_advantages_and_reward_metrics_of_weighted_functions_are_trls(scale: str, values: np.ndarray, oracles: Any):
+    theirs, their_metrics = oracles[1.0].advantages(values, [1.0, 0.5], scale)
+    config = RewardConfig(
+        rubric=None,
+        functions=["toy_rewards:gold_column", "toy_rewards:second_column"],
+        reward_weights=[1.0, 0.5],
+    )
+    given = [[None if np.isnan(v) else float(v) for v in row] for row in values]
+    prompts = [Prompt(str(i), "", (1,), {"gold": g, "second": s}) for i, (g, s) in enumerate(given)]
+    scores = load_reward(config)(prompts, [""] * 8)
+    rewards = mx.array(scores.rewards.reshape(2, 4), mx.float32)
+    np.testing.assert_allclose(np.array(group_advantages(rewards, scale)).ravel(), theirs, atol=1e-6, rtol=1e-6)
+    rollouts = [Rollout(prompt, (5, 2), "", "stop") for prompt in prompts]
+    metrics = reward_metrics(rollouts, scores, rewards)
+    names = ["reward", "reward_std", "rewards/gold_column/mean", "rewards/second_column/mean"]
+    if scale != "batch":  # there TRL asks whether the whole batch has no deviation, we whether a group has
+        names.append("frac_reward_zero_std")
+    for name in names:
+        assert metrics[name] == pytest.approx(their_metrics[name], rel=1e-5), name

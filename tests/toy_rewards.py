@@ -33,7 +33,7 @@ def not_a_number(completions: list[str], **columns: list) -> list[float]:
     return [float("nan")] * len(completions)
 
 
-def gold_column(completions: list[str], gold: list[float], **columns: list) -> list[float]:
+def gold_column(completions: list[str], gold: list[float | None], **columns: list) -> list[float | None]:
     """Reads a column of the dataset."""
     return gold
 
@@ -41,3 +41,8 @@ def gold_column(completions: list[str], gold: list[float], **columns: list) -> l
 def dead_on_even_rows(completions: list[str], parity: list[int], **columns: list) -> list[float]:
     """The same for every completion of a prompt with parity 0; for the others it depends on the text."""
     return [sum(map(ord, text)) % 97 * odd for text, odd in zip(completions, parity, strict=True)]
+
+
+def second_column(completions: list[str], second: list[float | None], **columns: list) -> list[float | None]:
+    """Reads another; None where it does not apply."""
+    return second

@@ -138,6 +138,19 @@ class Oracle:
         gradients = {n: p.grad.numpy().copy() for n, p in self.model.named_parameters()}
         return loss.item(), gradients, {name: values[-1] for name, values in self.trainer._metrics["train"].items()}
 
+    def advantages(self, values: np.ndarray, weights: list[float], scale: str) -> tuple[np.ndarray, dict[str, float]]:
+        """TRL's advantages and reward metrics for what two reward functions gave, [8, 2] with NaN for None.
+
+        Everything is TRL's own but the rewards, which stand in for those of its generated completions.
+        """
+        trainer = self.trainer
+        trainer.scale_rewards, trainer.reward_weights = scale, torch.tensor(weights)
+        trainer.reward_funcs, trainer.reward_func_names = [None, None], ["gold_column", "second_column"]
+        trainer._calculate_rewards = lambda *ignored: torch.tensor(values, dtype=torch.float32)
+        trainer._metrics["train"].clear()
+        scored = trainer._generate_and_score_completions([{"prompt": "x"}] * len(values))
+        return scored["advantages"].numpy(), {name: found[-1] for name, found in trainer._metrics["train"].items()}
+
 
 def _tokenizer() -> transformers.PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, models
