@@ -55,6 +55,7 @@ class DataConfig(Section):
 
     train: str = "shortlist"
     heldout: str | None = None
+    balance_by: str | None = None
     enable_thinking: bool = False
 
 

@@ -81,14 +81,24 @@ def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinkin
     return Prompt(str(row["id"]), text, tuple(token_ids), columns)
 
 
-def sample_prompts(prompts: Sequence[Prompt], count: int, seed: int, step: int) -> list[Prompt]:
-    """The `count` prompts of a step: every prompt once per epoch, each epoch in an order of its own."""
+def sample_prompts(
+    prompts: Sequence[Prompt], count: int, seed: int, step: int, balance_by: str | None = None
+) -> list[Prompt]:
+    """The `count` prompts of a step: every prompt once per epoch, each epoch in an order of its own.
+
+    `balance_by` names a column whose values take turns, so that a step does not pull towards the label it drew more of.
+    """
+    strata: dict[Any, list[Prompt]] = {}
+    for prompt in prompts:
+        strata.setdefault(prompt.columns.get(balance_by) if balance_by else None, []).append(prompt)
+    groups = [strata[value] for value in sorted(strata, key=str)]
     chosen = []
     for position in range(step * count, (step + 1) * count):
-        epoch, index = divmod(position, len(prompts))
-        order = list(range(len(prompts)))
+        turn, which = divmod(position, len(groups))
+        epoch, index = divmod(turn, len(groups[which]))
+        order = list(range(len(groups[which])))
         random.Random(f"{seed}/{epoch}").shuffle(order)
-        chosen.append(prompts[order[index]])
+        chosen.append(groups[which][order[index]])
     return chosen
 
 

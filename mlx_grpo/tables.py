@@ -11,15 +11,15 @@ Row = list[str]
 
 def headline(results: dict[str, Any]) -> tuple[Row, list[Row]]:
     """Header and a row for each model: mean reward, the published rubric's, decision accuracy, gain with interval."""
-    keys = {"reward": results["rubric"]}
+    keys = {"reward": f"reward ({results['rubric']})"}
     if "published" in results["means"]["baseline"]:
-        keys |= {} if results["rubric"] == "published" else {"published": "published"}
+        keys |= {} if results["rubric"] == "published" else {"published": "reward (published)"}
         keys["correct"] = f"decisions (majority {results['majority_class_rate']:.2f})"
     rows = []
     for model, means in results["means"].items():
         gain = "" if model == "baseline" else _gain(results["differences"][model]["reward"])
         rows.append([model, *(f"{means[key]:.3f}" for key in keys), gain])
-    return ["mean reward", *keys.values(), "gain [95% interval]"], rows
+    return ["model", *keys.values(), "reward gain [95% interval]"], rows
 
 
 def components(results: dict[str, Any]) -> tuple[Row, list[Row]]:

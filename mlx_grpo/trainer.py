@@ -103,7 +103,7 @@ def train_step(
     rewards = mx.array(scores.rewards.reshape(-1, config.num_generations), mx.float32)  # [P, G]
     advantages = grpo.group_advantages(rewards, config.scale_rewards)  # [P, G]
     kept = groups_with_signal(scores, config) if config.dynamic_sampling else np.ones(len(rewards), bool)  # [P]
-    kept = kept if kept.any() else ~kept  # with no signal anywhere the whole batch is kept, and no update made
+    kept = kept if kept.any() else ~kept  # a batch cannot be empty
     batch = make_batch(
         [rollout for rollout, keep in zip(rollouts, np.repeat(kept, config.num_generations), strict=True) if keep],
         advantages[mx.array(np.flatnonzero(kept))],
@@ -131,7 +131,10 @@ def roll_out(
     """The step's N scored rollouts, prompt-major, and how many groups were redrawn because they had no signal."""
     config = learner.config
     rollouts, scores = draw_groups(
-        learner, sample_prompts(prompts, config.prompts_per_step, config.seed, step), step, reporter
+        learner,
+        sample_prompts(prompts, config.prompts_per_step, config.seed, step, config.data.balance_by),
+        step,
+        reporter,
     )
     redrawn = 0
     for attempt in range(1, config.dynamic_sampling + 1):
@@ -140,7 +143,9 @@ def roll_out(
             break
         # Steps have streams of their own, so a redraw takes the stream of a step that no run reaches.
         stream = step + attempt * UNREACHED_STEP
-        others = sample_prompts(prompts, dead.size, config.seed + attempt * UNREACHED_STEP, step)
+        others = sample_prompts(
+            prompts, dead.size, config.seed + attempt * UNREACHED_STEP, step, config.data.balance_by
+        )
         fresh, fresh_scores = draw_groups(learner, others, stream, reporter)
         rows = (dead[:, None] * config.num_generations + np.arange(config.num_generations)).ravel()
         for row, rollout in zip(rows, fresh, strict=True):

@@ -27,6 +27,13 @@ def test_a_steps_prompts_depend_on_seed_and_step_alone():
     assert sample_prompts(PROMPTS, 3, 1, 7) != sample_prompts(PROMPTS, 3, 2, 7)
 
 
+def test_the_values_of_a_column_take_turns_and_an_epoch_still_shows_every_prompt():
+    prompts = [Prompt(str(i), "", (1,), {"label": "yes" if i < 4 else "no"}) for i in range(8)]
+    steps = [sample_prompts(prompts, 2, 0, step, "label") for step in range(4)]
+    assert all([p.columns["label"] for p in chosen] == ["no", "yes"] for chosen in steps)
+    assert sorted(p.id for chosen in steps for p in chosen) == [str(i) for i in range(8)]
+
+
 def test_a_step_may_span_two_epochs_and_repeat_a_small_dataset():
     assert len(sample_prompts(PROMPTS[:2], 5, 0, 0)) == 5
 

@@ -38,6 +38,7 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "lora.keys": (["self_attn.q_proj"], "adapter", {}),
     "data.train": ("OTHER_ROWS", "samples", {}),
     "data.heldout": ("OTHER_ROWS", "heldout", {}),
+    "data.balance_by": ("parity", "samples", {}),
     "data.enable_thinking": (True, "samples", {}),
     "reward.rubric": ("published", "scores", {"reward": {"rubric": "strict"}}),
     "reward.weights": ({"format_valid": 0.9}, "scores", {"reward": {"rubric": "published"}}),
@@ -122,7 +123,12 @@ class Bench:
         self.other_model = make_model_folder(folder / "other-model", LLAMA)
         for name in ("rows", "other"):
             rows = [
-                {"id": f"{name}{i}", "prompt": [{"role": "user", "content": f"{name} {i}"}], "completion": "aaaaaaaa"}
+                {
+                    "id": f"{name}{i}",
+                    "prompt": [{"role": "user", "content": f"{name} {i}"}],
+                    "completion": "aaaaaaaa",
+                    "parity": i % 2,
+                }
                 for i in range(4)
             ]
             (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
