@@ -143,6 +143,7 @@ class Oracle:
 
         Everything is TRL's own but the rewards, which stand in for those of its generated completions.
         """
+        self.set({})
         trainer = self.trainer
         trainer.scale_rewards, trainer.reward_weights = scale, torch.tensor(weights)
         trainer.reward_funcs, trainer.reward_func_names = [None, None], ["gold_column", "second_column"]
