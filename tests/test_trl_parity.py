@@ -66,8 +66,10 @@ def test_loss_and_gradients_are_those_pinned_from_trl(case: dict[str, Any]):
     assert loss == pytest.approx(pinned["loss"], rel=1e-5, abs=1e-6)
     assert gradients.keys() == pinned["gradients"].keys()
     for name, gradient in gradients.items():
-        largest = pinned["gradients"][name][0]
-        np.testing.assert_allclose(fingerprint(gradient), pinned["gradients"][name], atol=1e-4 * largest, err_msg=name)
+        # The largest entry, then two sums over all entries, whose rounding errors add up like a random walk's.
+        tolerance = 1e-5 * pinned["gradients"][name][0] * np.array([1, gradient.size**0.5, gradient.size**0.5])
+        difference = np.abs(np.subtract(fingerprint(gradient), pinned["gradients"][name]))
+        assert np.all(difference <= tolerance), name
     for theirs, name in METRICS.items():
         if theirs in pinned["metrics"]:
             assert metrics[name] == pytest.approx(pinned["metrics"][theirs], rel=1e-4, abs=1e-6), theirs
