@@ -20,6 +20,7 @@ from mlx_grpo.policy import load_policy
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import load_reward
+from mlx_grpo.sft import imitated_ids
 from mlx_grpo.trainer import Learner, gradients_of, grpo_optimizer, train, train_step
 
 
@@ -174,6 +175,14 @@ def test_a_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_p
     assert samples[0].keys() >= {"step", "prompt_id", "completion", "reward", "rewards"}
     for folder in (runs.WARM_START, runs.ADAPTER):
         assert (run / folder / "adapters.safetensors").is_file()
+
+
+def test_the_warm_start_imitates_the_stop_token_too(tiny_qwen3: Path):
+    policy = tiny_policy(tiny_qwen3)
+    prompt = make_prompt({"id": "0", "prompt": "hi", "completion": "ab"}, policy.tokenizer)
+    *text, stop = imitated_ids(policy, prompt)
+    assert policy.tokenizer.decode(text) == "ab"
+    assert stop in policy.stop_ids
 
 
 def test_the_same_seed_gives_the_same_samples_and_adapter_bit_for_bit(tiny_qwen3: Path, tmp_path: Path):
