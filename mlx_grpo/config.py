@@ -166,11 +166,8 @@ class Config(Section):
             )
         if self.delta is not None and self.loss_type in ("cispo", "sapo"):
             problems.append(f"delta: {self.delta} has no meaning for loss_type {self.loss_type}; remove it")
-        if self.delta is not None and self.delta <= 1 + (self.epsilon_high or self.epsilon):
-            problems.append(
-                f"delta: {self.delta} lies inside the clipping range; "
-                f"raise it above {1 + (self.epsilon_high or self.epsilon)}"
-            )
+        if self.delta is not None and self.delta <= 1 + self.clip_high:
+            problems.append(f"delta: {self.delta} lies inside the clipping range; raise it above {1 + self.clip_high}")
         if self.fine_tune_type == "full" and self.lora != LoraConfig():
             problems.append("lora: set, but fine_tune_type is full; remove the section, or use fine_tune_type lora")
         if problems:

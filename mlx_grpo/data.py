@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,15 @@ def sample_prompts(
     for position in range(step * count, (step + 1) * count):
         turn, which = divmod(position, len(groups))
         epoch, index = divmod(turn, len(groups[which]))
-        order = list(range(len(groups[which])))
-        random.Random(f"{seed}/{epoch}").shuffle(order)
-        chosen.append(groups[which][order[index]])
+        chosen.append(groups[which][_epoch_order(len(groups[which]), seed, epoch)[index]])
     return chosen
+
+
+@lru_cache(maxsize=8)  # every prompt of a step asks for the same one or two
+def _epoch_order(size: int, seed: int, epoch: int) -> list[int]:
+    order = list(range(size))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return order
 
 
 def token_counter(model: str) -> Callable[[str], int]:

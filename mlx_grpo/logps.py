@@ -30,7 +30,7 @@ def score_tokens(model: nn.Module, batch: Batch, temperature: float = 1.0, share
     `shared` chooses the shared prompt pass or the plain one; None means shared wherever the model allows it.
     """
     if shared is None:
-        shared = shares_prompt(model) and len(batch.prompt_ids) < len(batch.prompt_index)
+        shared = len(batch.prompt_ids) < len(batch.prompt_index) and shares_prompt(model)
     hidden = shared_hidden(model, batch) if shared else plain_hidden(model, batch)  # [B, T, D]
     return _head_scores(model, hidden, batch, temperature)
 
