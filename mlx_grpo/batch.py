@@ -14,7 +14,7 @@ and it still counts as a row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import mlx.core as mx
 import numpy as np
@@ -48,6 +48,12 @@ def split_batch(batch: Batch, rows: int) -> list[Batch]:
     else:
         bounds = [i for a, b in pairwise(starts) for i in range(a, b, rows)] + [len(index)]
     return [slice_batch(batch, a, b) for a, b in pairwise(bounds)]
+
+
+def by_prompt(parts: Sequence[Batch]) -> list[list[Batch]]:
+    """Micro-batches in runs that continue one and the same prompt; one of several prompts is a run of its own."""
+    runs = groupby(parts, key=lambda part: id(part.prompt_ids[0]) if len(part.prompt_ids) == 1 else id(part))
+    return [list(run) for _, run in runs]
 
 
 def slice_batch(batch: Batch, start: int, stop: int) -> Batch:

@@ -46,8 +46,9 @@ def main() -> None:
 @main.command()
 @click.argument("config")
 @click.argument("overrides", nargs=-1)
+@click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs: share each step among them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's folder and last metrics as JSON.")
-def train(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def train(config: str, overrides: tuple[str, ...], processes: int, as_json: bool) -> None:
     """Train as CONFIG says; KEY=VALUE overrides its keys.
 
     CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2.
@@ -56,13 +57,17 @@ def train(config: str, overrides: tuple[str, ...], as_json: bool) -> None:
     mlx-grpo train configs/qwen3.yaml
     mlx-grpo train configs/smollm2.yaml max_steps=5 lora.rank=8
     """
+    from mlx_grpo import launch
     from mlx_grpo.config import load_config
     from mlx_grpo.progress import ConsoleReporter
     from mlx_grpo.runs import METRICS, read_jsonl
     from mlx_grpo.trainer import train as run_training
 
     settings = load_config(config, overrides)
-    with ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter:
+    with (
+        launch.processes(processes, ["train", config, *overrides]),
+        ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter,
+    ):
         run = run_training(settings, reporter)
     if as_json:
         click.echo(json_module.dumps({"run": str(run), "metrics": read_jsonl(run / METRICS)[-1]}))

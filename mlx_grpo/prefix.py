@@ -1,80 +1,111 @@
 """One pass over a prompt serves its whole group, in training as in generation.
 
-A group's G completions continue the same prompt of P tokens. Running the prompt once, keeping its keys and
-values as differentiable arrays and broadcasting them to the rows turns G·(P + T) tokens into P + G·T. The
-gradient is the same: what flows back into the keys and values continues through the prompt pass.
-
-mlx-lm's attention asks its cache for two things only, `offset` and `update_and_fetch`, which is all that
-`PrefixCache` has to answer.
+A group's G completions continue the same prompt of P tokens. Running the prompt once and letting all rows
+attend to its one copy of keys and values turns G·(P + T) tokens into P + G·T. The gradient is the same: what
+flows back into the keys and values continues through the prompt pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
+from mlx_grpo.attention import causal_partial, dispatch_on_cache, merge, over_prefix
 from mlx_grpo.types import Batch
 
 
-class PrefixCache:
-    """Records one layer's keys and values on the prompt pass; puts them in front of every row afterwards."""
+class KeysValues(NamedTuple):
+    """What one layer remembers of S tokens, each [1, K, S, d]."""
 
-    def __init__(self, keys: mx.array | None = None, values: mx.array | None = None):
-        self.keys, self.values = keys, values  # [1, heads, P, d]
-        self.offset = 0 if keys is None else keys.shape[2]
+    keys: mx.array
+    values: mx.array
+
+
+Prefix = list[KeysValues]
+"""A run of tokens as every layer remembers it."""
+
+
+class PrefixCache:
+    """One layer's cache for a pass whose rows all continue the same prefix, or that starts anew.
+
+    mlx-lm's attention asks a cache for `offset`, `update_and_fetch` and `make_mask`; `attend` answers in its place.
+    """
+
+    def __init__(self, prefix: KeysValues | None = None):
+        self.prefix = prefix
+        self.own: KeysValues | None = None
+        self.offset = 0 if prefix is None else prefix.keys.shape[2]
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """The prompt's own keys and values while recording; else the prompt's followed by each row's."""
-        if self.keys is None:
-            self.keys, self.values, self.offset = keys, values, keys.shape[2]
-            return keys, values
-        rows = keys.shape[0]
-        return tuple(
-            mx.concatenate([mx.broadcast_to(prefix, (rows, *prefix.shape[1:])), own], axis=2)
-            for prefix, own in ((self.keys, keys), (self.values, values))
-        )
+        """Remember the pass's own keys and values [B, K, L, d], and hand them back."""
+        self.own = KeysValues(keys, values)
+        return keys, values
 
-    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> str | None:
-        """Causal attention aligned to the last key, as mlx-lm's own caches ask of the attention kernel."""
-        return None if n == 1 and self.keys is not None else "causal"
+    def make_mask(self, n: int, **_: object) -> None:
+        """None: `attend` knows what each query may see."""
+
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        """Attention of queries [B, H, L, d] over the prefix and, causally, over the pass's own tokens."""
+        rows, _, length, size = queries.shape
+        grouped = (queries * scale).reshape(rows, keys.shape[1], -1, length, size)  # [B, K, r, L, d]
+        parts = [causal_partial(grouped, keys, values)]
+        if self.prefix is not None:
+            over = over_prefix(grouped[None], *self.prefix)
+            parts.append(type(over)(*(x[0] for x in over)))
+        return merge(parts).reshape(queries.shape).astype(queries.dtype)
+
+    def extended(self) -> KeysValues:
+        """The prefix and the pass's own tokens after it; for a pass of one row."""
+        if self.prefix is None:
+            return self.own
+        return KeysValues(*(mx.concatenate(pair, axis=2) for pair in zip(self.prefix, self.own, strict=True)))
 
 
 def shares_prompt(model: nn.Module) -> bool:
     """True for models whose every layer uses a plain KV cache and whose attention is mlx-lm's shared one.
 
-    Sliding windows and recurrent states cannot be recorded once and broadcast; Gemma 2 masks in its own way.
+    Sliding windows and recurrent states cannot be recorded once and shared; Gemma 2 masks in its own way.
     """
     plain = all(type(cache) is KVCache for cache in make_prompt_cache(model))
     return plain and model.model_type != "gemma2"
 
 
-def prefill(model: nn.Module, prompt_ids: mx.array) -> list[KVCache]:
-    """Run all of a prompt [P] but its last token, and return the caches that decoding continues from."""
-    caches = make_prompt_cache(model)
-    if prompt_ids.size > 1:
-        model(prompt_ids[None, :-1], cache=caches)
-        mx.eval([cache.state for cache in caches])
-    return caches
+def caches_after(model: nn.Module, prefix: Prefix | None) -> list[PrefixCache]:
+    """A cache for each layer, for a pass of rows that continue `prefix`."""
+    dispatch_on_cache(model)
+    return [PrefixCache(known) for known in prefix or [None] * len(model.layers)]
 
 
-def shared_hidden(model: nn.Module, batch: Batch) -> mx.array:
-    """Hidden states that predict each completion token, [B, T, D], with one pass over each prompt."""
+def extend(model: nn.Module, token_ids: mx.array, prefix: Prefix | None = None) -> Prefix:
+    """What the layers remember of `prefix` and the tokens [S] after it; differentiable."""
+    caches = caches_after(model, prefix)
+    model.model(token_ids[None], caches)
+    return [cache.extended() for cache in caches]
+
+
+def prompt_prefixes(model: nn.Module, batch: Batch) -> list[Prefix | None]:
+    """For each prompt, all of it but the last token, which the completions' pass begins with; None for one token."""
+    return [extend(model, ids[:-1]) if ids.size > 1 else None for ids in batch.prompt_ids]
+
+
+def shared_hidden(model: nn.Module, batch: Batch, prefixes: Sequence[Prefix | None] | None = None) -> mx.array:
+    """Hidden states that predict each completion token, [B, T, D], with one pass over each prompt.
+
+    `prefixes` are the batch's `prompt_prefixes`, where they are known already.
+    """
+    if prefixes is None:
+        prefixes = prompt_prefixes(model, batch)
     parts = []
-    for index, prompt_ids in enumerate(batch.prompt_ids):
+    for index, (prompt_ids, prefix) in enumerate(zip(batch.prompt_ids, prefixes, strict=True)):
         start = batch.prompt_index.index(index)
         rows = batch.completion_ids[start : start + batch.prompt_index.count(index)]  # [G, T]
         last = mx.broadcast_to(prompt_ids[None, -1:], (rows.shape[0], 1))  # [G, 1]
-        inputs = mx.concatenate([last, rows[:, :-1]], axis=1)  # [G, T]
-        if prompt_ids.size == 1:  # nothing to share
-            parts.append(model.model(inputs))
-            continue
-        caches = [PrefixCache() for _ in model.layers]
-        model.model(prompt_ids[None, :-1], caches)
-        parts.append(model.model(inputs, caches))
+        parts.append(model.model(mx.concatenate([last, rows[:, :-1]], axis=1), caches_after(model, prefix)))
     return mx.concatenate(parts, axis=0)
 
 
@@ -104,18 +135,15 @@ def checkpointed_layers(model: nn.Module) -> Iterator[None]:
     forward = layer_type.__call__
 
     def recomputed(layer: nn.Module, x: mx.array, mask=None, cache: PrefixCache | None = None) -> mx.array:
-        recording = cache is not None and cache.keys is None
-
-        def inner(weights: dict, x: mx.array, prefix: list[mx.array]):
+        def inner(weights: dict, x: mx.array, prefix: tuple[mx.array, ...]) -> tuple[mx.array, ...]:
             layer.update(weights)
-            inside = PrefixCache(*prefix) if cache is not None else None
-            out = forward(layer, x, mask, inside)
-            return (out, inside.keys, inside.values) if recording else (out,)
+            inside = PrefixCache(KeysValues(*prefix) if prefix else None) if cache is not None else None
+            return forward(layer, x, mask, inside), *(inside.own if inside else ())
 
-        prefix = [cache.keys, cache.values] if cache is not None and not recording else []
-        out, *recorded = mx.checkpoint(inner)(layer.trainable_parameters(), x, prefix)
-        if recording:
-            cache.update_and_fetch(*recorded)
+        prefix = tuple(cache.prefix or ()) if cache is not None else ()
+        out, *own = mx.checkpoint(inner)(layer.trainable_parameters(), x, prefix)
+        if cache is not None:
+            cache.update_and_fetch(*own)
         return out
 
     layer_type.__call__ = recomputed

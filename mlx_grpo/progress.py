@@ -25,6 +25,10 @@ class Reporter(Protocol):
         """A line that stays."""
 
 
+class SilentReporter(Reporter):
+    """Says nothing; for the processes of a run that are not the first."""
+
+
 class ConsoleReporter:
     """Reports to a console: a bar for the phase and one line every `logging_steps` steps."""
 

@@ -1,4 +1,4 @@
-"""Prompts to rollouts: one prefill for each prompt, then all rows of the step decoded together by mlx-lm."""
+"""Prompts to rollouts: one prefill for each prompt, then all rows of the step decoded together."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
-from mlx_lm.generate import BatchGenerator
+import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from mlx_grpo.decoding import decoding_caches, keep_rows
 from mlx_grpo.policy import Policy
-from mlx_grpo.prefix import prefill
 from mlx_grpo.sampling import Sampling, draw, row_keys
 from mlx_grpo.types import Prompt, Rollout
 
@@ -42,15 +42,16 @@ def generate(
     *,
     seed: int = 0,
     step: int = 0,
+    first_row: int = 0,
     on_token: Callable[[int], None] | None = None,
 ) -> list[Rollout]:
     """Sample `num_generations` completions of each prompt: N = P·G rollouts, prompt-major.
 
-    Row r of step s draws from a stream of its own, keyed by (seed, s, r). `on_token` is told how many rows
-    are still decoding after each position.
+    Row r of step s draws from a stream of its own, keyed by (seed, s, r), counted from `first_row` where these
+    are some of a step's rows. `on_token` is told how many rows are still decoding after each position.
     """
     total = len(prompts) * num_generations
-    sampler = _RowSampler(row_keys(seed, step, total), sampling, list(range(total)))
+    sampler = _RowSampler(row_keys(seed, step, range(first_row, first_row + total)), sampling, list(range(total)))
     tokens, stopped = _decode(policy, prompts, num_generations, sampler, on_token)
     logps = sampler.logps_by_row()
     return [
@@ -73,37 +74,39 @@ def _decode(
     on_token: Callable[[int], None] | None,
 ) -> tuple[list[list[int]], set[int]]:
     """Each row's tokens, and the rows that ended in a stop token."""
-    total = len(sampler.rows)
-    generator = BatchGenerator(
-        policy.model,
-        max_tokens=sampler.sampling.max_tokens,
-        stop_tokens=[[token] for token in policy.stop_ids],
-        sampler=sampler,
-        # All rows at once: the sampler counts on every row being there from the first position on.
-        completion_batch_size=total,
-        prefill_batch_size=total,
-    )
-    with mx.stream(generator.stream):
-        caches = [prefill(policy.model, mx.array(prompt.token_ids)) for prompt in prompts]
-    uids = generator.insert(
-        [[prompt.token_ids[-1]] for prompt in prompts for _ in range(num_generations)],
-        caches=[cache for cache in caches for _ in range(num_generations)],
-    )
-    row_of = {uid: row for row, uid in enumerate(uids)}
-    tokens: list[list[int]] = [[] for _ in range(total)]
+    tokens: list[list[int]] = [[] for _ in sampler.rows]
     stopped = set()
-    while sampler.rows:
-        for response in generator.next_generated():
-            row = row_of[response.uid]
-            tokens[row].append(response.token)
-            if response.finish_reason is not None:
-                sampler.rows.remove(row)
-            if response.finish_reason == "stop":
+    max_tokens = sampler.sampling.max_tokens
+    caches = decoding_caches(policy.model, [prompt.token_ids for prompt in prompts], num_generations, max_tokens)
+    last_ids = mx.array([prompt.token_ids[-1] for prompt in prompts for _ in range(num_generations)])
+    drawn = _next_tokens(policy.model, last_ids, caches, sampler)
+    for position in range(max_tokens):
+        # The next position is under way while this one's tokens are read; rows that end here drop out of both.
+        following = _next_tokens(policy.model, drawn, caches, sampler) if position + 1 < max_tokens else None
+        live, kept = list(sampler.rows), []
+        for seat, (row, token) in enumerate(zip(live, drawn.tolist(), strict=True)):
+            tokens[row].append(token)
+            if token in policy.stop_ids:
                 stopped.add(row)
+            else:
+                kept.append(seat)
+        sampler.rows = [live[seat] for seat in kept]
         if on_token:
-            on_token(len(sampler.rows))
-    generator.close()
+            on_token(len(kept) if following is not None else 0)
+        if not kept or following is None:
+            break
+        drawn = following
+        if len(kept) < len(live):
+            keep_rows(caches, kept)
+            drawn = following[mx.array(kept)]
     return tokens, stopped
+
+
+def _next_tokens(model: nn.Module, token_ids: mx.array, caches: list, sampler: _RowSampler) -> mx.array:
+    """Draw what follows each live row's newest token [N]; computed in the background."""
+    drawn = sampler(model(token_ids[:, None], cache=caches)[:, -1])
+    mx.async_eval(drawn)
+    return drawn
 
 
 def decode_completion(tokenizer: TokenizerWrapper, token_ids: Sequence[int]) -> str:

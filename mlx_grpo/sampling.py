@@ -7,6 +7,7 @@ beside it nor on what was drawn before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -22,10 +23,14 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
 
+    @property
+    def filters(self) -> bool:
+        """Whether anything keeps tokens from being drawn."""
+        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
 
 def filtered(logits: mx.array, sampling: Sampling) -> mx.array:
     """Tempered logits [B, V] with everything that the filters drop at -inf."""
-    logits = logits.astype(mx.float32) / sampling.temperature  # [B, V]
     if 0 < sampling.top_k < logits.shape[-1]:
         lowest_kept = mx.topk(logits, sampling.top_k, axis=-1).min(axis=-1, keepdims=True)
         logits = mx.where(logits < lowest_kept, -mx.inf, logits)
@@ -43,30 +48,37 @@ def filtered(logits: mx.array, sampling: Sampling) -> mx.array:
     return logits
 
 
-def row_keys(seed: int, step: int, rows: int) -> mx.array:
-    """One random key for each row of a step, u32 [rows, 2]."""
-    return mx.stack([mx.random.key(_mix(seed, step, row)) for row in range(rows)])
+def row_keys(seed: int, step: int, rows: Sequence[int]) -> mx.array:
+    """One random key for each of these rows of a step, u32 [B, 2]."""
+    return mx.stack([mx.random.key(_mix(seed, step, row)) for row in rows])
 
 
-def draw(logps: mx.array, keys: mx.array, position: int, sampling: Sampling) -> tuple[mx.array, mx.array]:
-    """Sample one token for each row: log-softmax [B, V], keys [B, 2] -> token ids [B], their log-probabilities [B].
+def draw(logits: mx.array, keys: mx.array, position: int, sampling: Sampling) -> tuple[mx.array, mx.array]:
+    """Sample one token for each row: logits [B, V], keys [B, 2] -> token ids [B], their log-probabilities [B].
 
     The log-probability is of the tempered distribution before any filter, as the trainer computes it.
     """
+    tempered = logits.astype(mx.float32) / (sampling.temperature or 1.0)  # [B, V]
+    highest = tempered.max(axis=-1, keepdims=True)
+    weights = mx.exp(tempered - highest)  # [B, V]
+    log_total = highest[:, 0] + mx.log(weights.sum(axis=-1))  # [B]
     if sampling.temperature == 0:
-        tokens = mx.argmax(logps, axis=-1)
-        return tokens, _select(logps, tokens)
-    # The Gumbel-max trick, one stream of noise for each row: argmax(logits + noise) is a categorical sample.
-    noise = mx.vmap(lambda key: mx.random.gumbel((logps.shape[-1],), key=key))(keys + position)  # [B, V]
-    tokens = mx.argmax(filtered(logps, sampling) + noise, axis=-1)
-    if sampling.temperature == 1 and logps.dtype == mx.float32:  # normalized already
-        return tokens, _select(logps, tokens)
-    tempered = logps.astype(mx.float32) / sampling.temperature
-    return tokens, _select(tempered, tokens) - mx.logsumexp(tempered, axis=-1)
+        tokens = mx.argmax(tempered, axis=-1)
+    else:
+        if sampling.filters:
+            weights = mx.exp(filtered(tempered, sampling) - highest)
+        tokens = _pick(weights, keys + position)
+    return tokens, mx.take_along_axis(tempered, tokens[:, None], axis=-1)[:, 0] - log_total
 
 
-def _select(values: mx.array, tokens: mx.array) -> mx.array:
-    return mx.take_along_axis(values.astype(mx.float32), tokens[:, None], axis=-1)[:, 0]
+def _pick(weights: mx.array, keys: mx.array) -> mx.array:
+    """A token for each row with probability in proportion to its weight [B, V], by one uniform number each."""
+    cumulative = mx.cumsum(weights, axis=-1)
+    total = cumulative[:, -1:]
+    uniform = mx.vmap(lambda key: mx.random.uniform(key=key))(keys)[:, None]  # [B, 1]
+    picked = (cumulative <= uniform * total).sum(axis=-1)
+    # uniform * total can round up to total; the first token that reaches it is the last with any weight.
+    return mx.minimum(picked, (cumulative < total).sum(axis=-1))
 
 
 def _mix(*parts: int) -> int:

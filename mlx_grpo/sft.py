@@ -11,19 +11,23 @@ import mlx.optimizers as optim
 
 from mlx_grpo import runs
 from mlx_grpo.accumulate import accumulate
-from mlx_grpo.batch import make_supervised_batch
+from mlx_grpo.batch import make_supervised_batch, slice_batch
 from mlx_grpo.config import Config
 from mlx_grpo.data import sample_prompts
 from mlx_grpo.errors import UserError
+from mlx_grpo.learner import Learner
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.optimizer import apply_update, learning_rate_at, make_optimizer
 from mlx_grpo.policy import Policy
+from mlx_grpo.prefix import Prefix
 from mlx_grpo.progress import Reporter
+from mlx_grpo.ranks import Ranks
 from mlx_grpo.types import Batch, Prompt
 
 
-def warm_start(policy: Policy, prompts: Sequence[Prompt], config: Config, run: Path, reporter: Reporter) -> None:
+def warm_start(learner: Learner, prompts: Sequence[Prompt], run: Path, reporter: Reporter) -> None:
     """Teach the format by example for `warm_start.steps` steps, before any reward is seen."""
+    policy, config = learner.policy, learner.config
     settings = config.warm_start
     optimizer = make_optimizer(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0)
     reporter.begin("warm start", settings.steps)
@@ -39,10 +43,11 @@ def warm_start(policy: Policy, prompts: Sequence[Prompt], config: Config, run: P
             warmup_steps=settings.warmup_steps,
             max_steps=settings.steps,
         )
-        loss, norm = supervised_step(policy, batch, optimizer, rate, config)
+        loss, norm = supervised_step(policy, batch, optimizer, rate, config, learner.ranks)
         metrics = {"phase": "warm_start", "step": step, "loss": loss, "grad_norm": norm, "learning_rate": rate}
         metrics["step_time"] = time.perf_counter() - started
-        runs.append_jsonl(run / runs.METRICS, metrics)
+        if learner.ranks.leads:
+            runs.append_jsonl(run / runs.METRICS, metrics)
         reporter.step(metrics)
 
 
@@ -57,19 +62,21 @@ def check_completions(prompts: Sequence[Prompt]) -> None:
 
 
 def supervised_step(
-    policy: Policy, batch: Batch, optimizer: optim.AdamW, rate: float, config: Config
+    policy: Policy, batch: Batch, optimizer: optim.AdamW, rate: float, config: Config, ranks: Ranks
 ) -> tuple[float, float]:
     """One update towards the batch's completions; returns the mean token loss and the gradient's norm."""
-
     tokens = batch.mask.sum()
 
-    def loss(part: Batch) -> tuple[mx.array, ...]:
-        return (-score_tokens(policy.model, part).logps.sum() / tokens,)
+    def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> tuple[mx.array, ...]:
+        return (-score_tokens(policy.model, part, prefixes=prefixes).logps.sum() / tokens,)
 
-    values, gradients = accumulate(policy.model, loss, [batch], checkpointing=config.gradient_checkpointing)
+    rows = ranks.share(range(batch.mask.shape[0]))
+    parts = [slice_batch(batch, rows[0], rows[-1] + 1)] if rows else []
+    values, gradients = accumulate(policy.model, loss, parts, checkpointing=config.gradient_checkpointing)
+    gradients = ranks.sum_gradients(gradients, policy.model.trainable_parameters())
     norm = apply_update(policy.model, optimizer, gradients, rate, config.max_grad_norm)
     mx.eval(policy.model.trainable_parameters(), optimizer.state)
-    return values[0][0].item(), norm
+    return ranks.sum(sum((value for (value,) in values), mx.zeros(()))).item(), norm
 
 
 def imitated_ids(policy: Policy, prompt: Prompt) -> list[int]:

@@ -111,7 +111,7 @@ class Watcher(ConsoleReporter):
 
     def step(self, metrics: dict[str, float]) -> None:
         super().step(metrics)
-        if "reward" in metrics and metrics["step"] == 1:
+        if "reward" in metrics and metrics["step"] == 0:
             self.early = any(self.root.glob(f"*/{runs.ADAPTER}"))
 
 

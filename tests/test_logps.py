@@ -11,8 +11,10 @@ import pytest
 from conftest import tiny_policy
 from mlx.utils import tree_flatten
 
+from mlx_grpo import attention
 from mlx_grpo import logps as logps_module
-from mlx_grpo.batch import make_batch
+from mlx_grpo.accumulate import accumulate
+from mlx_grpo.batch import make_batch, slice_batch, split_batch
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.policy import Policy
 from mlx_grpo.prefix import checkpointed_layers
@@ -87,8 +89,75 @@ def test_recomputing_layers_in_the_backward_pass_changes_no_gradient(tiny_qwen3:
     assert_same(gradients(policy, batch, shared=shared), kept)
 
 
-def test_the_head_in_chunks_gives_the_gradient_of_the_head_at_once(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
-    policy, batch = tiny_policy(tiny_qwen3, fine_tune_type="full", lora={}), make_rows([6, 3], [4, 2])
+@pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
+def test_the_head_in_chunks_gives_the_gradient_of_the_head_at_once(
+    tiny_qwen3: Path, changes: dict, monkeypatch: pytest.MonkeyPatch
+):
+    policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([6, 3], [4, 2])
     whole = gradients(policy, batch)
     monkeypatch.setattr(logps_module, "HEAD_CHUNK", 5)
     assert_same(gradients(policy, batch), whole)
+
+
+def test_a_head_that_learns_and_one_that_does_not_pass_the_same_gradient_down(tiny_llama: Path):
+    batch = make_rows([6, 3], [4, 2])
+    frozen, learning = tiny_policy(tiny_llama), tiny_policy(tiny_llama)
+    learning.model.lm_head.unfreeze()
+    wanted = gradients(frozen, batch)
+    found = gradients(learning, batch)
+    assert found.pop("lm_head.weight").any()
+    assert_same(found, wanted)
+
+
+def test_attention_in_blocks_of_queries_is_attention_at_once(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+    policy, batch = tiny_policy(tiny_qwen3), make_rows([11, 8], [9, 5])
+    wanted = gradients(policy, batch, shared=False)
+    monkeypatch.setattr(attention, "CAUSAL_BLOCK", 3)
+    assert_same(gradients(policy, batch, shared=True), wanted)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
+def test_micro_batches_share_the_prompts_pass_and_add_up_to_the_whole(
+    tiny_qwen3: Path, rows: int, checkpointing: bool, changes: dict, monkeypatch: pytest.MonkeyPatch
+):
+    policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([7, 5], [4, 2, 6, 1])
+
+    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
+        scores = score_tokens(policy.model, part, 0.7, prefixes=prefixes)
+        return -(scores.logps * part.advantages[:, None]).sum(), scores.logps
+
+    (wanted_values,), wanted = accumulate(policy.model, loss, [batch])
+    passes = count_tokens(policy.model, monkeypatch)
+    values, found = accumulate(policy.model, loss, split_batch(batch, rows), checkpointing=checkpointing)
+    assert sum(passes) == 6 + 4 + batch.completion_ids.size  # each prompt but its last token once, each completion once
+    np.testing.assert_allclose(np.concatenate([v[1] for v in values]), np.array(wanted_values[1]), rtol=1e-5)
+    assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(wanted)})
+
+
+def test_a_part_without_gradient_adds_its_values_alone(tiny_qwen3: Path):
+    policy, batch = tiny_policy(tiny_qwen3), make_rows([7], [4, 2])
+
+    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
+        return (-score_tokens(policy.model, part, prefixes=prefixes).logps.sum(),)
+
+    parts = split_batch(batch, 1)
+    values, found = accumulate(policy.model, loss, parts, has_gradient=lambda part: part is parts[1])
+    alone = accumulate(policy.model, loss, [slice_batch(batch, 1, 2)])[1]
+    assert len(values) == 2
+    assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(alone)})
+    assert accumulate(policy.model, loss, parts, has_gradient=lambda part: False)[1] is None
+
+
+def count_tokens(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of tokens in each call of the model's layers from now on."""
+    passes: list[int] = []
+    forward = type(model.model).__call__
+
+    def counted(layers: nn.Module, ids: mx.array, *args: object) -> mx.array:
+        passes.append(ids.size)
+        return forward(layers, ids, *args)
+
+    monkeypatch.setattr(type(model.model), "__call__", counted)
+    return passes

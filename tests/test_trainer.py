@@ -16,12 +16,14 @@ from mlx_grpo.batch import make_batch, split_batch
 from mlx_grpo.config import Config
 from mlx_grpo.data import make_prompt
 from mlx_grpo.errors import UserError
+from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.policy import load_policy
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import load_reward
 from mlx_grpo.sft import imitated_ids
-from mlx_grpo.trainer import Learner, gradients_of, grpo_optimizer, train, train_step
+from mlx_grpo.trainer import train, train_step
+from mlx_grpo.update import gradients_of
 
 
 class Silent:

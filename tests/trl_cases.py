@@ -20,9 +20,10 @@ from mlx_lm.utils import load_model
 from mlx_grpo import grpo
 from mlx_grpo.batch import make_batch, split_batch
 from mlx_grpo.config import Config, validate
+from mlx_grpo.learner import Learner
 from mlx_grpo.policy import Policy
-from mlx_grpo.trainer import Learner, gradients_of
 from mlx_grpo.types import Batch, Prompt, Rollout
+from mlx_grpo.update import gradients_of
 
 FIXTURE = Path(__file__).parent / "fixtures" / "trl"
 MAX_COMPLETION_LENGTH = 12

@@ -1,0 +1,103 @@
+"""Exact attention in pieces: a prefix that many rows share, then what each row has of its own.
+
+Softmax over several sets of keys is a weighted mean of the softmaxes over each, so the G rows of a group can
+attend to one copy of their prompt in one matrix product, and a causal pass can skip the half that its mask
+hides ("Hydragen", arXiv:2402.05099; the merge is FlashAttention's, arXiv:2205.14135, algorithm 1).
+
+Shapes: B rows, H query heads, K key heads (H = K·r), L queries, S keys, d head size.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import mlx.core as mx
+import mlx.nn as nn
+
+CAUSAL_BLOCK = 256
+"""Queries that meet the keys up to their own at once; fewer waste less on the mask, more waste less on calls."""
+
+
+MASKED = -1e30
+"""A hidden key's score; finite, so that a row that sees no key of one set still merges with the others."""
+
+
+class Partial(NamedTuple):
+    """Attention over some of the keys, before it is normalized; fp32."""
+
+    weighted: mx.array
+    """[..., L, d]: values times exp(score - highest)."""
+    total: mx.array
+    """[..., L, 1]: sum of exp(score - highest)."""
+    highest: mx.array
+    """[..., L, 1]; a constant to the gradient, since it cancels."""
+
+
+def partial_attention(queries: mx.array, keys: mx.array, values: mx.array, visible: mx.array | None = None) -> Partial:
+    """Attention of scaled queries [..., L, d] over keys and values [..., S, d] of one head; `visible` [..., L, S]."""
+    scores = (queries @ keys.swapaxes(-1, -2)).astype(mx.float32)  # [..., L, S]
+    if visible is not None:
+        scores = mx.where(visible, scores, MASKED)
+    highest = mx.stop_gradient(scores.max(axis=-1, keepdims=True))
+    exponentials = mx.exp(scores - highest)
+    weighted = (exponentials.astype(values.dtype) @ values).astype(mx.float32)
+    return Partial(weighted, exponentials.sum(axis=-1, keepdims=True), highest)
+
+
+def merge(parts: Sequence[Partial]) -> mx.array:
+    """The attention [..., L, d] over all keys together."""
+    highest = parts[0].highest
+    for part in parts[1:]:
+        highest = mx.maximum(highest, part.highest)
+    factors = [mx.exp(part.highest - highest) for part in parts]
+    weighted = sum(part.weighted * factor for part, factor in zip(parts, factors, strict=True))
+    return weighted / sum(part.total * factor for part, factor in zip(parts, factors, strict=True))
+
+
+def causal_partial(queries: mx.array, keys: mx.array, values: mx.array) -> Partial:
+    """Causal attention of queries [B, K, r, L, d] over their own keys [B, K, L, d], as a Partial of the same shape."""
+    *heads, length, size = queries.shape
+    repeats = heads[-1]
+    blocks = []
+    for start in range(0, length, CAUSAL_BLOCK):
+        stop = min(start + CAUSAL_BLOCK, length)
+        # The r query heads of a key head are rows of one matrix.
+        block = queries[..., start:stop, :].reshape(*heads[:-1], -1, size)  # [B, K, r·block, d]
+        visible = mx.tile(mx.arange(start, stop)[:, None] >= mx.arange(stop)[None], (repeats, 1))
+        part = partial_attention(block, keys[..., :stop, :], values[..., :stop, :], visible)
+        blocks.append(Partial(*(x.reshape(*heads, stop - start, -1) for x in part)))
+    if len(blocks) == 1:
+        return blocks[0]
+    return Partial(*(mx.concatenate(pieces, axis=-2) for pieces in zip(*blocks, strict=True)))
+
+
+def over_prefix(queries: mx.array, keys: mx.array, values: mx.array, visible: mx.array | None = None) -> Partial:
+    """Attention of R groups of rows, [R, g, K, r, L, d], each over the one prefix of its group, [R, K, S, d].
+
+    All of a group's queries of one key head are one matrix; `visible` is [R, 1, 1, S].
+    """
+    groups, rows, heads, repeats, length, size = queries.shape
+    stacked = queries.swapaxes(1, 2).reshape(groups, heads, rows * repeats * length, size)
+    part = partial_attention(stacked, keys, values, visible)
+    return Partial(*(x.reshape(groups, heads, rows, repeats, length, -1).swapaxes(1, 2) for x in part))
+
+
+def dispatch_on_cache(model: nn.Module) -> None:
+    """Let caches of ours answer for the attention of a model of mlx-lm, which asks its module for the function.
+
+    A cache with a method `attend` is given the queries and what its `update_and_fetch` returned.
+    """
+    module = sys.modules[type(model.layers[0].self_attn).__module__]
+    library = module.scaled_dot_product_attention
+    if getattr(library, "asks_cache", False):
+        return
+
+    def attention(queries: mx.array, keys: mx.array, values: mx.array, cache: object, **options: object) -> mx.array:
+        if hasattr(cache, "attend"):
+            return cache.attend(queries, keys, values, options["scale"])
+        return library(queries, keys, values, cache=cache, **options)
+
+    attention.asks_cache = True
+    module.scaled_dot_product_attention = attention

@@ -1,0 +1,173 @@
+"""Rows that decode together: each group attends to the one copy of its prompt, each row to its own completion.
+
+Decoding one token for eight rows after a prompt of 750 tokens otherwise reads eight copies of the prompt's keys
+and values, a matrix-vector product each; stacked, a group's queries are one matrix product over one copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx_lm.models.cache import KVCache, make_prompt_cache
+
+from mlx_grpo.attention import Partial, dispatch_on_cache, merge, over_prefix, partial_attention
+from mlx_grpo.prefix import KeysValues, Prefix, extend, shares_prompt
+
+SHARED_TOKENS = 32
+"""Prompts that begin alike share the pass over at least this many tokens; fewer are not worth a pass of their own."""
+
+
+def prefill(model: nn.Module, prompts: Sequence[Sequence[int]]) -> list[Prefix]:
+    """What the layers remember of each prompt but its last token; text that prompts begin with alike is run once."""
+    prefixes: list[Prefix] = [[] for _ in prompts]
+    known_ids, known = (), None
+    # In sorted order the prompts of one job, which begin with its text, are neighbours.
+    for index in sorted(range(len(prompts)), key=lambda i: prompts[i]):
+        ids = prompts[index][:-1]
+        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(known_ids, ids, strict=False)))
+        kept = alike if alike >= SHARED_TOKENS else 0
+        prefix = cut(known, kept) if kept else None
+        if len(ids) > kept:
+            prefix = extend(model, mx.array(ids[kept:]), prefix)
+            mx.eval(prefix)
+        known_ids, known = ids, prefix
+        prefixes[index] = prefix or []
+    return prefixes
+
+
+def cut(prefix: Prefix, length: int) -> Prefix:
+    """The first tokens of a prefix: what layers remember of a token does not depend on later ones."""
+    return [KeysValues(known.keys[..., :length, :], known.values[..., :length, :]) for known in prefix]
+
+
+class Layout:
+    """Which rows are live, and where each sits among the queries of its group.
+
+    `group_of` [N] is ascending; `lengths` are those of the groups' prefixes.
+    """
+
+    def __init__(self, group_of: np.ndarray, lengths: np.ndarray):
+        self.group_of, self.lengths = group_of, lengths
+        self.groups, first, counts = np.unique(group_of, return_index=True, return_counts=True)
+        self.width = int(counts.max())  # g
+        seats = np.arange(group_of.size) - np.repeat(first, counts)  # [N]
+        self.even = bool((counts == self.width).all())
+        """Every group has g rows, so grouping them is only a change of shape."""
+        rank = np.repeat(np.arange(self.groups.size), counts)  # [N]
+        rows = np.zeros((self.groups.size, self.width), np.int32)  # empty seats repeat row 0, and nobody reads them
+        rows[rank, seats] = np.arange(group_of.size)
+        self.rows, self.seats = mx.array(rows), mx.array(rank * self.width + seats)
+        live = lengths[self.groups]
+        self.longest = int(live.max())  # S
+        self.visible = None if (live == self.longest).all() else mx.arange(self.longest) < mx.array(live)[:, None]
+        self.starts = mx.array(lengths[group_of])  # [N]
+
+    def keep(self, rows: Sequence[int]) -> Layout:
+        """The layout of some of these rows."""
+        return Layout(self.group_of[np.array(rows)], self.lengths)
+
+    def to_groups(self, x: mx.array) -> mx.array:
+        """[N, ...] -> [R, g, ...]"""
+        return x.reshape(self.groups.size, self.width, *x.shape[1:]) if self.even else x[self.rows]
+
+    def to_rows(self, x: mx.array) -> mx.array:
+        """[R, g, ...] -> [N, ...]"""
+        flat = x.reshape(-1, *x.shape[2:])
+        return flat if self.even else flat[self.seats]
+
+
+class GroupCache:
+    """One layer's cache for decoding: the groups' prefixes, padded to one length, and the rows' own tokens."""
+
+    def __init__(self, prefix: KeysValues | None, layout: Layout, max_tokens: int):
+        self.prefix = prefix  # [R, K, S, d]
+        self.layout = layout
+        self.own = KVCache()
+        self.own.step = max_tokens  # room for the whole completion at once
+
+    @property
+    def offset(self) -> mx.array:
+        """The position of each row's next token, [N]."""
+        return self.layout.starts + self.own.offset
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Remember a token of each row; returns each row's own keys and values so far, [N, K, t, d]."""
+        return self.own.update_and_fetch(keys, values)
+
+    def make_mask(self, n: int, **_: object) -> None:
+        """None: `attend` knows what each query may see."""
+
+    def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+        """Attention of each row's one query, [N, H, 1, d], over its group's prefix and its own tokens."""
+        rows, _, _, size = queries.shape
+        grouped = (queries * scale).reshape(rows, keys.shape[1], -1, size)  # [N, K, r, d]
+        parts = [partial_attention(grouped, keys, values)]
+        if self.prefix is not None:
+            visible = self.layout.visible
+            visible = None if visible is None else visible[:, None, None]  # [R, 1, 1, S]
+            over = over_prefix(self.layout.to_groups(grouped)[..., None, :], *self.prefix, visible)
+            parts.append(Partial(*(self.layout.to_rows(x)[..., 0, :] for x in over)))
+        return merge(parts).reshape(queries.shape).astype(queries.dtype)
+
+    def keep(self, rows: mx.array, layout: Layout, groups: np.ndarray | None) -> None:
+        """Go on with some rows, and with the `groups` that still have any (None: all of them)."""
+        self.layout = layout
+        self.own.keys, self.own.values = self.own.keys[rows], self.own.values[rows]
+        if groups is not None and self.prefix is not None:
+            self.prefix = KeysValues(*(x[mx.array(groups), :, : layout.longest] for x in self.prefix))
+
+
+def decoding_caches(model: nn.Module, prompts: Sequence[Sequence[int]], rows_each: int, max_tokens: int) -> list:
+    """A cache for each layer, with all prompts but their last tokens in it, for `rows_each` rows of each prompt."""
+    if not shares_prompt(model):
+        return _copied_prompts(model, prompts, rows_each)
+    dispatch_on_cache(model)
+    prefixes = prefill(model, prompts)
+    layout = Layout(np.repeat(np.arange(len(prompts)), rows_each), np.array([len(ids) - 1 for ids in prompts]))
+    return [GroupCache(stack(prefixes, layer), layout, max_tokens) for layer in range(len(model.layers))]
+
+
+def keep_rows(caches: list, rows: Sequence[int]) -> None:
+    """Let the other rows leave the batch."""
+    if not isinstance(caches[0], GroupCache):
+        for cache in caches:
+            cache.filter(list(rows))
+        return
+    before = caches[0].layout
+    after = before.keep(rows)
+    groups = np.flatnonzero(np.isin(before.groups, after.groups))
+    for cache in caches:
+        cache.keep(mx.array(rows), after, groups if groups.size < before.groups.size else None)
+
+
+def stack(prefixes: Sequence[Prefix], layer: int) -> KeysValues | None:
+    """One layer's keys and values of R prefixes, [R, K, S, d], padded on the right; None where all are empty."""
+    known = [prefix[layer] if prefix else None for prefix in prefixes]
+    longest = max((kv.keys.shape[2] for kv in known if kv is not None), default=0)
+    if not longest:
+        return None
+    like = next(kv for kv in known if kv is not None)
+    none = KeysValues(like.keys[..., :0, :], like.values[..., :0, :])
+    columns = zip(*(kv or none for kv in known), strict=True)
+    return KeysValues(
+        *(
+            mx.concatenate([mx.pad(x, [(0, 0), (0, 0), (0, longest - x.shape[2]), (0, 0)]) for x in column])
+            for column in columns
+        )
+    )
+
+
+def _copied_prompts(model: nn.Module, prompts: Sequence[Sequence[int]], rows_each: int) -> list:
+    """mlx-lm's batched caches, each row with a copy of its prompt, for models whose prompts cannot be shared."""
+    rows = []
+    for ids in prompts:
+        caches = make_prompt_cache(model)
+        if len(ids) > 1:
+            model(mx.array(ids[:-1])[None], cache=caches)
+            mx.eval([cache.state for cache in caches])
+        rows += [caches] * rows_each
+    return [layer[0].merge(list(layer)) for layer in zip(*rows, strict=True)]

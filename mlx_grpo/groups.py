@@ -1,0 +1,99 @@
+"""The groups of a step: drawn, scored, and drawn again where they teach nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlx_grpo.config import Config
+from mlx_grpo.data import sample_prompts
+from mlx_grpo.learner import Learner
+from mlx_grpo.progress import Reporter
+from mlx_grpo.ranks import Ranks
+from mlx_grpo.rollout import generate
+from mlx_grpo.sampling import Sampling
+from mlx_grpo.scoring import Scores
+from mlx_grpo.types import Prompt, Rollout
+
+UNREACHED_STEP = 2**32
+
+
+def roll_out(
+    learner: Learner, prompts: Sequence[Prompt], step: int, reporter: Reporter | None
+) -> tuple[list[Rollout], Scores, int]:
+    """The step's N scored rollouts, prompt-major, and how many groups were redrawn because they had no signal."""
+    config = learner.config
+    rollouts, scores = draw_groups(
+        learner,
+        sample_prompts(prompts, config.prompts_per_step, config.seed, step, config.data.balance_by),
+        step,
+        reporter,
+    )
+    redrawn = 0
+    for attempt in range(1, config.dynamic_sampling + 1):
+        dead = np.flatnonzero(~groups_with_signal(scores, config))
+        if dead.size == 0:
+            break
+        # Steps have streams of their own, so a redraw takes the stream of a step that no run reaches.
+        stream = step + attempt * UNREACHED_STEP
+        others = sample_prompts(
+            prompts, dead.size, config.seed + attempt * UNREACHED_STEP, step, config.data.balance_by
+        )
+        fresh, fresh_scores = draw_groups(learner, others, stream, reporter)
+        rows = (dead[:, None] * config.num_generations + np.arange(config.num_generations)).ravel()
+        for row, rollout in zip(rows, fresh, strict=True):
+            rollouts[row] = rollout
+        scores = scores.replaced(rows, fresh_scores)
+        redrawn += dead.size
+    return rollouts, scores, redrawn
+
+
+def draw_groups(
+    learner: Learner, chosen: Sequence[Prompt], step: int, reporter: Reporter | None
+) -> tuple[list[Rollout], Scores]:
+    """A group of completions for each prompt, with what they earned; each rank draws and scores some groups."""
+    config, ranks = learner.config, learner.ranks
+    mine = ranks.share(range(len(chosen)))
+    rollouts, scores = [], None
+    if mine:
+        rollouts = generate(
+            learner.policy,
+            [chosen[group] for group in mine],
+            config.num_generations,
+            Sampling(config.max_completion_length, config.temperature, config.top_p, config.top_k, config.min_p),
+            seed=config.seed,
+            step=step,
+            first_row=mine[0] * config.num_generations,
+            on_token=reporter.decoding if reporter else None,
+        )
+        scores = learner.reward([r.prompt for r in rollouts], [r.completion for r in rollouts])
+    if ranks.size == 1:
+        return rollouts, scores
+    prompts = [prompt for prompt in chosen for _ in range(config.num_generations)]
+    return _from_all(ranks, prompts, rollouts, scores)
+
+
+def _from_all(
+    ranks: Ranks, prompts: Sequence[Prompt], rollouts: Sequence[Rollout], scores: Scores | None
+) -> tuple[list[Rollout], Scores]:
+    """Every rank's rollouts and scores, in the order of the prompts [N]."""
+    drawn = [(r.completion_ids, r.completion, r.finish_reason, r.sampled_logps) for r in rollouts]
+    earned = scores and (scores.rewards.tolist(), {name: v.tolist() for name, v in scores.components.items()})
+    gathered = ranks.gather([drawn, earned])
+    records = [record for part, _ in gathered for record in part]
+    earned_parts = [part for _, part in gathered if part]
+    everyones = [
+        Rollout(prompt, tuple(ids), completion, reason, tuple(logps))
+        for prompt, (ids, completion, reason, logps) in zip(prompts, records, strict=True)
+    ]
+    rewards = np.concatenate([values for values, _ in earned_parts])
+    names = earned_parts[0][1]
+    return everyones, Scores(rewards, {n: np.concatenate([columns[n] for _, columns in earned_parts]) for n in names})
+
+
+def groups_with_signal(scores: Scores, config: Config) -> np.ndarray:
+    """Which groups hold two different rewards, [P]: the others' advantages are all 0 (DAPO, arXiv:2503.14476)."""
+    groups = scores.rewards.reshape(-1, config.num_generations)
+    lowest = np.where(np.isnan(groups), np.inf, groups).min(axis=1)
+    return np.where(np.isnan(groups), -np.inf, groups).max(axis=1) > lowest

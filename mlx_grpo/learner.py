@@ -1,0 +1,37 @@
+"""What a GRPO step reads and changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import mlx.optimizers as optim
+
+from mlx_grpo.config import Config
+from mlx_grpo.optimizer import make_optimizer
+from mlx_grpo.policy import Policy
+from mlx_grpo.ranks import Ranks
+from mlx_grpo.scoring import Reward
+
+
+@dataclass(slots=True)
+class Learner:
+    """One process's hold on a run in training."""
+
+    policy: Policy
+    config: Config
+    reward: Reward
+    optimizer: optim.AdamW
+    reference: dict[str, Any] | None
+    """The trainable parameters at GRPO's first step; None when beta is 0 and no reference is needed."""
+    ranks: Ranks = field(default_factory=Ranks)
+
+
+def grpo_optimizer(config: Config) -> optim.AdamW:
+    """The optimizer of the GRPO phase, with fresh moments."""
+    return make_optimizer(
+        beta1=config.adam_beta1,
+        beta2=config.adam_beta2,
+        epsilon=config.adam_epsilon,
+        weight_decay=config.weight_decay,
+    )

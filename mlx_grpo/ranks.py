@@ -1,0 +1,77 @@
+"""Data parallelism: each process (rank) takes its share of a step, and what they found is put together.
+
+Every rank holds the whole model and takes the same step with the same summed gradient, so their parameters
+stay equal without being sent. Only rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_map
+
+from mlx_grpo.types import Batch
+
+Item = TypeVar("Item")
+
+
+class Ranks:
+    """The processes of a run; one alone without a launcher's environment."""
+
+    def __init__(self, group: mx.distributed.Group | None = None):
+        self.group = group
+        self.rank = group.rank() if group else 0
+        self.size = group.size() if group else 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the run's files and speaks to the user."""
+        return self.rank == 0
+
+    def share(self, items: Sequence[Item]) -> Sequence[Item]:
+        """This rank's part of what all ranks hold: a contiguous run, its length even to within one."""
+        return items[len(items) * self.rank // self.size : len(items) * (self.rank + 1) // self.size]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Each rank's value, of anything that JSON holds, in the order of the ranks."""
+        if self.size == 1:
+            return [value]
+        data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+        lengths = mx.distributed.all_gather(mx.array([data.size], mx.int32), group=self.group).tolist()
+        padded = np.zeros(max(lengths), np.uint8)
+        padded[: data.size] = data
+        rows = np.array(mx.distributed.all_gather(mx.array(padded)[None], group=self.group))
+        return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+
+    def sum(self, tree: Any) -> Any:
+        """The sum over ranks of each fp32 array of a tree; all ranks get the same bits."""
+        if self.size == 1:
+            return tree
+        # MLX averages many small arrays in few messages; there is no such function for the sum.
+        total = tree_map(lambda mean: mean * self.size, nn.average_gradients(tree, self.group))
+        mx.eval(total)  # messages have no names: every rank must send them in the order of the program
+        return total
+
+    def sum_gradients(self, gradients: Any | None, like: Any) -> Any | None:
+        """The sum of gradients where None stands for zero; None where all are. `like` has the parameters' shapes."""
+        if not any(self.gather(gradients is not None)):
+            return None
+        return self.sum(tree_map(mx.zeros_like, like) if gradients is None else gradients)
+
+    def assemble(self, parts: Sequence[Batch], values: Sequence[mx.array], shape: tuple[int, ...]) -> mx.array:
+        """A whole batch's array [N, T] of the rows [B, T] that each rank found for its micro-batches."""
+        whole = mx.zeros(shape)
+        for part, rows in zip(parts, values, strict=True):
+            whole[slice(*part.rows)] = rows
+        return self.sum(whole)
+
+
+def join_ranks() -> Ranks:
+    """The ranks that a launcher started this process among."""
+    group = mx.distributed.init()
+    return Ranks(group if group.size() > 1 else None)

@@ -1,0 +1,119 @@
+"""From a batch to the next policy: gradients by micro-batch, clipping, AdamW."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from mlx_grpo import grpo
+from mlx_grpo.accumulate import accumulate
+from mlx_grpo.batch import split_batch
+from mlx_grpo.config import Config
+from mlx_grpo.learner import Learner
+from mlx_grpo.logps import TokenScores, score_parts, score_tokens
+from mlx_grpo.metrics import loss_metrics
+from mlx_grpo.optimizer import apply_update
+from mlx_grpo.policy import swapped
+from mlx_grpo.prefix import Prefix
+from mlx_grpo.types import Batch
+
+
+def update_policy(learner: Learner, batch: Batch, rate: float) -> dict[str, float]:
+    """`num_iterations` optimizer steps on one batch; metrics are the means over them."""
+    config, model = learner.config, learner.policy.model
+    weights = grpo.token_weights(batch.mask, config.loss_type, config.max_completion_length)  # [N, T]
+    parts = split_batch(batch, config.micro_batch_size or config.num_generations)
+    old = scores_of(learner, parts, batch.mask.shape).logps if config.num_iterations > 1 else None
+    reference = None
+    if learner.reference is not None:
+        with swapped(model, learner.reference):
+            reference = scores_of(learner, parts, batch.mask.shape).logps
+    updates = []
+    for _ in range(config.num_iterations):
+        gradients, metrics = gradients_of(learner, parts, weights, old, reference)
+        norm = 0.0
+        # Adam divides by the root of the second moment, so a step on nothing but rounding noise is a full-sized step.
+        if gradients is not None:
+            norm = apply_update(model, learner.optimizer, gradients, rate, config.max_grad_norm)
+        mx.eval(model.trainable_parameters(), learner.optimizer.state)
+        updates.append({**metrics, "grad_norm": norm})
+    averaged = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
+    # Later iterations drift from the sampler by design; the first tells whether sampler and trainer compute alike.
+    return averaged | {name: value for name, value in updates[0].items() if name.startswith("sampling/")}
+
+
+def gradients_of(
+    learner: Learner,
+    parts: Sequence[Batch],
+    weights: mx.array,
+    old: mx.array | None,
+    reference: mx.array | None,
+) -> tuple[dict[str, Any] | None, dict[str, float]]:
+    """The step's gradient, summed over micro-batches, and its metrics; None where nothing gives a gradient.
+
+    `weights`, `old` and `reference` are [N, T] for the whole batch; the parts' losses add up to its loss.
+    """
+    config, model, ranks = learner.config, learner.policy.model, learner.ranks
+    term_mask = entropy_mask(learner, parts, weights.shape)  # [N, T]
+
+    def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> tuple[mx.array, ...]:
+        rows = slice(*part.rows)
+        logps, entropies = score_tokens(model, part, config.temperature, prefixes=prefixes)  # [B, T]
+        terms = grpo.grpo_loss(
+            logps,
+            mx.stop_gradient(logps) if old is None else old[rows],
+            part.advantages,
+            part.mask,
+            weights[rows],
+            ref_logps=None if reference is None else reference[rows],
+            term_mask=None if term_mask is None else term_mask[rows],
+            **loss_options(config),
+        )
+        return *terms, (entropies * part.mask).sum(), mx.stop_gradient(logps)
+
+    mine = ranks.share(parts)
+    values, gradients = accumulate(
+        model,
+        loss,
+        mine,
+        # Without advantage and KL a part's gradient is exactly 0, so it need not be computed.
+        has_gradient=lambda part: bool(mx.any(part.mask * (part.advantages[:, None] != 0 if reference is None else 1))),
+        checkpointing=config.gradient_checkpointing,
+    )
+    sums = ranks.sum(sum((mx.stack(part[:5]) for part in values), mx.zeros(5)))
+    logps = ranks.assemble(mine, [part[5] for part in values], weights.shape)
+    metrics = loss_metrics(np.array(sums), parts, logps, config.importance_sampling_level == "sequence")
+    return ranks.sum_gradients(gradients, model.trainable_parameters()), metrics
+
+
+def scores_of(learner: Learner, parts: Sequence[Batch], shape: tuple[int, ...]) -> TokenScores:
+    """Log-probabilities and entropies [N, T] of the whole batch, without gradient; each rank scores some parts."""
+    mine = learner.ranks.share(parts)
+    scored = score_parts(learner.policy.model, mine, learner.config.temperature)
+    logps = learner.ranks.assemble(mine, [scores.logps for scores in scored], shape)
+    return TokenScores(logps, learner.ranks.assemble(mine, [scores.entropies for scores in scored], shape))
+
+
+def entropy_mask(learner: Learner, parts: Sequence[Batch], shape: tuple[int, ...]) -> mx.array | None:
+    """The tokens [N, T] whose entropy is high enough to learn from; the threshold spans the whole step."""
+    quantile = learner.config.top_entropy_quantile
+    if quantile == 1:
+        return None
+    entropies = scores_of(learner, parts, shape).entropies
+    return grpo.high_entropy_mask(entropies, mx.concatenate([part.mask for part in parts]), quantile)
+
+
+def loss_options(config: Config) -> dict[str, Any]:
+    """The keyword arguments of `grpo_loss` that come from the configuration."""
+    return {
+        "loss_type": config.loss_type,
+        "importance_sampling_level": config.importance_sampling_level,
+        "epsilon": config.epsilon,
+        "epsilon_high": config.clip_high,
+        "delta": config.delta,
+        "beta": config.beta,
+        "use_bias_correction_kl": config.use_bias_correction_kl,
+    }

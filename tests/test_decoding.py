@@ -1,0 +1,74 @@
+"""Rows that share a prompt decode as if each had run it alone, whichever rows and groups leave first."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import tiny_policy
+
+from mlx_grpo import decoding
+from mlx_grpo.decoding import decoding_caches, keep_rows, prefill
+from mlx_grpo.policy import Policy
+
+
+@pytest.fixture(scope="module", params=["tiny_qwen3", "tiny_llama"])
+def policy(request: pytest.FixtureRequest) -> Policy:
+    return tiny_policy(request.getfixturevalue(request.param))
+
+
+def random_ids(*lengths: int) -> list[tuple[int, ...]]:
+    rng = np.random.default_rng(0)
+    return [tuple(rng.integers(0, 250, n).tolist()) for n in lengths]
+
+
+def check_decoding(policy: Policy, prompts: list[tuple[int, ...]], leaving: list[list[int]]) -> None:
+    """Decode random tokens; at each position some seats leave. Every logit is that of the full sequence."""
+    caches = decoding_caches(policy.model, prompts, 2, len(leaving) + 1)
+    sequences = [list(ids) for ids in prompts for _ in range(2)]
+    rng = np.random.default_rng(1)
+    for seats in [*leaving, []]:
+        logits = policy.model(mx.array([s[-1] for s in sequences])[:, None], cache=caches)[:, -1]
+        for row, sequence in enumerate(sequences):
+            alone = policy.model(mx.array([sequence]))[0, -1]
+            np.testing.assert_allclose(np.array(logits[row]), np.array(alone), atol=1e-4)
+        kept = [seat for seat in range(len(sequences)) if seat not in seats]
+        if len(kept) < len(sequences):
+            keep_rows(caches, kept)
+        sequences = [[*sequences[seat], int(rng.integers(0, 250))] for seat in kept]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "leaving"),
+    [
+        ((6, 6), [[], [0], [0, 1]]),  # groups of one length: no mask
+        ((5, 1, 9), [[], [4], [4], [0]]),  # the longest prompt's group leaves first, a row at a time
+        ((5, 1, 9), [[0, 1, 3], [0]]),  # only the longest stays
+        ((1, 1), [[1], []]),  # nothing to share
+        ((40,), [[], []]),
+    ],
+)
+def test_every_logit_is_that_of_the_row_alone(policy: Policy, lengths: tuple, leaving: list):
+    check_decoding(policy, random_ids(*lengths), leaving)
+
+
+def test_rows_with_a_prompt_of_their_own_each_decode_the_same(policy: Policy, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(decoding, "shares_prompt", lambda model: False)
+    check_decoding(policy, random_ids(5, 1, 9), [[], [4], [0, 1]])
+
+
+def test_what_prompts_begin_with_alike_is_run_once(policy: Policy, monkeypatch: pytest.MonkeyPatch):
+    job, first, second, other = random_ids(50, 8, 5, 20)
+    prompts = [other, job + first, job + second, job + first]
+    run = []
+    extend = decoding.extend
+    monkeypatch.setattr(
+        decoding, "extend", lambda model, ids, prefix=None: run.append(ids.size) or extend(model, ids, prefix)
+    )
+    prefixes = prefill(policy.model, prompts)
+    assert sum(run) == 19 + 57 + 4
+    for prompt, prefix in zip(prompts, prefixes, strict=True):
+        (alone,) = prefill(policy.model, [prompt])
+        for known, wanted in zip(prefix, alone, strict=True):
+            np.testing.assert_allclose(np.array(known.keys), np.array(wanted.keys), atol=1e-4)
+            np.testing.assert_allclose(np.array(known.values), np.array(wanted.values), atol=1e-4)

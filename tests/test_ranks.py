@@ -1,0 +1,101 @@
+"""Processes that share a step train as one process does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from test_cli import cli
+
+from mlx_grpo.ranks import Ranks
+
+CONFIG = """
+model: {model}
+dtype: float32
+output_dir: {out}
+data: {{train: rows.jsonl}}
+reward: {{rubric: null, functions: ['toy:vowels']}}
+lora: {{rank: 4}}
+warm_start: {{steps: 2, batch_size: 3, learning_rate: 0.003}}
+prompts_per_step: 3
+num_generations: 4
+max_completion_length: 8
+max_steps: 5
+learning_rate: 0.003
+"""
+FUNCTIONS = "def vowels(completions, **columns):\n    return [sum(c in 'aeiouAEIOU' for c in t) for t in completions]\n"
+EVERYTHING = ("beta=0.1", "num_iterations=2", "top_entropy_quantile=0.5", "dynamic_sampling=2", "scale_rewards=batch")
+
+
+@pytest.fixture
+def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
+    rows = [{"id": str(i), "prompt": f"say {i}" * (i % 3 + 1), "completion": "an answer"} for i in range(7)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "toy.py").write_text(FUNCTIONS)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.yaml").write_text(CONFIG.format(model=tiny_qwen3, out=name))
+    return tmp_path
+
+
+def train(folder: Path, name: str, *arguments: str) -> tuple[dict[str, np.ndarray], list[dict], list[dict]]:
+    """A run's adapter, metrics and samples."""
+    finished = cli("train", f"{name}.yaml", *arguments, folder=folder)
+    assert finished.returncode == 0, finished.stderr
+    run = folder / name / "latest"
+    adapter = {n: np.array(w) for n, w in mx.load(str(run / "adapter" / "adapters.safetensors")).items()}
+    lines = [(run / f"{kind}.jsonl").read_text().splitlines() for kind in ("metrics", "samples")]
+    return adapter, *([json.loads(line) for line in each] for each in lines)
+
+
+# The entropy threshold picks tokens: a rounding error away from it, two runs part, so that case is a short one.
+@pytest.mark.parametrize("options", [(), ("max_steps=3", *EVERYTHING)])
+def test_two_processes_take_the_steps_of_one(folder: Path, options: tuple):
+    adapter, metrics, samples = train(folder, "one", *options)
+    shared_adapter, shared_metrics, shared_samples = train(folder, "two", *options, "--processes", "2")
+    assert shared_samples == samples
+    for one, two in zip(metrics, shared_metrics, strict=True):
+        for name in set(one) - {"step_time", "peak_memory_gb", "phase"}:
+            assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), (one["step"], name)
+    for name, weights in adapter.items():
+        assert np.linalg.norm(shared_adapter[name] - weights) < 1e-3 * np.linalg.norm(weights), name
+
+
+def test_two_processes_find_the_gradient_of_one(folder: Path):
+    # An epsilon far above every gradient makes Adam's first step the gradient itself, times the rate.
+    plain = ("warm_start.steps=0", "max_steps=1", "learning_rate=1.0", "adam_epsilon=1000.0", "max_grad_norm=0")
+    adapter, _, _ = train(folder, "one", *plain, *EVERYTHING)
+    shared_adapter, _, _ = train(folder, "two", *plain, *EVERYTHING, "--processes", "2")
+    steps = {name: weights for name, weights in adapter.items() if name.endswith("lora_b")}  # from zero
+    for name, step in steps.items():
+        assert step.any()
+        np.testing.assert_allclose(shared_adapter[name], step, atol=1e-5 * np.abs(step).max(), err_msg=name)
+
+
+def test_when_a_process_fails_the_run_ends_and_says_why(folder: Path):
+    (folder / "toy.py").write_text(
+        "import os\n" + FUNCTIONS.replace("    return", "    if os.environ.get('MLX_RANK') == '1': 1 / 0\n    return")
+    )
+    finished = cli("train", "two.yaml", "--processes", "2", folder=folder)
+    assert finished.returncode == 2
+    assert "toy:vowels raised ZeroDivisionError" in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_more_processes_than_cores_are_refused(folder: Path):
+    finished = cli("train", "two.yaml", "--processes", "4096", folder=folder)
+    assert finished.returncode == 2
+    assert "--processes: 4096" in finished.stderr
+
+
+@pytest.mark.parametrize(("items", "size"), [(6, 2), (7, 3), (1, 4), (0, 2)])
+def test_shares_are_even_and_cover_everything(items: int, size: int):
+    shares = []
+    for rank in range(size):
+        ranks = Ranks()
+        ranks.rank, ranks.size = rank, size
+        shares.append(list(ranks.share(range(items))))
+    assert [item for share in shares for item in share] == list(range(items))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
