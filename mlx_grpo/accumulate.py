@@ -32,14 +32,15 @@ def accumulate(
     *,
     has_gradient: Callable[[Batch], bool] = lambda part: True,
     checkpointing: bool = False,
+    share: bool = True,
 ) -> tuple[list[Values], Gradients | None]:
     """The loss's values for each part, and the sum of the parts' gradients; None where no part has one.
 
-    Only one part's activations exist at a time, besides those of its prompt. Parts without gradient are run
-    forward alone. Dropout is on.
+    Only one part's activations exist at a time, besides those of its prompt, whose pass the parts share where
+    the model allows it (`share`). Parts without gradient are run forward alone. Dropout is on.
     """
     values, total = [], None
-    share = shares_prompt(model)
+    share = share and shares_prompt(model)
     model.train()
     with checkpointed_layers(model) if checkpointing else nullcontext():
         for group in by_prompt(parts):

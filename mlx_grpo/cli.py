@@ -139,6 +139,37 @@ def evaluate(
         print_comparison(console, results, pictures)
 
 
+@main.command("bench")
+@click.argument("config")
+@click.argument("overrides", nargs=-1)
+@click.option("--shapes", default="256x8x48,750x8x96,1000x16x96", show_default=True, help="PxGxT, comma-separated.")
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
+def bench_command(config: str, overrides: tuple[str, ...], shapes: str, repeats: int, as_json: bool) -> None:
+    """Time the parts of a step on this machine: one prompt of P tokens, G completions of T tokens.
+
+    CONFIG and its overrides are those of `train`.
+
+    \b
+    mlx-grpo bench smollm2
+    mlx-grpo bench configs/qwen3.yaml --shapes 512x8x128 micro_batch_size=2
+    """
+    from mlx_grpo.bench import Shape, bench, print_bench
+    from mlx_grpo.config import load_config
+
+    settings = load_config(config, overrides)
+    try:
+        wanted = [Shape.parse(text) for text in shapes.split(",")]
+    except ValueError:
+        raise UserError(f"--shapes: {shapes!r} are no shapes; give PxGxT, such as 256x8x48,750x8x96") from None
+    with errors.status("loading", spinner="line") as status:
+        results = bench(settings, wanted, repeats, status.update)
+    if as_json:
+        click.echo(json_module.dumps(results))
+    else:
+        print_bench(console, results)
+
+
 @main.group()
 def data() -> None:
     """Make datasets of your own files."""

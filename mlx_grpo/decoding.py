@@ -15,10 +15,7 @@ import numpy as np
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from mlx_grpo.attention import Partial, dispatch_on_cache, merge, over_prefix, partial_attention
-from mlx_grpo.prefix import KeysValues, Prefix, extend, shares_prompt
-
-SHARED_TOKENS = 32
-"""Prompts that begin alike share the pass over at least this many tokens; fewer are not worth a pass of their own."""
+from mlx_grpo.prefix import SHARED_TOKENS, KeysValues, Prefix, extend, shares_prompt
 
 
 def prefill(model: nn.Module, prompts: Sequence[Sequence[int]]) -> list[Prefix]:

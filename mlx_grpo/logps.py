@@ -11,7 +11,7 @@ import numpy as np
 
 from mlx_grpo.batch import by_prompt
 from mlx_grpo.errors import UserError
-from mlx_grpo.prefix import Prefix, plain_hidden, prompt_prefixes, shared_hidden, shares_prompt
+from mlx_grpo.prefix import Prefix, common_start, plain_hidden, prompt_prefixes, shared_hidden, shares_prompt
 from mlx_grpo.types import Batch
 
 HEAD_CHUNK = 512
@@ -39,12 +39,15 @@ def score_tokens(
 ) -> TokenScores:
     """Log-softmax of `logits / temperature` at each completion token, and its entropy (no gradient).
 
-    `prefixes` are the batch's `prompt_prefixes` where they are known already. `shared` chooses the shared
-    prompt pass or the plain one; None means shared wherever the model allows it and something is shared.
+    `prefixes` are the batch's `prompt_prefixes` where they are known already. `shared` False runs every row's
+    prompt by itself; None shares what can be: a group's prompt, or what the rows' own prompts begin with.
     """
     if shared is None:
-        shared = prefixes is not None or (len(batch.prompt_ids) < len(batch.prompt_index) and shares_prompt(model))
-    hidden = shared_hidden(model, batch, prefixes) if shared else plain_hidden(model, batch)  # [B, T, D]
+        shared = shares_prompt(model)
+    if shared and (prefixes is not None or len(batch.prompt_ids) < len(batch.prompt_index)):
+        hidden = shared_hidden(model, batch, prefixes)  # [B, T, D]
+    else:
+        hidden = plain_hidden(model, batch, common_start(batch.prompt_ids) if shared else 0)
     return _head_scores(model, hidden, batch, temperature)
 
 

@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from mlx_grpo.attention import causal_partial, dispatch_on_cache, merge, over_prefix
+from mlx_grpo.batch import LENGTH_BUCKET
 from mlx_grpo.types import Batch
 
 
@@ -25,6 +27,9 @@ class KeysValues(NamedTuple):
     keys: mx.array
     values: mx.array
 
+
+SHARED_TOKENS = 32
+"""Prompts that begin alike share the pass over at least this many tokens; fewer are not worth a pass of their own."""
 
 Prefix = list[KeysValues]
 """A run of tokens as every layer remembers it."""
@@ -109,19 +114,34 @@ def shared_hidden(model: nn.Module, batch: Batch, prefixes: Sequence[Prefix | No
     return mx.concatenate(parts, axis=0)
 
 
-def plain_hidden(model: nn.Module, batch: Batch) -> mx.array:
-    """The same hidden states [B, T, D], running each row's prompt and completion as one right-padded sequence."""
+def plain_hidden(model: nn.Module, batch: Batch, start: int = 0) -> mx.array:
+    """The same hidden states [B, T, D], running each row's prompt and completion as one right-padded sequence.
+
+    The first `start` tokens, which all prompts must begin with, are run once for all rows.
+    """
     width = batch.completion_ids.shape[1]
     lengths = [batch.prompt_ids[i].size for i in batch.prompt_index]
-    longest = max(lengths)
+    # What stands behind a row's last unmasked token matters to nobody; causal attention never looks right.
+    ends = lengths + np.array(batch.mask * mx.arange(1, width + 1)).max(axis=1).astype(int)
+    longest = -(-(int(ends.max()) - 1) // LENGTH_BUCKET) * LENGTH_BUCKET
     rows = []
     for row, index in enumerate(batch.prompt_index):
-        padding = mx.zeros((longest - lengths[row],), mx.int32)
-        # Causal attention never looks right, so padding behind a row needs no mask.
-        rows.append(mx.concatenate([batch.prompt_ids[index], batch.completion_ids[row, :-1], padding]))
-    hidden = model.model(mx.stack(rows))  # [B, longest + T - 1, D]
-    positions = mx.array(lengths)[:, None] - 1 + mx.arange(width)[None]  # [B, T]
+        ids = mx.concatenate([batch.prompt_ids[index], batch.completion_ids[row, :-1]])[:longest]
+        rows.append(mx.pad(ids, (0, longest - ids.size))[start:])
+    prefix = extend(model, batch.prompt_ids[0][:start]) if start else None
+    hidden = model.model(mx.stack(rows), *([caches_after(model, prefix)] if prefix else []))  # [B, longest - start, D]
+    positions = mx.array(lengths)[:, None] - 1 - start + mx.arange(width)[None]  # [B, T]
+    positions = mx.minimum(positions, longest - start - 1)
     return mx.take_along_axis(hidden, positions[..., None], axis=1)
+
+
+def common_start(prompt_ids: Sequence[mx.array]) -> int:
+    """How many tokens all prompts begin with alike, 0 where too few for a pass of their own; never a whole prompt."""
+    shortest = min(ids.size for ids in prompt_ids) - 1
+    rows = np.stack([np.array(ids[:shortest]) for ids in prompt_ids])  # [prompts, shortest]
+    differs = (rows != rows[0]).any(axis=0)
+    alike = int(differs.argmax()) if differs.any() else shortest
+    return alike if alike >= SHARED_TOKENS else 0
 
 
 @contextmanager

@@ -77,6 +77,7 @@ def _decode(
     tokens: list[list[int]] = [[] for _ in sampler.rows]
     stopped = set()
     max_tokens = sampler.sampling.max_tokens
+    stop_ids = () if sampler.sampling.ignore_stop else policy.stop_ids
     caches = decoding_caches(policy.model, [prompt.token_ids for prompt in prompts], num_generations, max_tokens)
     last_ids = mx.array([prompt.token_ids[-1] for prompt in prompts for _ in range(num_generations)])
     drawn = _next_tokens(policy.model, last_ids, caches, sampler)
@@ -86,7 +87,7 @@ def _decode(
         live, kept = list(sampler.rows), []
         for seat, (row, token) in enumerate(zip(live, drawn.tolist(), strict=True)):
             tokens[row].append(token)
-            if token in policy.stop_ids:
+            if token in stop_ids:
                 stopped.add(row)
             else:
                 kept.append(seat)

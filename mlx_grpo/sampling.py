@@ -22,6 +22,8 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
+    ignore_stop: bool = False
+    """Go on to `max_tokens` whatever is drawn; for timing."""
 
     @property
     def filters(self) -> bool:

@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from mlx_grpo import attention
 from mlx_grpo import logps as logps_module
 from mlx_grpo.accumulate import accumulate
-from mlx_grpo.batch import make_batch, slice_batch, split_batch
+from mlx_grpo.batch import make_batch, make_supervised_batch, slice_batch, split_batch
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.policy import Policy
 from mlx_grpo.prefix import checkpointed_layers
@@ -67,6 +67,28 @@ def test_the_shared_pass_equals_the_plain_one(model: str, lengths: tuple, reques
     shared, plain = (np.array(score_tokens(policy.model, batch, shared=way).logps) for way in (True, False))
     np.testing.assert_allclose(shared, plain, atol=1e-5)
     assert_same(gradients(policy, batch, shared=True), gradients(policy, batch, shared=False))
+
+
+@pytest.mark.parametrize("lengths", [[3, 3, 3], [1, 6, 9], [4]])
+@pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
+def test_prompts_that_begin_alike_share_that_pass_in_a_supervised_batch(
+    tiny_qwen3: Path, lengths: list[int], changes: dict, monkeypatch: pytest.MonkeyPatch
+):
+    policy, rng = tiny_policy(tiny_qwen3, **changes), np.random.default_rng(0)
+    start = tuple(rng.integers(0, 250, 40).tolist())
+    prompts = [Prompt(str(n), "", (*start, *rng.integers(0, 250, n).tolist())) for n in lengths]
+    batch = make_supervised_batch(prompts, [rng.integers(0, 250, 7 - i).tolist() for i in range(len(lengths))])
+    wanted = gradients(policy, batch, shared=False)
+    passes = count_tokens(policy.model, monkeypatch)
+    assert_same(gradients(policy, batch), wanted)
+    if len(lengths) > 1:
+        assert passes[0] == 40  # once for all rows
+    np.testing.assert_allclose(
+        np.array(score_tokens(policy.model, batch).logps),
+        np.array(score_tokens(policy.model, batch, shared=False).logps),
+        atol=1e-5,
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("model", ["tiny_qwen3", "tiny_llama"])

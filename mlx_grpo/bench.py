@@ -1,0 +1,204 @@
+"""`mlx-grpo bench`: where a step's time goes on this machine, and what sharing the prompt saves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+from rich.console import Console
+
+from mlx_grpo.accumulate import accumulate
+from mlx_grpo.batch import make_batch, split_batch
+from mlx_grpo.config import Config
+from mlx_grpo.data import dataset_files, load_prompts
+from mlx_grpo.learner import Learner, grpo_optimizer
+from mlx_grpo.logps import output_head, score_tokens
+from mlx_grpo.optimizer import apply_update
+from mlx_grpo.policy import load_policy, model_name
+from mlx_grpo.prefix import shares_prompt
+from mlx_grpo.rollout import generate
+from mlx_grpo.sampling import Sampling
+from mlx_grpo.scoring import load_reward
+from mlx_grpo.tables import console_table
+from mlx_grpo.trainer import check_lengths
+from mlx_grpo.types import Batch, Prompt, Rollout
+
+MATRIX = 1024
+"""Side of the square matrices whose product is the machine's measured speed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One prompt of P tokens, G completions of T tokens each."""
+
+    prompt_tokens: int
+    num_generations: int
+    completion_tokens: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shape:
+        """`750x8x96` as P = 750, G = 8, T = 96; raises ValueError for anything else."""
+        prompt_tokens, num_generations, completion_tokens = (int(part) for part in text.split("x"))
+        if min(prompt_tokens, num_generations, completion_tokens) < 1:
+            raise ValueError(text)
+        return cls(prompt_tokens, num_generations, completion_tokens)
+
+
+def bench(config: Config, shapes: Sequence[Shape], repeats: int, on_progress: Callable[[str], None]) -> dict[str, Any]:
+    """Time each part of a step for each shape; medians of `repeats`, seconds and GiB.
+
+    Completions are sampled by the configured policy and go on to their full length whatever they say.
+    """
+    policy = load_policy(config)
+    learner = Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), None)
+    row = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)[0]
+    for shape in shapes:
+        check_lengths(policy, [prompt_of_length(row, shape.prompt_tokens)], shape.completion_tokens)
+    speed = matrix_speed(policy.model.model.norm.weight.dtype)
+    results = []
+    for shape in shapes:
+        on_progress(f"P={shape.prompt_tokens} G={shape.num_generations} T={shape.completion_tokens}")
+        prompt = prompt_of_length(row, shape.prompt_tokens)
+        timed = [time_step(learner, prompt, shape) for _ in range(repeats + 1)][1:]  # the first one warms up
+        result = {name: median(times[name] for times in timed) for name in timed[0]}
+        flops = training_flops(policy.model, shape, config.fine_tune_type == "full")
+        result["tokens_per_s"] = shape.num_generations * shape.completion_tokens / result["step"]
+        result["share_of_matrix_speed"] = flops / result["train"] / speed
+        results.append({**asdict(shape), **result})
+    return {
+        "model": config.model,
+        "fine_tune_type": config.fine_tune_type,
+        "micro_batch_size": config.micro_batch_size,
+        "gradient_checkpointing": config.gradient_checkpointing,
+        "mlx": mx.__version__,
+        "device": str(mx.default_device()),
+        "matrix_gflops": speed / 1e9,
+        "shapes": results,
+    }
+
+
+def prompt_of_length(row: Prompt, length: int) -> Prompt:
+    """A row of the dataset with its tokens repeated or cut to a length."""
+    return Prompt(row.id, row.text, (row.token_ids * -(-length // len(row.token_ids)))[:length], row.columns)
+
+
+def matrix_speed(dtype: mx.Dtype) -> float:
+    """Floating point operations a second in a large matrix product."""
+    a = mx.random.normal((MATRIX, MATRIX)).astype(dtype)
+    mx.eval(a)
+    times = [timed(lambda: mx.eval([a @ a for _ in range(8)]))[0] for _ in range(4)]
+    return 8 * 2 * MATRIX**3 / min(times)
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds, and what the function returned."""
+    started = time.perf_counter()
+    result = run()
+    return time.perf_counter() - started, result
+
+
+def time_step(learner: Learner, prompt: Prompt, shape: Shape) -> dict[str, float]:
+    """Seconds of each part of one step, the training half on the shared and on the plain path, and their peaks.
+
+    The prefill ends with the first token, which decoding has begun by then.
+    """
+    config, policy = learner.config, learner.policy
+    result: dict[str, float] = {}
+    sampling = Sampling(shape.completion_tokens, config.temperature, ignore_stop=True)
+    drawn: list[float] = []  # when each position was
+    started = time.perf_counter()
+    rollouts = generate(
+        policy, [prompt], shape.num_generations, sampling, on_token=lambda _: drawn.append(time.perf_counter())
+    )
+    result["prefill"], result["decode"] = drawn[0] - started, time.perf_counter() - drawn[0]
+    texts = [rollout.completion for rollout in rollouts]
+    result["reward"], _ = timed(lambda: learner.reward([prompt] * len(texts), texts))
+    batch = batch_of(rollouts)
+    if shares_prompt(policy.model):
+        result["train"], gradients, result["train_peak_gb"] = time_gradient(learner, batch, True)
+        result["train_plain"], _, result["train_plain_peak_gb"] = time_gradient(learner, batch, False)
+    else:
+        result["train"], gradients, result["train_peak_gb"] = time_gradient(learner, batch, False)
+    result["update"], _ = timed(lambda: _update(learner, gradients))
+    result["step"] = sum(result[part] for part in ("prefill", "decode", "reward", "train", "update"))
+    return result
+
+
+def batch_of(rollouts: Sequence[Rollout]) -> Batch:
+    """A batch whose advantages differ, as a step's do."""
+    return make_batch(rollouts, mx.array(np.linspace(-1, 1, len(rollouts)), mx.float32)[None])
+
+
+def time_gradient(learner: Learner, batch: Batch, shared: bool) -> tuple[float, Any, float]:
+    """Seconds of one forward and backward pass over a batch, the gradients, and the peak memory in GiB."""
+    config, model = learner.config, learner.policy.model
+
+    def loss(part: Batch, prefixes: Any = None) -> tuple[mx.array, ...]:
+        scores = score_tokens(model, part, config.temperature, prefixes=prefixes, shared=shared)
+        return -(scores.logps * part.advantages[:, None]).sum(), scores.entropies
+
+    parts = split_batch(batch, config.micro_batch_size or batch.mask.shape[0])
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    seconds, (_, gradients) = timed(
+        lambda: accumulate(model, loss, parts, share=shared, checkpointing=config.gradient_checkpointing)
+    )
+    return seconds, gradients, mx.get_peak_memory() / 2**30
+
+
+def _update(learner: Learner, gradients: Any) -> None:
+    model = learner.policy.model
+    apply_update(model, learner.optimizer, gradients, 0.0, learner.config.max_grad_norm)
+    mx.eval(model.trainable_parameters(), learner.optimizer.state)
+
+
+def training_flops(model: Any, shape: Shape, full: bool) -> float:
+    """Operations of one forward and backward pass with a shared prompt: matrix products alone, LoRA's own left out.
+
+    A frozen weight costs its product with the activations and one with their gradient; a trained one a third.
+    """
+    tokens = shape.prompt_tokens + shape.num_generations * shape.completion_tokens
+    passes = 3 if full else 2
+    head, _ = output_head(model)
+    frozen = {name: w for name, w in tree_flatten(model.model.layers[0].parameters()) if "lora" not in name}
+    linear = 2 * len(model.model.layers) * sum(w.size for w in frozen.values() if w.ndim == 2) * tokens * passes
+    vocabulary = 2 * head.weight.size * shape.num_generations * shape.completion_tokens * passes
+    own = shape.completion_tokens**2 / 2 + shape.completion_tokens * shape.prompt_tokens
+    pairs = shape.prompt_tokens**2 / 2 + shape.num_generations * own
+    heads = model.args.num_attention_heads * model.args.head_dim
+    return linear + vocabulary + len(model.model.layers) * 4 * heads * pairs * 3
+
+
+def print_bench(console: Console, results: dict[str, Any]) -> None:
+    """The whole step and its training half, a table each."""
+    console.print(
+        f"{model_name(results['model'])}, {results['fine_tune_type']}, MLX {results['mlx']} on {results['device']}: "
+        f"{results['matrix_gflops']:.0f} GFLOP/s in a matrix product of {MATRIX}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    names = [f"{r['prompt_tokens']} x {r['num_generations']} x {r['completion_tokens']}" for r in results["shapes"]]
+    parts = ("prefill", "decode", "reward", "train", "update", "step")
+    whole = [
+        [name, *(f"{r[part]:.2f}" for part in parts), f"{r['tokens_per_s']:.0f}"]
+        for name, r in zip(names, results["shapes"], strict=True)
+    ]
+    console.print(console_table(["P x G x T", *parts, "tok/s"], whole, title="Seconds of a step"))
+    half = [[name, *_training_cells(r)] for name, r in zip(names, results["shapes"], strict=True)]
+    header = ["P x G x T", "shared s", "plain s", "faster", "shared GB", "plain GB", "of matrix speed"]
+    console.print(console_table(header, half, title="Its training half: the prompt run once, or for each completion"))
+
+
+def _training_cells(r: dict[str, Any]) -> list[str]:
+    share = f"{r['share_of_matrix_speed']:.0%}"
+    if "train_plain" not in r:  # a model that cannot share has the plain path alone
+        return ["", f"{r['train']:.2f}", "", "", f"{r['train_peak_gb']:.2f}", share]
+    faster = f"{r['train_plain'] / r['train']:.1f}x"
+    memory = [f"{r['train_peak_gb']:.2f}", f"{r['train_plain_peak_gb']:.2f}"]
+    return [f"{r['train']:.2f}", f"{r['train_plain']:.2f}", faster, *memory, share]
