@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 BACKEND ?= $(if $(filter Linux,$(shell uname -s)),cpu)
 COMMA := ,
 EXTRAS := $(if $(BACKEND),$(BACKEND)$(COMMA))torch$(COMMA)gguf
+# MLX's CPU back end computes most operations on one core, so two processes share each step where there are two.
+PROCESSES ?= $(if $(filter cpu,$(BACKEND)),$(shell test $$(nproc) -lt 2 && echo 1 || echo 2),1)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 MODEL := models/SmolLM2-135M-Instruct
@@ -16,7 +18,7 @@ GGUF_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 .PHONY: demo test test-long install install-dev model lint clean
 
 demo: install model
-	$(BIN)/mlx-grpo train configs/smollm2.yaml
+	$(BIN)/mlx-grpo train configs/smollm2.yaml --processes $(PROCESSES)
 	$(BIN)/mlx-grpo export --hf
 	$(BIN)/mlx-grpo eval
 

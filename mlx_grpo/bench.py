@@ -16,7 +16,7 @@ from rich.console import Console
 from mlx_grpo.accumulate import accumulate
 from mlx_grpo.batch import make_batch, split_batch
 from mlx_grpo.config import Config
-from mlx_grpo.data import dataset_files, load_prompts
+from mlx_grpo.data import check_lengths, dataset_files, load_prompts
 from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.logps import output_head, score_tokens
 from mlx_grpo.optimizer import apply_update
@@ -26,7 +26,6 @@ from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import load_reward
 from mlx_grpo.tables import console_table
-from mlx_grpo.trainer import check_lengths
 from mlx_grpo.types import Batch, Prompt, Rollout
 
 MATRIX = 1024
@@ -59,7 +58,8 @@ def bench(config: Config, shapes: Sequence[Shape], repeats: int, on_progress: Ca
     learner = Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), None)
     row = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)[0]
     for shape in shapes:
-        check_lengths(policy, [prompt_of_length(row, shape.prompt_tokens)], shape.completion_tokens)
+        longest = policy.model.args.max_position_embeddings
+        check_lengths([prompt_of_length(row, shape.prompt_tokens)], shape.completion_tokens, longest)
     speed = matrix_speed(policy.model.model.norm.weight.dtype)
     results = []
     for shape in shapes:

@@ -99,6 +99,7 @@ class EvalConfig(Section):
     episodes: Count = 64
     max_new_tokens: Count = 384
     batch_size: Count = 16
+    validation: Count = 32
 
 
 class Config(Section):
@@ -151,6 +152,7 @@ class Config(Section):
 
     logging_steps: Count = 1
     save_steps: Count = 50
+    eval_steps: Unsigned = 0
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -82,6 +82,16 @@ def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinkin
     return Prompt(str(row["id"]), text, tuple(token_ids), columns)
 
 
+def check_lengths(prompts: Sequence[Prompt], max_completion_length: int, context: int) -> None:
+    """Raise UserError where a prompt and its completion can't fit the model's context, in tokens."""
+    for prompt in prompts:
+        if len(prompt.token_ids) + max_completion_length > context:
+            raise UserError(
+                f"row {prompt.id}: {len(prompt.token_ids)} prompt tokens and max_completion_length "
+                f"{max_completion_length} exceed the model's context of {context}; shorten the prompt or the completion"
+            )
+
+
 def sample_prompts(
     prompts: Sequence[Prompt], count: int, seed: int, step: int, balance_by: str | None = None
 ) -> list[Prompt]:

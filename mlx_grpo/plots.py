@@ -45,7 +45,19 @@ def training_curves(metrics: list[dict[str, Any]]) -> plt.Figure:
     line = left.plot(
         steps[window - 1 :], smooth, color=COLOURS["trained"], linewidth=2, label=f"reward, mean of {window} steps"
     )
-    left.set(xlabel="GRPO step", ylabel="mean reward", ylim=_span(reward), title="Reward and loss by step")
+    looks = [(m["step"] + 1, m["eval/reward"]) for m in metrics if "eval/reward" in m]
+    heldout = np.array([value for _, value in looks])
+    if looks:
+        points += left.plot(
+            [step for step, _ in looks],
+            heldout,
+            "D",
+            color=COLOURS["warm start"],
+            markersize=6,
+            label="held-out reward",
+        )
+    span = _span(np.concatenate([reward, heldout]))
+    left.set(xlabel="GRPO step", ylabel="mean reward", ylim=span, title="Reward and loss by step")
     right.set_ylabel("loss")
     left.set_zorder(right.get_zorder() + 1)
     left.patch.set_visible(False)

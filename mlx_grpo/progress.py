@@ -88,8 +88,9 @@ def step_line(number: int, steps: int, metrics: dict[str, float]) -> str:
     if metrics.get("phase") == "warm_start":
         return f"  {place}  loss {metrics['loss']:.3f}  {metrics['step_time']:.1f} s"
     speed = metrics["step_completion_tokens"] / metrics["step_time"]
+    heldout = f"  held-out {metrics['eval/reward']:.3f}" if "eval/reward" in metrics else ""
     return (
         f"  {place}  reward {metrics['reward']:.3f}  kl {metrics['kl']:.4f}  "
         f"{metrics['completions/mean_length']:.0f} tok  {speed:.0f} tok/s  "
-        f"{metrics['peak_memory_gb']:.1f} GB  {metrics['step_time']:.1f} s"
+        f"{metrics['peak_memory_gb']:.1f} GB  {metrics['step_time']:.1f} s{heldout}"
     )

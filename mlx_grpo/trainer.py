@@ -23,13 +23,12 @@ import numpy as np
 from mlx_grpo import grpo, runs
 from mlx_grpo.batch import make_batch
 from mlx_grpo.config import Config
-from mlx_grpo.data import dataset_files, load_prompts
-from mlx_grpo.errors import UserError
+from mlx_grpo.data import check_lengths, dataset_files, load_prompts
 from mlx_grpo.groups import groups_with_signal, roll_out
 from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.metrics import reward_metrics, samples
 from mlx_grpo.optimizer import learning_rate_at
-from mlx_grpo.policy import Policy, load_policy, save_adapter
+from mlx_grpo.policy import load_policy, save_adapter
 from mlx_grpo.prefix import shares_prompt
 from mlx_grpo.progress import Reporter, SilentReporter
 from mlx_grpo.ranks import Ranks, join_ranks
@@ -37,6 +36,7 @@ from mlx_grpo.scoring import Scores, check_columns, load_reward
 from mlx_grpo.sft import check_completions, warm_start
 from mlx_grpo.types import Prompt, Rollout
 from mlx_grpo.update import update_policy
+from mlx_grpo.validation import Best, validate, validation_prompts
 
 
 def train(config: Config, reporter: Reporter) -> Path:
@@ -46,7 +46,7 @@ def train(config: Config, reporter: Reporter) -> Path:
     """
     ranks = join_ranks()
     reporter = reporter if ranks.leads else SilentReporter()
-    learner, prompts = prepare(config, ranks)
+    learner, prompts, heldout = prepare(config, ranks)
     run = Path(ranks.gather(str(runs.create_run(config)) if ranks.leads else None)[0])
     reporter.note(f"run folder: {run}")
     if ranks.size > 1:
@@ -61,37 +61,54 @@ def train(config: Config, reporter: Reporter) -> Path:
             save_adapter(learner.policy, config, run / runs.WARM_START)
     if config.beta > 0:
         learner.reference = learner.policy.model.trainable_parameters()
+    learn(learner, prompts, heldout, run, reporter)
+    return run
+
+
+def learn(
+    learner: Learner, prompts: Sequence[Prompt], heldout: Sequence[Prompt], run: Path, reporter: Reporter
+) -> None:
+    """The GRPO steps; with `heldout` prompts, the adapter that earned most on them is the one kept."""
+    config, best, tokens_seen = learner.config, Best(), 0.0
+    if heldout:
+        before = keep_best(learner, run, best, validate(learner, heldout), 0)
+        reporter.note(f"held-out reward before GRPO: {before['eval/reward']:.3f}")
     reporter.begin("GRPO", config.max_steps)
-    tokens_seen = 0
     for step in range(config.max_steps):
         metrics, rollouts, scores = train_step(learner, prompts, step, reporter)
         tokens_seen += metrics["num_tokens"]
         metrics["num_tokens"] = tokens_seen
-        if ranks.leads:
-            record(learner, run, step, metrics, samples(step, rollouts, scores))
+        last = step + 1 == config.max_steps
+        if heldout and ((step + 1) % config.eval_steps == 0 or last):
+            metrics |= keep_best(learner, run, best, validate(learner, heldout), step + 1)
+        if learner.ranks.leads:
+            runs.append_jsonl(run / runs.SAMPLES, *samples(step, rollouts, scores))
+            runs.append_jsonl(run / runs.METRICS, metrics)
+            if not heldout and ((step + 1) % config.save_steps == 0 or last):
+                save_adapter(learner.policy, config, run / runs.ADAPTER)
         reporter.step(metrics)
-    return run
+    if heldout:
+        reporter.note(f"kept the adapter of step {best.steps}: held-out reward {best.reward:.3f}")
 
 
-def prepare(config: Config, ranks: Ranks) -> tuple[Learner, list[Prompt]]:
-    """All that a run needs, loaded and checked."""
+def prepare(config: Config, ranks: Ranks) -> tuple[Learner, list[Prompt], list[Prompt]]:
+    """All that a run needs, loaded and checked: the learner, its prompts, and held-out ones where `eval_steps` asks."""
     reward = load_reward(config.reward)
     policy = load_policy(config)
     prompts = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)
-    check_lengths(policy, prompts, config.max_completion_length)
+    check_lengths(prompts, config.max_completion_length, policy.model.args.max_position_embeddings)
     check_columns(config.reward, prompts)
     if config.warm_start.steps:
         check_completions(prompts)
-    return Learner(policy, config, reward, grpo_optimizer(config), None, ranks), prompts
+    heldout = validation_prompts(config, policy) if config.eval_steps else []
+    return Learner(policy, config, reward, grpo_optimizer(config), None, ranks), prompts, heldout
 
 
-def record(learner: Learner, run: Path, step: int, metrics: dict[str, float], completions: list[dict]) -> None:
-    """Write what a step leaves behind in the run's folder."""
-    config = learner.config
-    runs.append_jsonl(run / runs.SAMPLES, *completions)
-    runs.append_jsonl(run / runs.METRICS, metrics)
-    if (step + 1) % config.save_steps == 0 or step + 1 == config.max_steps:
-        save_adapter(learner.policy, config, run / runs.ADAPTER)
+def keep_best(learner: Learner, run: Path, best: Best, heldout: dict[str, float], steps: int) -> dict[str, float]:
+    """Save the adapter after `steps` steps if no earlier one earned as much on held-out prompts; returns metrics."""
+    if best.beaten_by(heldout["eval/reward"], steps) and learner.ranks.leads:
+        save_adapter(learner.policy, learner.config, run / runs.ADAPTER)
+    return {**heldout, "eval/best_step": float(best.steps)}
 
 
 def train_step(
@@ -126,14 +143,3 @@ def train_step(
     metrics["step_time"] = time.perf_counter() - started
     metrics["peak_memory_gb"] = mx.get_peak_memory() / 2**30
     return metrics, rollouts, scores
-
-
-def check_lengths(policy: Policy, prompts: Sequence[Prompt], max_completion_length: int) -> None:
-    """Raise UserError where a prompt and its completion can't fit the model's context."""
-    context = policy.model.args.max_position_embeddings
-    for prompt in prompts:
-        if context and len(prompt.token_ids) + max_completion_length > context:
-            raise UserError(
-                f"row {prompt.id}: {len(prompt.token_ids)} prompt tokens and max_completion_length "
-                f"{max_completion_length} exceed the model's context of {context}; shorten the prompt or the completion"
-            )

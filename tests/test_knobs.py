@@ -86,6 +86,8 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "gradient_checkpointing": (True, "memory", {"num_generations": 8, "max_completion_length": 64}),
     "logging_steps": (2, "lines", {}),
     "save_steps": (1, "early adapter", {}),
+    "eval_steps": (1, "early adapter", {}),
+    "eval.validation": (1, "validation", {"eval_steps": 1}),
 }
 
 
@@ -198,6 +200,7 @@ class Bench:
             "folder": lambda: run.parent.parent.name == "elsewhere",
             "lines": lambda: watcher.console.file.getvalue().count(" reward "),
             "early adapter": lambda: watcher.early,
+            "validation": lambda: [m["eval/reward"] for m in runs.read_jsonl(run / runs.METRICS)],
         }[wanted]()
 
 

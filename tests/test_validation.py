@@ -1,0 +1,71 @@
+"""A run that looks at held-out prompts keeps the adapter that did best on them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import tiny_config
+from test_trainer import paid_for
+
+from mlx_grpo import runs
+from mlx_grpo.config import Config
+from mlx_grpo.errors import UserError
+from mlx_grpo.learner import Learner, grpo_optimizer
+from mlx_grpo.policy import load_adapter, load_policy
+from mlx_grpo.progress import SilentReporter
+from mlx_grpo.scoring import load_reward
+from mlx_grpo.trainer import train
+from mlx_grpo.validation import Best, validate, validation_prompts
+
+
+def config_of(model: Path, folder: Path, rows: int = 8, **changes: object) -> Config:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"id": str(i), "prompt": f"say {i}"}) for i in range(rows)))
+    return tiny_config(
+        model,
+        data={"train": str(path), "heldout": str(path)},
+        reward=paid_for("share_of_letters"),
+        output_dir=str(folder / "runs"),
+        eval_steps=2,
+        num_generations=16,
+        **{"eval": {"episodes": 4, "validation": 3}, "max_steps": 6, **changes},
+    )
+
+
+@pytest.mark.parametrize("rate", [2e-2, 3.0])  # one that learns, one that ruins the policy
+def test_what_is_kept_earns_the_best_held_out_reward(tiny_qwen3: Path, tmp_path: Path, rate: float):
+    config = config_of(tiny_qwen3, tmp_path, learning_rate=rate)
+    policy = load_policy(config)
+    learner = Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), None)
+    heldout = validation_prompts(config, policy)
+    before = validate(learner, heldout)["eval/reward"]
+    run = train(config, SilentReporter())
+    looks = [m for m in runs.read_jsonl(run / runs.METRICS) if "eval/reward" in m]
+    assert [m["step"] for m in looks] == [1, 3, 5]
+    load_adapter(policy, run / runs.ADAPTER)
+    after = validate(learner, heldout)
+    assert after["eval/reward"] == pytest.approx(max(before, *(m["eval/reward"] for m in looks)))
+    assert after["eval/share_of_letters"] == after["eval/reward"]
+    rewards = {0: before} | {m["step"] + 1: m["eval/reward"] for m in looks}
+    assert looks[-1]["eval/best_step"] == max(rewards, key=rewards.get)
+
+
+def test_only_a_higher_reward_is_better():
+    best = Best()
+    assert [best.beaten_by(reward, step) for step, reward in enumerate((0.2, 0.2, float("nan"), 0.3))] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert (best.reward, best.steps) == (0.3, 3)
+
+
+def test_the_prompts_are_none_that_the_evaluation_reads(tiny_qwen3: Path, tmp_path: Path):
+    config = config_of(tiny_qwen3, tmp_path)
+    assert [p.id for p in validation_prompts(config, load_policy(config))] == ["5", "6", "7"]
+    small = config_of(tiny_qwen3, tmp_path, rows=4)
+    with pytest.raises(UserError, match="takes all 4 held-out rows"):
+        validation_prompts(small, load_policy(small))
