@@ -60,6 +60,7 @@ def train(config: str, overrides: tuple[str, ...], processes: int, as_json: bool
     from mlx_grpo import launch
     from mlx_grpo.config import load_config
     from mlx_grpo.progress import ConsoleReporter
+    from mlx_grpo.ranks import join_ranks
     from mlx_grpo.runs import METRICS, read_jsonl
     from mlx_grpo.trainer import train as run_training
 
@@ -69,6 +70,8 @@ def train(config: str, overrides: tuple[str, ...], processes: int, as_json: bool
         ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter,
     ):
         run = run_training(settings, reporter)
+    if not join_ranks().leads:
+        return
     if as_json:
         click.echo(json_module.dumps({"run": str(run), "metrics": read_jsonl(run / METRICS)[-1]}))
     else:

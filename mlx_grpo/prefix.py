@@ -122,8 +122,8 @@ def plain_hidden(model: nn.Module, batch: Batch, start: int = 0) -> mx.array:
     width = batch.completion_ids.shape[1]
     lengths = [batch.prompt_ids[i].size for i in batch.prompt_index]
     # What stands behind a row's last unmasked token matters to nobody; causal attention never looks right.
-    ends = lengths + np.array(batch.mask * mx.arange(1, width + 1)).max(axis=1).astype(int)
-    longest = -(-(int(ends.max()) - 1) // LENGTH_BUCKET) * LENGTH_BUCKET
+    last = np.array(batch.mask * mx.arange(width)).max(axis=1).astype(int)
+    longest = -(-int((lengths + last).max()) // LENGTH_BUCKET) * LENGTH_BUCKET
     rows = []
     for row, index in enumerate(batch.prompt_index):
         ids = mx.concatenate([batch.prompt_ids[index], batch.completion_ids[row, :-1]])[:longest]

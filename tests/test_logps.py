@@ -91,6 +91,14 @@ def test_prompts_that_begin_alike_share_that_pass_in_a_supervised_batch(
     )
 
 
+@pytest.mark.parametrize("prompt", [16, 17, 33, 49])
+def test_a_row_that_is_masked_whole_scores_nothing(tiny_qwen3: Path, prompt: int):
+    policy = tiny_policy(tiny_qwen3)
+    cut = Rollout(Prompt("a", "", tuple(range(prompt))), (5, 6, 7), "", "length")
+    batch = make_batch([cut], mx.zeros((1, 1)), mask_truncated=True)
+    assert not np.array(score_tokens(policy.model, batch).logps).any()
+
+
 @pytest.mark.parametrize("model", ["tiny_qwen3", "tiny_llama"])
 def test_a_full_fine_tune_gets_the_same_gradient_on_both_paths(model: str, request: pytest.FixtureRequest):
     policy = tiny_policy(request.getfixturevalue(model), fine_tune_type="full", lora={})
