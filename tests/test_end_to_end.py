@@ -18,7 +18,14 @@ pytestmark = [
 def test_train_export_and_evaluate_real_weights(tmp_path: Path):
     torch = pytest.importorskip("torch", reason="needs torch")
     transformers = pytest.importorskip("transformers")
-    small = ["warm_start.steps=2", "max_steps=1", "prompts_per_step=1", "num_generations=4", "max_completion_length=24"]
+    small = [
+        "warm_start.steps=2",
+        "max_steps=1",
+        "eval_steps=0",
+        "prompts_per_step=1",
+        "num_generations=4",
+        "max_completion_length=24",
+    ]
     trained = cli("train", "smollm2", f"model={MODEL}", *small, "--json", folder=tmp_path)
     assert trained.returncode == 0, trained.stderr
     metrics = json.loads(trained.stdout)["metrics"]
