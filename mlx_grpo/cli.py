@@ -12,6 +12,7 @@ from rich.console import Console
 from mlx_grpo import BLAS, __version__
 from mlx_grpo.cpu import REMEDY, on_linux_cpu
 from mlx_grpo.errors import UserError
+from mlx_grpo.interrupts import Interrupted
 
 console = Console()
 errors = Console(stderr=True)
@@ -27,6 +28,9 @@ class Commands(click.Group):
             for problem in error.problems:
                 errors.print(f"error: {problem}", highlight=False, markup=False, soft_wrap=True)
             ctx.exit(2)
+        except Interrupted as stopped:
+            errors.print(str(stopped), highlight=False, markup=False, soft_wrap=True)
+            ctx.exit(stopped.exit_code)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -46,9 +50,10 @@ def main() -> None:
 @main.command()
 @click.argument("config")
 @click.argument("overrides", nargs=-1)
+@click.option("--resume", is_flag=True, help="Go on with the latest run of CONFIG, or with the run folder given.")
 @click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs: share each step among them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's folder and last metrics as JSON.")
-def train(config: str, overrides: tuple[str, ...], processes: int, as_json: bool) -> None:
+def train(config: str, overrides: tuple[str, ...], resume: bool, processes: int, as_json: bool) -> None:
     """Train as CONFIG says; KEY=VALUE overrides its keys.
 
     CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2.
@@ -56,20 +61,21 @@ def train(config: str, overrides: tuple[str, ...], processes: int, as_json: bool
     \b
     mlx-grpo train configs/qwen3.yaml
     mlx-grpo train configs/smollm2.yaml max_steps=5 lora.rank=8
+    mlx-grpo train configs/qwen3.yaml --resume
     """
     from mlx_grpo import launch
     from mlx_grpo.config import load_config
     from mlx_grpo.progress import ConsoleReporter
     from mlx_grpo.ranks import join_ranks
-    from mlx_grpo.runs import METRICS, read_jsonl
+    from mlx_grpo.runs import METRICS, find_resumable, read_jsonl
     from mlx_grpo.trainer import train as run_training
 
-    settings = load_config(config, overrides)
+    settings, resumed = find_resumable(config, overrides) if resume else (load_config(config, overrides), None)
     with (
-        launch.processes(processes, ["train", config, *overrides]),
+        launch.processes(processes, ["train", config, *overrides, *(["--resume"] if resume else [])]),
         ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter,
     ):
-        run = run_training(settings, reporter)
+        run = run_training(settings, reporter, resumed)
     if not join_ranks().leads:
         return
     if as_json:

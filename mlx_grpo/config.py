@@ -152,6 +152,7 @@ class Config(Section):
 
     logging_steps: Count = 1
     save_steps: Count = 50
+    save_total_limit: Count = 2
     eval_steps: Unsigned = 0
 
     @model_validator(mode="after")
@@ -224,6 +225,14 @@ def validate(values: dict[str, Any], source: str = "config") -> Config:
 def save_config(config: Config, path: Path) -> None:
     """Write every key with its value, so that a run's config needs no defaults to be understood."""
     path.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as overrides write them: {"lora": {"rank": 8}} is {"lora.rank": 8}."""
+    pairs: dict[str, Any] = {}
+    for key, value in values.items():
+        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return pairs
 
 
 def _config_folders() -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from mlx_grpo.config import DataConfig
+from mlx_grpo.config import Config, DataConfig
 from mlx_grpo.errors import UserError
 from mlx_grpo.policy import load_tokenizer_of
 from mlx_grpo.types import Prompt
@@ -30,6 +30,12 @@ def dataset_files(data: DataConfig) -> tuple[Path, Path | None]:
     if data.train in BUNDLED or Path(data.train).is_dir():
         return train, _dataset_file(data.train, "heldout")
     return train, None
+
+
+def with_full_paths(config: Config) -> Config:
+    """The same with local folders and files named from the root, so that it means the same everywhere."""
+    data = config.data.model_copy(update={"train": _full(config.data.train), "heldout": _full(config.data.heldout)})
+    return config.model_copy(update={"model": _full(config.model), "data": data})
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -122,6 +128,10 @@ def token_counter(model: str) -> Callable[[str], int]:
     """How many tokens a model makes of a text, for budgets."""
     tokenizer = load_tokenizer_of(model)
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def _full(name: str | None) -> str | None:
+    return str(Path(name).resolve()) if name and name not in BUNDLED and Path(name).exists() else name
 
 
 def _dataset_file(name: str, split: str) -> Path:

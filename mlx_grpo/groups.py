@@ -9,9 +9,8 @@ import numpy as np
 from mlx_grpo.config import Config
 from mlx_grpo.data import sample_prompts
 from mlx_grpo.learner import Learner
-from mlx_grpo.progress import Reporter
 from mlx_grpo.ranks import Ranks
-from mlx_grpo.rollout import generate
+from mlx_grpo.rollout import OnToken, generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import Scores
 from mlx_grpo.types import Prompt, Rollout
@@ -20,7 +19,7 @@ UNREACHED_STEP = 2**32
 
 
 def roll_out(
-    learner: Learner, prompts: Sequence[Prompt], step: int, reporter: Reporter | None
+    learner: Learner, prompts: Sequence[Prompt], step: int, on_token: OnToken | None
 ) -> tuple[list[Rollout], Scores, int]:
     """The step's N scored rollouts, prompt-major, and how many groups were redrawn because they had no signal."""
     config = learner.config
@@ -28,7 +27,7 @@ def roll_out(
         learner,
         sample_prompts(prompts, config.prompts_per_step, config.seed, step, config.data.balance_by),
         step,
-        reporter,
+        on_token,
     )
     redrawn = 0
     for attempt in range(1, config.dynamic_sampling + 1):
@@ -40,7 +39,7 @@ def roll_out(
         others = sample_prompts(
             prompts, dead.size, config.seed + attempt * UNREACHED_STEP, step, config.data.balance_by
         )
-        fresh, fresh_scores = draw_groups(learner, others, stream, reporter)
+        fresh, fresh_scores = draw_groups(learner, others, stream, on_token)
         rows = (dead[:, None] * config.num_generations + np.arange(config.num_generations)).ravel()
         for row, rollout in zip(rows, fresh, strict=True):
             rollouts[row] = rollout
@@ -50,7 +49,7 @@ def roll_out(
 
 
 def draw_groups(
-    learner: Learner, chosen: Sequence[Prompt], step: int, reporter: Reporter | None
+    learner: Learner, chosen: Sequence[Prompt], step: int, on_token: OnToken | None
 ) -> tuple[list[Rollout], Scores]:
     """A group of completions for each prompt, with what they earned; each rank draws and scores some groups."""
     config, ranks = learner.config, learner.ranks
@@ -65,7 +64,7 @@ def draw_groups(
             seed=config.seed,
             step=step,
             first_row=mine[0] * config.num_generations,
-            on_token=reporter.decoding if reporter else None,
+            on_token=on_token,
         )
         scores = learner.reward([r.prompt for r in rollouts], [r.completion for r in rollouts])
     if ranks.size == 1:

@@ -44,8 +44,7 @@ def processes(count: int, arguments: Sequence[str]) -> Iterator[None]:
             child = subprocess.Popen(
                 command, env={**os.environ, **ring, "MLX_RANK": str(rank)}, stdout=subprocess.DEVNULL, stderr=words
             )
-            stack.callback(child.wait)
-            stack.callback(child.terminate)
+            stack.callback(end, child)
             children.append((child, Path(words.name)))
         os.environ.update({**ring, "MLX_RANK": "0"})
         if BLAS:  # loaded already, with a thread for each core
@@ -56,6 +55,16 @@ def processes(count: int, arguments: Sequence[str]) -> Iterator[None]:
             for child, words in children:
                 check_alive(child, words)
             raise
+
+
+def end(child: subprocess.Popen) -> None:
+    """Have a process end: asked at first, then made to, since one that waits in a collective hears nothing."""
+    child.terminate()
+    try:
+        child.wait(timeout=GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
 
 
 def check_alive(child: subprocess.Popen, words: Path) -> None:

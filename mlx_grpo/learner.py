@@ -27,6 +27,12 @@ class Learner:
     ranks: Ranks = field(default_factory=Ranks)
 
 
+def begin_grpo(learner: Learner) -> None:
+    """From here on the learner's parameters are GRPO's: what they are now is the reference, and moments are fresh."""
+    learner.optimizer = grpo_optimizer(learner.config)
+    learner.reference = learner.policy.model.trainable_parameters() if learner.config.beta > 0 else None
+
+
 def grpo_optimizer(config: Config) -> optim.AdamW:
     """The optimizer of the GRPO phase, with fresh moments."""
     return make_optimizer(

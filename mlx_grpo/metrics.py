@@ -64,6 +64,20 @@ def samples(step: int, rollouts: Sequence[Rollout], scores: Scores) -> list[dict
     ]
 
 
+def token_records(rollouts: Sequence[Rollout], scores: Scores) -> list[dict[str, Any]]:
+    """The same in tokens, as the loss saw them; for the inspection of a step that could not be learned from."""
+    return [
+        {
+            "prompt_id": rollout.prompt.id,
+            "prompt_ids": rollout.prompt.token_ids,
+            "completion_ids": rollout.completion_ids,
+            "sampled_logps": rollout.sampled_logps,
+            "reward": _number(scores.rewards[row]),
+        }
+        for row, rollout in enumerate(rollouts)
+    ]
+
+
 def _mean(values: np.ndarray) -> float:
     kept = values[~np.isnan(values)]
     return float(kept.mean()) if kept.size else math.nan

@@ -32,8 +32,12 @@ def learning_rate_at(step: int, *, peak: float, schedule: Schedule, warmup_steps
 def apply_update(
     model: nn.Module, optimizer: optim.AdamW, gradients: dict[str, Any], rate: float, max_grad_norm: float
 ) -> float:
-    """Clip the gradients to `max_grad_norm` (0: don't), take one step, and return their norm before clipping."""
+    """Clip the gradients to `max_grad_norm` (0: don't), take one step, and return their norm before clipping.
+
+    Where the norm is not finite there is no step: moments that hold a NaN never lose it.
+    """
     clipped, norm = optim.clip_grad_norm(gradients, max_grad_norm or math.inf)
-    optimizer.learning_rate = rate
-    optimizer.update(model, clipped)
+    if math.isfinite(norm.item()):
+        optimizer.learning_rate = rate
+        optimizer.update(model, clipped)
     return norm.item()

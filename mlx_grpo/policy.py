@@ -140,7 +140,10 @@ def save_adapter(policy: Policy, config: Config, folder: Path) -> None:
     """Write the trained parameters as `mlx_lm.generate --adapter-path` reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = dict(tree_flatten(policy.model.trainable_parameters()))
-    mx.save_safetensors(str(folder / ADAPTER_WEIGHTS), weights)
+    # Renamed when whole: a fault never leaves half an adapter, and a checkpoint's link to the old one keeps it.
+    temporary = folder / f".{ADAPTER_WEIGHTS}"
+    mx.save_safetensors(str(temporary), weights)
+    temporary.replace(folder / ADAPTER_WEIGHTS)
     settings = {
         "model": model_name(config.model),
         "fine_tune_type": config.fine_tune_type,

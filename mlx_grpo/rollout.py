@@ -14,6 +14,9 @@ from mlx_grpo.policy import Policy
 from mlx_grpo.sampling import Sampling, draw, row_keys
 from mlx_grpo.types import Prompt, Rollout
 
+OnToken = Callable[[int], None]
+"""Told after each decoded position how many rows go on; what it raises ends the decoding."""
+
 
 @dataclass(slots=True)
 class _RowSampler:
@@ -43,7 +46,7 @@ def generate(
     seed: int = 0,
     step: int = 0,
     first_row: int = 0,
-    on_token: Callable[[int], None] | None = None,
+    on_token: OnToken | None = None,
 ) -> list[Rollout]:
     """Sample `num_generations` completions of each prompt: N = P·G rollouts, prompt-major.
 
@@ -71,7 +74,7 @@ def _decode(
     prompts: Sequence[Prompt],
     num_generations: int,
     sampler: _RowSampler,
-    on_token: Callable[[int], None] | None,
+    on_token: OnToken | None,
 ) -> tuple[list[list[int]], set[int]]:
     """Each row's tokens, and the rows that ended in a stop token."""
     tokens: list[list[int]] = [[] for _ in sampler.rows]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mlx_grpo.config import Config, save_config, validate
+from mlx_grpo.config import Config, flat, load_config, save_config, validate
+from mlx_grpo.data import with_full_paths
 from mlx_grpo.errors import UserError
 
 CONFIG = "config.yaml"
@@ -20,6 +25,9 @@ ADAPTER = "adapter"
 WARM_START = "warm_start"
 LATEST = "latest"
 RESULTS = "eval.json"
+LOCK = ".lock"
+# What a run may be given anew when it goes on; everything else would make it another run.
+FREE_KEYS = ("max_steps", "logging_steps", "save_steps", "save_total_limit", "output_dir")
 
 
 def create_run(config: Config) -> Path:
@@ -31,13 +39,58 @@ def create_run(config: Config) -> Path:
         taken = len(list(root.glob(f"{name}*")))  # runs started within one second
         run = root / (f"{name}-{taken + 1}" if taken else name)
         run.mkdir()
-        save_config(config, run / CONFIG)
+        save_config(with_full_paths(config), run / CONFIG)
         latest = root / LATEST
         latest.unlink(missing_ok=True)
         latest.symlink_to(run.name)
     except OSError as error:
         raise UserError(f"output_dir: {root} can't be written ({error.strerror}); choose another folder") from None
     return run
+
+
+def find_resumable(name: str, overrides: Sequence[str]) -> tuple[Config, Path]:
+    """The configuration and the folder of a run to go on with: a run folder, or a config whose latest run it is.
+
+    Raises UserError where there is no run, or naming every key that would make it another run.
+    """
+    given = Path(name)
+    own = (given / CONFIG).is_file()
+    config = load_config(str(given / CONFIG) if own else name, overrides)
+    run = (given if own else Path(config.output_dir) / LATEST).resolve()
+    if not (run / CONFIG).is_file():
+        raise UserError(f"--resume: {config.output_dir} holds no run yet; leave --resume out, or give a run folder")
+    was, now = (flat(c.model_dump()) for c in (read_config(run), with_full_paths(config)))
+    changed = [key for key in now if now[key] != was[key] and key not in FREE_KEYS]
+    if changed:
+        raise UserError(
+            *(f"--resume: {key}: {was[key]!r} in {run.name}, {now[key]!r} now; it can't change" for key in changed),
+            f"--resume: {', '.join(FREE_KEYS)} can; for anything else start a new run, without --resume",
+        )
+    return config, run
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Keep every other process from training in this folder; raises UserError where one does already."""
+    with (run / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"{run}: process {file.read().strip()} is training there; wait for it, or start a run without --resume"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def update_config(run: Path, config: Config) -> None:
+    """Have a run's folder say what it goes on with."""
+    new = run / f".{CONFIG}"
+    save_config(with_full_paths(config), new)
+    new.replace(run / CONFIG)
 
 
 def find_run(name: str | None) -> Path:
@@ -58,8 +111,8 @@ def read_config(run: Path) -> Config:
 def append_jsonl(path: Path, *records: dict[str, Any]) -> None:
     """Add records to a JSONL file, each on a line of its own."""
     with path.open("a", encoding="utf-8") as file:
-        for record in records:  # JSON has no NaN
-            values = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
+        for record in records:  # JSON has no NaN and no infinity
+            values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 

@@ -7,10 +7,12 @@ beside it nor on what was drawn before.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,17 @@ def _pick(weights: mx.array, keys: mx.array) -> mx.array:
     picked = (cumulative <= uniform * total).sum(axis=-1)
     # uniform * total can round up to total; the first token that reaches it is the last with any weight.
     return mx.minimum(picked, (cumulative < total).sum(axis=-1))
+
+
+def seed_step(seed: int, phase: int, step: int, rank: int) -> None:
+    """Set every global random state by what the step is, so that a resumed run draws what it would have drawn.
+
+    MLX's serves dropout; Python's and numpy's are there for a user's reward functions.
+    """
+    mixed = _mix(seed, phase, step, rank)
+    mx.random.seed(mixed)
+    random.seed(mixed)
+    np.random.seed(mixed % 2**32)
 
 
 def _mix(*parts: int) -> int:

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import mlx.core as mx
 import mlx.optimizers as optim
 
-from mlx_grpo import runs
 from mlx_grpo.accumulate import accumulate
 from mlx_grpo.batch import make_supervised_batch, slice_batch
-from mlx_grpo.config import Config
 from mlx_grpo.data import sample_prompts
 from mlx_grpo.errors import UserError
+from mlx_grpo.journal import Journal
 from mlx_grpo.learner import Learner
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.optimizer import apply_update, learning_rate_at, make_optimizer
 from mlx_grpo.policy import Policy
 from mlx_grpo.prefix import Prefix
-from mlx_grpo.progress import Reporter
-from mlx_grpo.ranks import Ranks
+from mlx_grpo.sampling import seed_step
 from mlx_grpo.types import Batch, Prompt
 
 
-def warm_start(learner: Learner, prompts: Sequence[Prompt], run: Path, reporter: Reporter) -> None:
+def warm_start(journal: Journal, prompts: Sequence[Prompt]) -> None:
     """Teach the format by example for `warm_start.steps` steps, before any reward is seen."""
+    learner = journal.learner
     policy, config = learner.policy, learner.config
     settings = config.warm_start
-    optimizer = make_optimizer(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0)
-    reporter.begin("warm start", settings.steps)
-    for step in range(settings.steps):
+    journal.begin("warm start", settings.steps)
+    for step in range(journal.position.steps, settings.steps):
         started = time.perf_counter()
+        seed_step(config.seed, 0, step, learner.ranks.rank)
         # The warm start orders its prompts by a seed of its own, or GRPO would begin with the ones just imitated.
         chosen = sample_prompts(prompts, settings.batch_size, config.seed + 1, step)
         batch = make_supervised_batch(chosen, [imitated_ids(policy, prompt) for prompt in chosen])
@@ -43,12 +42,15 @@ def warm_start(learner: Learner, prompts: Sequence[Prompt], run: Path, reporter:
             warmup_steps=settings.warmup_steps,
             max_steps=settings.steps,
         )
-        loss, norm = supervised_step(policy, batch, optimizer, rate, config, learner.ranks)
-        metrics = {"phase": "warm_start", "step": step, "loss": loss, "grad_norm": norm, "learning_rate": rate}
+        metrics = {"phase": "warm_start", "step": step, **supervised_step(learner, batch, rate), "learning_rate": rate}
         metrics["step_time"] = time.perf_counter() - started
-        if learner.ranks.leads:
-            runs.append_jsonl(run / runs.METRICS, metrics)
-        reporter.step(metrics)
+        rows = [{"prompt_id": prompt.id, "completion": prompt.columns["completion"]} for prompt in chosen]
+        journal.end_step(metrics, [], rows, last=step + 1 == settings.steps)
+
+
+def warm_start_optimizer() -> optim.AdamW:
+    """The optimizer of the warm start, with fresh moments."""
+    return make_optimizer(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0)
 
 
 def check_completions(prompts: Sequence[Prompt]) -> None:
@@ -61,22 +63,24 @@ def check_completions(prompts: Sequence[Prompt]) -> None:
         )
 
 
-def supervised_step(
-    policy: Policy, batch: Batch, optimizer: optim.AdamW, rate: float, config: Config, ranks: Ranks
-) -> tuple[float, float]:
+def supervised_step(learner: Learner, batch: Batch, rate: float) -> dict[str, float]:
     """One update towards the batch's completions; returns the mean token loss and the gradient's norm."""
+    config, ranks, model = learner.config, learner.ranks, learner.policy.model
     tokens = batch.mask.sum()
 
     def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> tuple[mx.array, ...]:
-        return (-score_tokens(policy.model, part, prefixes=prefixes).logps.sum() / tokens,)
+        return (-score_tokens(model, part, prefixes=prefixes).logps.sum() / tokens,)
 
     rows = ranks.share(range(batch.mask.shape[0]))
     parts = [slice_batch(batch, rows[0], rows[-1] + 1)] if rows else []
-    values, gradients = accumulate(policy.model, loss, parts, checkpointing=config.gradient_checkpointing)
-    gradients = ranks.sum_gradients(gradients, policy.model.trainable_parameters())
-    norm = apply_update(policy.model, optimizer, gradients, rate, config.max_grad_norm)
-    mx.eval(policy.model.trainable_parameters(), optimizer.state)
-    return ranks.sum(sum((value for (value,) in values), mx.zeros(()))).item(), norm
+    values, gradients = accumulate(model, loss, parts, checkpointing=config.gradient_checkpointing)
+    gradients = ranks.sum_gradients(gradients, model.trainable_parameters())
+    mean = ranks.sum(sum((value for (value,) in values), mx.zeros(()))).item()
+    finite, norm = math.isfinite(mean), math.nan
+    if finite:
+        norm = apply_update(model, learner.optimizer, gradients, rate, config.max_grad_norm)
+    mx.eval(model.trainable_parameters(), learner.optimizer.state)
+    return {"loss": mean, "grad_norm": norm, "update_skipped": float(not math.isfinite(norm))}
 
 
 def imitated_ids(policy: Policy, prompt: Prompt) -> list[int]:

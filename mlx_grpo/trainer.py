@@ -15,6 +15,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import mlx.core as mx
@@ -22,32 +23,38 @@ import numpy as np
 
 from mlx_grpo import grpo, runs
 from mlx_grpo.batch import make_batch
+from mlx_grpo.checkpoint import Position, load_checkpoint
 from mlx_grpo.config import Config
 from mlx_grpo.data import check_lengths, dataset_files, load_prompts
 from mlx_grpo.groups import groups_with_signal, roll_out
-from mlx_grpo.learner import Learner, grpo_optimizer
-from mlx_grpo.metrics import reward_metrics, samples
+from mlx_grpo.interrupts import StopStep, catch_signals
+from mlx_grpo.journal import Journal
+from mlx_grpo.learner import Learner, begin_grpo
+from mlx_grpo.metrics import reward_metrics, samples, token_records
 from mlx_grpo.optimizer import learning_rate_at
 from mlx_grpo.policy import load_policy, save_adapter
 from mlx_grpo.prefix import shares_prompt
 from mlx_grpo.progress import Reporter, SilentReporter
 from mlx_grpo.ranks import Ranks, join_ranks
+from mlx_grpo.rollout import OnToken
+from mlx_grpo.sampling import seed_step
 from mlx_grpo.scoring import Scores, check_columns, load_reward
-from mlx_grpo.sft import check_completions, warm_start
+from mlx_grpo.sft import check_completions, warm_start, warm_start_optimizer
 from mlx_grpo.types import Prompt, Rollout
 from mlx_grpo.update import update_policy
-from mlx_grpo.validation import Best, validate, validation_prompts
+from mlx_grpo.validation import validate, validation_prompts
 
 
-def train(config: Config, reporter: Reporter) -> Path:
-    """Train as configured and return the run's folder.
+def train(config: Config, reporter: Reporter, resumed: Path | None = None) -> Path:
+    """Train as configured and return the run's folder: a new one, or `resumed`, gone on with as if it had not stopped.
 
-    Raises UserError for anything wrong with the model, the data or the reward, before a run folder is made.
+    Raises UserError for anything wrong with the model, the data or the reward, before a run folder is made, and
+    Interrupted where Ctrl-C or SIGTERM ended the run, its state saved.
     """
     ranks = join_ranks()
     reporter = reporter if ranks.leads else SilentReporter()
     learner, prompts, heldout = prepare(config, ranks)
-    run = Path(ranks.gather(str(runs.create_run(config)) if ranks.leads else None)[0])
+    run = Path(ranks.gather(str(resumed or runs.create_run(config)) if ranks.leads else None)[0])
     reporter.note(f"run folder: {run}")
     if ranks.size > 1:
         reporter.note(f"{ranks.size} processes share each step")
@@ -55,40 +62,48 @@ def train(config: Config, reporter: Reporter) -> Path:
         kind = learner.policy.model.model_type
         reporter.note(f"{kind} keeps no plain key-value cache: each completion runs its own prompt")
     gc.freeze()  # what is loaded now stays; walking it again and again took 5% of a step
-    if config.warm_start.steps:
-        warm_start(learner, prompts, run, reporter)
-        if ranks.leads:
-            save_adapter(learner.policy, config, run / runs.WARM_START)
-    if config.beta > 0:
-        learner.reference = learner.policy.model.trainable_parameters()
-    learn(learner, prompts, heldout, run, reporter)
+    with runs.locked(run) if ranks.leads else nullcontext(), catch_signals() as stop:
+        if resumed and ranks.leads:
+            runs.update_config(run, config)
+        position = load_checkpoint(run, learner, reporter.note) if resumed else None
+        journal = Journal(run, learner, reporter, stop, position or Position("warm_start"))
+        if journal.position.phase == "warm_start":
+            if config.warm_start.steps:
+                warm_start(journal, prompts)
+                if ranks.leads:
+                    save_adapter(learner.policy, config, run / runs.WARM_START)
+            begin_grpo(learner)
+            journal.position = Position("grpo")
+            journal.save()
+        learn(journal, prompts, heldout)
     return run
 
 
-def learn(
-    learner: Learner, prompts: Sequence[Prompt], heldout: Sequence[Prompt], run: Path, reporter: Reporter
-) -> None:
+def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:
     """The GRPO steps; with `heldout` prompts, the adapter that earned most on them is the one kept."""
-    config, best, tokens_seen = learner.config, Best(), 0.0
-    if heldout:
-        before = keep_best(learner, run, best, validate(learner, heldout), 0)
+    learner, position, reporter = journal.learner, journal.position, journal.reporter
+    config = learner.config
+    if heldout and not position.steps:
+        seed_step(config.seed, 1, 0, learner.ranks.rank)
+        before = keep_best(journal, validate(learner, heldout), 0)
         reporter.note(f"held-out reward before GRPO: {before['eval/reward']:.3f}")
-    reporter.begin("GRPO", config.max_steps)
-    for step in range(config.max_steps):
-        metrics, rollouts, scores = train_step(learner, prompts, step, reporter)
-        tokens_seen += metrics["num_tokens"]
-        metrics["num_tokens"] = tokens_seen
+    journal.begin("GRPO", config.max_steps)
+    for step in range(position.steps, config.max_steps):
+        seed_step(config.seed, 1, step, learner.ranks.rank)
+        try:
+            metrics, rollouts, scores = train_step(learner, prompts, step, journal.decoding)
+        except StopStep:
+            journal.leave(journal.stop.signal)
+        position.tokens_seen += metrics["num_tokens"]
+        metrics["num_tokens"] = position.tokens_seen
         last = step + 1 == config.max_steps
         if heldout and ((step + 1) % config.eval_steps == 0 or last):
-            metrics |= keep_best(learner, run, best, validate(learner, heldout), step + 1)
-        if learner.ranks.leads:
-            runs.append_jsonl(run / runs.SAMPLES, *samples(step, rollouts, scores))
-            runs.append_jsonl(run / runs.METRICS, metrics)
-            if not heldout and ((step + 1) % config.save_steps == 0 or last):
-                save_adapter(learner.policy, config, run / runs.ADAPTER)
-        reporter.step(metrics)
+            metrics |= keep_best(journal, validate(learner, heldout), step + 1)
+        elif not heldout and learner.ranks.leads and ((step + 1) % config.save_steps == 0 or last):
+            save_adapter(learner.policy, config, journal.run / runs.ADAPTER)
+        journal.end_step(metrics, samples(step, rollouts, scores), token_records(rollouts, scores), last)
     if heldout:
-        reporter.note(f"kept the adapter of step {best.steps}: held-out reward {best.reward:.3f}")
+        reporter.note(f"kept the adapter of step {position.best.steps}: held-out reward {position.best.reward:.3f}")
 
 
 def prepare(config: Config, ranks: Ranks) -> tuple[Learner, list[Prompt], list[Prompt]]:
@@ -101,24 +116,25 @@ def prepare(config: Config, ranks: Ranks) -> tuple[Learner, list[Prompt], list[P
     if config.warm_start.steps:
         check_completions(prompts)
     heldout = validation_prompts(config, policy) if config.eval_steps else []
-    return Learner(policy, config, reward, grpo_optimizer(config), None, ranks), prompts, heldout
+    return Learner(policy, config, reward, warm_start_optimizer(), None, ranks), prompts, heldout
 
 
-def keep_best(learner: Learner, run: Path, best: Best, heldout: dict[str, float], steps: int) -> dict[str, float]:
+def keep_best(journal: Journal, heldout: dict[str, float], steps: int) -> dict[str, float]:
     """Save the adapter after `steps` steps if no earlier one earned as much on held-out prompts; returns metrics."""
+    learner, best = journal.learner, journal.position.best
     if best.beaten_by(heldout["eval/reward"], steps) and learner.ranks.leads:
-        save_adapter(learner.policy, learner.config, run / runs.ADAPTER)
+        save_adapter(learner.policy, learner.config, journal.run / runs.ADAPTER)
     return {**heldout, "eval/best_step": float(best.steps)}
 
 
 def train_step(
-    learner: Learner, prompts: Sequence[Prompt], step: int, reporter: Reporter | None = None
+    learner: Learner, prompts: Sequence[Prompt], step: int, on_token: OnToken | None = None
 ) -> tuple[dict[str, float], list[Rollout], Scores]:
     """One GRPO step: roll out, score, weigh, update. Returns the step's metrics, rollouts and scores."""
     started = time.perf_counter()
     config = learner.config
     mx.reset_peak_memory()
-    rollouts, scores, redrawn = roll_out(learner, prompts, step, reporter)
+    rollouts, scores, redrawn = roll_out(learner, prompts, step, on_token)
     mx.clear_cache()  # decoding's buffers have other shapes than training's
     rewards = mx.array(scores.rewards.reshape(-1, config.num_generations), mx.float32)  # [P, G]
     advantages = grpo.group_advantages(rewards, config.scale_rewards)  # [P, G]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,12 +35,12 @@ def update_policy(learner: Learner, batch: Batch, rate: float) -> dict[str, floa
     updates = []
     for _ in range(config.num_iterations):
         gradients, metrics = gradients_of(learner, parts, weights, old, reference)
-        norm = 0.0
+        norm, finite = 0.0, math.isfinite(metrics["loss"])
         # Adam divides by the root of the second moment, so a step on nothing but rounding noise is a full-sized step.
-        if gradients is not None:
+        if gradients is not None and finite:
             norm = apply_update(model, learner.optimizer, gradients, rate, config.max_grad_norm)
         mx.eval(model.trainable_parameters(), learner.optimizer.state)
-        updates.append({**metrics, "grad_norm": norm})
+        updates.append({**metrics, "grad_norm": norm, "update_skipped": float(not (finite and math.isfinite(norm)))})
     averaged = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
     # Later iterations drift from the sampler by design; the first tells whether sampler and trainer compute alike.
     return averaged | {name: value for name, value in updates[0].items() if name.startswith("sampling/")}

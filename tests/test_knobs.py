@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from mlx_grpo import runs
+from mlx_grpo.checkpoint import list_checkpoints
 from mlx_grpo.compare import compare
 from mlx_grpo.config import Config, validate
 from mlx_grpo.evaluate import heldout_prompts
@@ -86,6 +87,7 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "gradient_checkpointing": (True, "memory", {"num_generations": 8, "max_completion_length": 64}),
     "logging_steps": (2, "lines", {}),
     "save_steps": (1, "early adapter", {}),
+    "save_total_limit": (1, "checkpoints", {"save_steps": 1}),
     "eval_steps": (1, "early adapter", {}),
     "eval.validation": (1, "validation", {"eval_steps": 1}),
 }
@@ -199,6 +201,7 @@ class Bench:
             "heldout": lambda: [prompt.id for prompt in heldout_prompts(run)],
             "folder": lambda: run.parent.parent.name == "elsewhere",
             "lines": lambda: watcher.console.file.getvalue().count(" reward "),
+            "checkpoints": lambda: len(list_checkpoints(run)),
             "early adapter": lambda: watcher.early,
             "validation": lambda: [m["eval/reward"] for m in runs.read_jsonl(run / runs.METRICS)],
         }[wanted]()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 import pytest
+from mlx.utils import tree_flatten
 
 from mlx_grpo.optimizer import apply_update, learning_rate_at, make_optimizer
 
@@ -56,3 +59,14 @@ def test_three_steps_equal_pytorchs_adamw():
         adamw.step()
         assert apply_update(model, optimizer, {"weight": mx.array(gradient)}, 0.01, 1.0) == pytest.approx(norm.item())
     np.testing.assert_allclose(np.array(model.weight), theirs.detach().numpy(), rtol=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_moments():
+    model = nn.Linear(2, 1, bias=False)
+    optimizer = make_optimizer(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.1)
+    apply_update(model, optimizer, {"weight": mx.array([[1.0, 2.0]])}, 0.1, 1.0)
+    before = dict(tree_flatten([model.parameters(), optimizer.state]))
+    norm = apply_update(model, optimizer, {"weight": mx.array([[1.0, mx.nan]])}, 0.1, 1.0)
+    assert math.isnan(norm)
+    after = dict(tree_flatten([model.parameters(), optimizer.state]))
+    assert all(mx.array_equal(after[name], value) for name, value in before.items())

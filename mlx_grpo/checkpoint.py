@@ -1,0 +1,215 @@
+"""Checkpoints: what a run needs to go on as if it had never stopped.
+
+They hold what can't be computed again: the trained parameters, the optimizer's moments, the adapter that was best
+so far, how far the run is and how long its files were. Random state and sampler position are not among it: what a
+step draws is a function of the seed and the step's number alone (`data.sample_prompts`, `sampling.row_keys`,
+`sampling.seed_step`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, get_args
+
+import mlx.core as mx
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mlx_grpo import runs
+from mlx_grpo.config import Config
+from mlx_grpo.data import with_full_paths
+from mlx_grpo.errors import UserError
+from mlx_grpo.learner import Learner, begin_grpo
+from mlx_grpo.policy import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, save_adapter
+from mlx_grpo.validation import Best
+
+FOLDER = "checkpoints"
+OPTIMIZER = "optimizer.safetensors"
+BEST = "best.safetensors"
+STATE = "state.json"
+
+Phase = Literal["warm_start", "grpo"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+
+@dataclass(slots=True)
+class Position:
+    """How far a run is: the phase, its finished steps, and what is counted across them."""
+
+    phase: Phase
+    steps: int = 0
+    tokens_seen: float = 0.0
+    skipped: int = 0
+    """Updates skipped in a row, because loss or gradient was not finite."""
+    best: Best = field(default_factory=Best)
+
+
+def save_checkpoint(run: Path, learner: Learner, position: Position) -> None:
+    """Write a checkpoint in full or not at all, then drop all but the last `save_total_limit`.
+
+    Raises UserError where it can't be written; the checkpoints before it stand.
+    """
+    folder = run / FOLDER / f"{position.phase}-{position.steps:06d}"
+    if folder.is_dir() and not unsound(folder, run, learner.config):
+        return
+    temporary = folder.with_name(f".{folder.name}")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _write(temporary, run, learner, position)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+        _sync(folder.parent)
+        for old in list_checkpoints(run)[learner.config.save_total_limit :]:
+            shutil.rmtree(old.rename(old.with_name(f".{old.name}")))  # a half-deleted one is never a candidate
+    except (OSError, RuntimeError) as error:  # MLX raises RuntimeError where a file can't be written
+        shutil.rmtree(temporary, ignore_errors=True)
+        kept = list_checkpoints(run)
+        raise UserError(
+            f"{folder}: can't be written ({error}); free space there or choose another output_dir, then go on with "
+            f"--resume from {kept[0].name if kept else 'the start'}"
+        ) from None
+
+
+def load_checkpoint(run: Path, learner: Learner, note: Callable[[str], None]) -> Position | None:
+    """Put the newest sound checkpoint into the learner, and cut the run's files back to it; None where there is none.
+
+    Unsound ones are named by `note`, set aside as `damaged-...`, and passed over.
+    """
+    ranks = learner.ranks
+    name = ranks.gather(newest_sound(run, learner.config, note) if ranks.leads else None)[0]
+    if name is None:
+        if ranks.leads:
+            _cut_back(run, None, dict.fromkeys((runs.METRICS, runs.SAMPLES), 0))
+        return None
+    folder = run / FOLDER / name
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    position = Position(**{**state["position"], "best": Best(**state["position"]["best"])})
+    if position.phase == "grpo":
+        if learner.config.warm_start.steps:
+            load_adapter(learner.policy, run / runs.WARM_START)
+        begin_grpo(learner)
+    load_adapter(learner.policy, folder)
+    learner.optimizer.init(learner.policy.model.trainable_parameters())
+    learner.optimizer.state = tree_unflatten(list(mx.load(str(folder / OPTIMIZER)).items()))
+    others = [f"{library} {was}" for library, was in state["versions"].items() if was != versions()[library]]
+    if others:
+        note(f"{name} was written with {', '.join(others)}; bits may differ from here on")
+    if ranks.leads:
+        _cut_back(run, folder, state["lengths"])
+    return position
+
+
+def newest_sound(run: Path, config: Config, note: Callable[[str], None]) -> str | None:
+    """The name of the newest checkpoint that can be gone on from."""
+    for folder in list_checkpoints(run):
+        problem = unsound(folder, run, config)
+        if problem is None:
+            return folder.name
+        note(f"{folder.name}: {problem}; going back to the checkpoint before it")
+        aside = folder.with_name(f"damaged-{folder.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    return None
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """A run's finished checkpoints, newest first."""
+    by_phase = ((run / FOLDER).glob(f"{phase}-*") for phase in reversed(PHASES))
+    return [folder for folders in by_phase for folder in sorted(folders, reverse=True)]
+
+
+def unsound(folder: Path, run: Path, config: Config) -> str | None:
+    """Why a checkpoint can't be used; None where it can."""
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if state["config_sha256"] != config_sha256(config):
+            return "made with another configuration"
+        for name, digest in state["files"].items():
+            if _sha256(folder / name) != digest:
+                return f"{name} is damaged"
+        for name, length in state["lengths"].items():
+            if length and (run / name).stat().st_size < length:
+                return f"the run's {name} is shorter than it was"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"not readable ({type(error).__name__}: {error})"
+    return None
+
+
+def config_sha256(config: Config) -> str:
+    """What a configuration's fixed keys amount to."""
+    fixed = {key: value for key, value in with_full_paths(config).model_dump().items() if key not in runs.FREE_KEYS}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """What the bits of a run depend on besides its configuration."""
+    return {name: version(name) for name in ("mlx-grpo", "mlx", "mlx-lm")}
+
+
+def _write(folder: Path, run: Path, learner: Learner, position: Position) -> None:
+    save_adapter(learner.policy, learner.config, folder)
+    mx.save_safetensors(str(folder / OPTIMIZER), dict(tree_flatten(learner.optimizer.state)))
+    best = run / runs.ADAPTER / ADAPTER_WEIGHTS
+    if best.is_file():
+        _link(best, folder / BEST)
+    lengths = {name: _flushed_length(run / name) for name in (runs.METRICS, runs.SAMPLES)}
+    state = {
+        "position": asdict(position),
+        "lengths": lengths,
+        "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
+        "config_sha256": config_sha256(learner.config),
+        "config": learner.config.model_dump(),
+        "versions": versions(),
+    }
+    (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    for path in [*folder.iterdir(), folder]:
+        _sync(path)
+
+
+def _cut_back(run: Path, folder: Path | None, lengths: dict[str, int]) -> None:
+    """Take from the run's files what was written after a checkpoint, and give it back the best adapter of then."""
+    for name, length in lengths.items():
+        if (run / name).is_file():
+            os.truncate(run / name, length)
+    if folder and (folder / BEST).is_file():
+        adapter = run / runs.ADAPTER
+        adapter.mkdir(exist_ok=True)
+        shutil.copyfile(folder / ADAPTER_CONFIG, adapter / ADAPTER_CONFIG)
+        (adapter / ADAPTER_WEIGHTS).unlink(missing_ok=True)
+        _link(folder / BEST, adapter / ADAPTER_WEIGHTS)
+
+
+def _link(source: Path, target: Path) -> None:
+    """The same file under a second name; a copy where the file system has no hard links."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _flushed_length(path: Path) -> int:
+    """A file's length, once all of it is on the disk."""
+    if not path.is_file():
+        return 0
+    _sync(path)
+    return path.stat().st_size
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,94 @@
+"""What a run writes down as it goes: every step's metrics and completions, checkpoints, and why it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlx_grpo import runs
+from mlx_grpo.checkpoint import Position, save_checkpoint
+from mlx_grpo.errors import UserError
+from mlx_grpo.interrupts import Interrupted, Stop, StopStep
+from mlx_grpo.learner import Learner
+from mlx_grpo.progress import Reporter
+
+SKIPPED_LIMIT = 5
+"""Updates skipped in a row before a run gives up: one may be a freak, five are divergence."""
+
+INSPECTION = "not_finite.jsonl"
+
+
+@dataclass(slots=True)
+class Journal:
+    """A run in progress, on disk and before the user's eyes."""
+
+    run: Path
+    learner: Learner
+    reporter: Reporter
+    stop: Stop
+    position: Position
+
+    def begin(self, name: str, steps: int) -> None:
+        """A phase of `steps` steps starts, or goes on."""
+        self.reporter.begin(name, steps)
+        if self.position.steps:
+            self.reporter.note(f"  going on after step {self.position.steps}")
+
+    def decoding(self, rows: int) -> None:
+        """A token was decoded; the moment to leave the step, unless other processes would wait for this one."""
+        self.reporter.decoding(rows)
+        if self.learner.ranks.size == 1 and self.stop.signal is not None:
+            raise StopStep
+
+    def end_step(
+        self,
+        metrics: dict[str, Any],
+        samples: Sequence[dict[str, Any]],
+        rows: Sequence[dict[str, Any]],
+        last: bool,
+    ) -> None:
+        """Record a finished step; write a checkpoint where one is due.
+
+        Raises Interrupted if the run was asked to stop, and UserError, with the batch's `rows` in a
+        file, once `SKIPPED_LIMIT` updates in a row could not be taken.
+        """
+        position, learner = self.position, self.learner
+        position.steps += 1
+        position.skipped = position.skipped + 1 if metrics["update_skipped"] else 0
+        if learner.ranks.leads:
+            runs.append_jsonl(self.run / runs.SAMPLES, *samples)
+            runs.append_jsonl(self.run / runs.METRICS, metrics)
+        self.reporter.step(metrics)
+        if last or position.steps % learner.config.save_steps == 0:
+            self.save()
+        if position.skipped >= SKIPPED_LIMIT:
+            self._give_up(rows)
+        signals = [signal for signal in learner.ranks.gather(self.stop.signal) if signal]
+        if signals:
+            self.leave(signals[0])
+
+    def save(self) -> None:
+        """Write a checkpoint of where the run is."""
+        if self.learner.ranks.leads:
+            save_checkpoint(self.run, self.learner, self.position)
+
+    def leave(self, signal: int) -> None:
+        """Stop here, to be gone on from: raises Interrupted once the checkpoint is written."""
+        self.save()
+        position = self.position
+        raise Interrupted(
+            signal,
+            f"stopped after step {position.steps} of {position.phase.replace('_', ' ')}, all saved; "
+            f"go on with: mlx-grpo train {self.run} --resume",
+        )
+
+    def _give_up(self, rows: Sequence[dict[str, Any]]) -> None:
+        if self.learner.ranks.leads:
+            (self.run / INSPECTION).unlink(missing_ok=True)
+            runs.append_jsonl(self.run / INSPECTION, *rows)
+        raise UserError(
+            f"step {self.position.steps}: loss or gradient was not finite {SKIPPED_LIMIT} times in a row; "
+            f"the last batch is in {self.run / INSPECTION}; lower learning_rate, or use dtype float32"
+        )

@@ -1,0 +1,261 @@
+"""A run that was killed, stopped or damaged goes on as if nothing had happened, or says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import pytest
+from test_cli import cli
+
+from mlx_grpo.checkpoint import list_checkpoints
+
+KILLER = Path(__file__).with_name("killer.py")
+CONFIG = """
+model: {model}
+dtype: float32
+output_dir: runs
+data: {{train: rows.jsonl, heldout: rows.jsonl}}
+reward: {{rubric: null, functions: ['toy:noisy_vowels']}}
+lora: {{rank: 4, dropout: 0.1}}
+warm_start: {{steps: 3, batch_size: 2, learning_rate: 0.003}}
+prompts_per_step: 2
+num_generations: 4
+max_completion_length: 8
+max_steps: 6
+num_iterations: 2
+beta: 0.1
+dynamic_sampling: 1
+learning_rate: 0.003
+save_steps: 2
+eval_steps: 2
+eval: {{episodes: 2, validation: 4, max_new_tokens: 8}}
+"""
+# Draws from Python's and numpy's random state, as a user's own function may.
+FUNCTIONS = """
+import random
+import numpy as np
+def vowels(completions, **columns):
+    return [sum(c in 'aeiouAEIOU' for c in t) for t in completions]
+def noisy_vowels(completions, **columns):
+    return [sum(c in 'aeiouAEIOU' for c in t) + random.random() + np.random.rand() for t in completions]
+"""
+# Where a kill may come: within generation, scoring, the loss and its gradient, the update, files and checkpoints.
+MODULES = ("rollout", "sampling", "scoring", "accumulate", "update", "runs", "checkpoint", "journal", "policy", "sft")
+RUN_FILES = ("metrics.jsonl", "samples.jsonl", "adapter/adapters.safetensors", "warm_start/adapters.safetensors")
+
+
+@pytest.fixture
+def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
+    rows = [{"id": str(i), "prompt": f"say {i}" * (i % 3 + 1), "completion": "an answer"} for i in range(7)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (tmp_path / "toy.py").write_text(FUNCTIONS)
+    (tmp_path / "c.yaml").write_text(CONFIG.format(model=tiny_qwen3))
+    return tmp_path
+
+
+def contents(run: Path) -> dict[str, object]:
+    """What a run leaves, without what only a clock or a meter tells."""
+    left: dict[str, object] = {name: (run / name).read_bytes() for name in RUN_FILES[1:]}
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    left["metrics"] = [{k: v for k, v in r.items() if k not in ("step_time", "peak_memory_gb")} for r in records]
+    return left
+
+
+def killed(folder: Path, moment: str, *arguments: str) -> tuple[int, Path]:
+    counts = folder / "counts.json"
+    command = [sys.executable, str(KILLER), str(counts), moment, *arguments]
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert finished.returncode in (0, -signal.SIGKILL), finished.stderr
+    return finished.returncode, counts
+
+
+def uninterrupted(folder: Path) -> tuple[dict[str, object], dict[str, int]]:
+    """A whole run's contents, and how many calls each module made in it."""
+    code, counts = killed(folder, ":0", "train", "c.yaml", "output_dir=whole")
+    assert code == 0
+    return contents(folder / "whole" / "latest"), json.loads(counts.read_text())
+
+
+def resumed_to_the_end(folder: Path) -> dict[str, object]:
+    finished = cli("train", "c.yaml", "--resume", folder=folder)
+    assert finished.returncode == 0, finished.stderr
+    return contents(folder / "runs" / "latest")
+
+
+def check_kills(folder: Path, kills: int, seed: int) -> None:
+    whole, calls = uninterrupted(folder)
+    assert len(whole["metrics"]) == 9
+    rng = random.Random(seed)
+    for number in range(kills):
+        shutil.rmtree(folder / "runs", ignore_errors=True)
+        module = MODULES[number % len(MODULES)]
+        moment = f"{module}:{rng.randint(1, calls[module])}"
+        if killed(folder, moment, "train", "c.yaml")[0] == 0:
+            pytest.fail(f"{moment} was never reached")
+        if not (folder / "runs" / "latest").exists():
+            continue  # killed before there was a run
+        assert resumed_to_the_end(folder) == whole, moment
+
+
+def test_three_killed_runs_end_as_if_they_had_not_been(folder: Path):
+    check_kills(folder, 3, seed=4)
+
+
+@pytest.mark.long
+def test_twenty_five_killed_runs_end_as_if_they_had_not_been(folder: Path):
+    check_kills(folder, 25, seed=0)
+
+
+def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(folder: Path):
+    whole, calls = uninterrupted(folder)
+    killed(folder, f"update:{calls['update'] // 2}", "train", "c.yaml")
+    for moment in ("checkpoint:40", "rollout:60"):
+        killed(folder, moment, "train", "c.yaml", "--resume")
+    assert resumed_to_the_end(folder) == whole
+
+
+@pytest.fixture
+def stopped(folder: Path) -> Path:
+    """A run of 6 GRPO steps that stopped after 4; its folder."""
+    finished = cli("train", "c.yaml", "max_steps=4", "lr_scheduler_type=constant", folder=folder)
+    assert finished.returncode == 0, finished.stderr
+    return (folder / "runs" / "latest").resolve()
+
+
+def resume(run: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return cli("train", str(run), "--resume", *overrides, folder=run.parents[1])
+
+
+def test_a_finished_run_goes_on_when_given_more_steps(stopped: Path):
+    folder = stopped.parents[1]
+    cli("train", "c.yaml", "lr_scheduler_type=constant", "output_dir=whole", folder=folder)
+    assert resume(stopped, "max_steps=6").returncode == 0
+    assert contents(stopped) == contents(folder / "whole" / "latest")
+
+
+def test_only_the_last_checkpoints_are_kept(stopped: Path):
+    assert [path.name for path in list_checkpoints(stopped)] == ["grpo-000004", "grpo-000002"]
+
+
+def test_another_configuration_is_refused_and_each_changed_key_named(stopped: Path):
+    finished = resume(stopped, "learning_rate=0.1", "lora.rank=2")
+    assert finished.returncode == 2
+    assert f"--resume: learning_rate: 0.003 in {stopped.name}, 0.1 now" in finished.stderr
+    assert "--resume: lora.rank: 4" in finished.stderr
+    assert "beta" not in finished.stderr
+
+
+def test_resuming_where_no_run_is_says_so(folder: Path):
+    finished = cli("train", "c.yaml", "--resume", folder=folder)
+    assert finished.returncode == 2
+    assert "--resume: runs holds no run yet" in finished.stderr
+
+
+@pytest.mark.parametrize("damage", ["truncated weights", "one flipped bit", "no state", "foreign", "shorter samples"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped: Path, damage: str):
+    newest = list_checkpoints(stopped)[0]
+    weights = newest / "adapters.safetensors"
+    said = {
+        "truncated weights": "adapters.safetensors is damaged",
+        "one flipped bit": "optimizer.safetensors is damaged",
+        "no state": "not readable",
+        "foreign": "made with another configuration",
+        "shorter samples": "the run's samples.jsonl is shorter than it was",
+    }[damage]
+    if damage == "truncated weights":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif damage == "one flipped bit":
+        data = bytearray((newest / "optimizer.safetensors").read_bytes())
+        data[-1] ^= 1
+        (newest / "optimizer.safetensors").write_bytes(data)
+    elif damage == "no state":
+        (newest / "state.json").write_text("{")
+    elif damage == "foreign":
+        state = json.loads((newest / "state.json").read_text())
+        (newest / "state.json").write_text(json.dumps({**state, "config_sha256": "0"}))
+    else:
+        os.truncate(stopped / "samples.jsonl", (stopped / "samples.jsonl").stat().st_size - 1)
+    whole = contents(stopped)
+    finished = resume(stopped)
+    assert finished.returncode == 0, finished.stderr
+    assert f"grpo-000004: {said}" in finished.stdout
+    assert "going on after step 2" in finished.stdout
+    assert contents(stopped)["metrics"] == whole["metrics"]
+
+
+def test_without_a_sound_checkpoint_a_run_starts_over(stopped: Path):
+    whole = contents(stopped)
+    for checkpoint in list_checkpoints(stopped):
+        (checkpoint / "state.json").unlink()
+    finished = resume(stopped)
+    assert finished.returncode == 0, finished.stderr
+    assert contents(stopped) == whole
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_saves_says_how_to_go_on_and_loses_nothing(folder: Path, number: signal.Signals, code: int):
+    whole, _ = uninterrupted(folder)
+    command = [sys.executable, "-m", "mlx_grpo.cli", "train", "c.yaml"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "GRPO: 6 steps" in line:
+            break
+    process.send_signal(number)
+    process.stdout.read()
+    said = process.stderr.read()
+    assert process.wait(timeout=60) == code
+    assert "all saved; go on with: mlx-grpo train" in said
+    assert "Traceback" not in said
+    assert resumed_to_the_end(folder) == whole
+
+
+def test_two_processes_do_not_train_in_one_folder(stopped: Path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", f"import fcntl, time; f = open({str(stopped / '.lock')!r}, 'r+'); "
+         "fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    holder.stdout.readline()
+    finished = resume(stopped, "max_steps=6")
+    holder.kill()
+    assert finished.returncode == 2
+    assert "is training there" in finished.stderr
+
+
+def test_two_processes_resume_a_run_as_one(folder: Path):
+    # Dropout and a reward that draws for itself are a process's own; everything else is what one would have done.
+    plain = ("lora.dropout=0", "reward.functions=['toy:vowels']", "max_steps=4")
+    whole = cli("train", "c.yaml", *plain, "--processes", "2", "output_dir=whole", folder=folder)
+    assert whole.returncode == 0, whole.stderr
+    killed(folder, "update:30", "train", "c.yaml", *plain)
+    finished = cli("train", "c.yaml", *plain, "--resume", "--processes", "2", folder=folder)
+    assert finished.returncode == 0, finished.stderr
+    ends = [mx.load(str(folder / d / "latest" / "adapter" / "adapters.safetensors")) for d in ("runs", "whole")]
+    for name in ends[0]:
+        assert mx.linalg.norm(ends[0][name] - ends[1][name]).item() <= 1e-3 * mx.linalg.norm(ends[1][name]).item()
+
+
+def test_a_full_disk_leaves_the_checkpoints_before_it(folder: Path):
+    small = folder / "small"
+    small.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=200k tmpfs {small} && "
+        f"{sys.executable} -m mlx_grpo.cli train c.yaml output_dir={small} save_total_limit=99; echo code $?; "
+        f"ls {small}/latest/checkpoints"
+    )
+    finished = subprocess.run(
+        ["unshare", "--mount", "--map-root-user", "sh", "-c", script], cwd=folder, capture_output=True, text=True
+    )
+    if "mount" in finished.stderr or "unshare" in finished.stderr:
+        pytest.skip(f"no small file system can be made here: {finished.stderr.strip()[:100]}")
+    assert "code 2" in finished.stdout
+    assert "free space there" in finished.stderr
+    assert "Traceback" not in finished.stderr

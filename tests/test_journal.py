@@ -1,0 +1,61 @@
+"""What a run does when its numbers go wrong, and over many steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import tiny_config
+from test_trainer import Silent, paid_for, rows_file
+
+from mlx_grpo import runs
+from mlx_grpo.errors import UserError
+from mlx_grpo.journal import INSPECTION
+from mlx_grpo.trainer import train
+
+
+def test_a_run_that_diverges_skips_updates_then_stops_and_leaves_the_batch(tiny_qwen3: Path, tmp_path: Path):
+    config = tiny_config(
+        tiny_qwen3,
+        output_dir=str(tmp_path / "runs"),
+        data={"train": rows_file(tmp_path)},
+        reward=paid_for("share_of_letters"),
+        max_steps=20,
+        learning_rate=1e30,
+    )
+    with pytest.raises(UserError, match="not finite 5 times in a row"):
+        train(config, Silent())
+    run = tmp_path / "runs" / "latest"
+    skipped = [record["update_skipped"] for record in runs.read_jsonl(run / runs.METRICS)]
+    assert skipped[0] == 0
+    assert skipped[-5:] == [1] * 5
+    batch = [json.loads(line) for line in (run / INSPECTION).read_text().splitlines()]
+    assert len(batch) == config.prompts_per_step * config.num_generations
+    assert all(row["completion_ids"] and row["prompt_ids"] for row in batch)
+
+
+@pytest.mark.long
+def test_three_hundred_steps_keep_their_memory_and_their_pace(tiny_qwen3: Path, tmp_path: Path):
+    memory, resident = [], []
+
+    class Meter(Silent):
+        def step(self, metrics: dict[str, float]) -> None:
+            memory.append(mx.get_active_memory())
+            resident.append(int(Path("/proc/self/statm").read_text().split()[1]))
+
+    config = tiny_config(
+        tiny_qwen3,
+        output_dir=str(tmp_path / "runs"),
+        data={"train": rows_file(tmp_path)},
+        reward=paid_for("share_of_letters"),
+        max_steps=300,
+        save_steps=10,
+    )
+    train(config, Meter())
+    times = [record["step_time"] for record in runs.read_jsonl(tmp_path / "runs" / "latest" / runs.METRICS)]
+    assert max(memory[50:]) <= 1.02 * memory[50]
+    assert np.mean(resident[-50:]) < 1.05 * np.mean(resident[50:100])
+    assert np.median(times[-100:]) < 1.5 * np.median(times[50:150])
