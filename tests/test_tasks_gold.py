@@ -37,11 +37,14 @@ def test_keys_stand_in_the_chosen_order_without_spaces():
 
 def test_reasons_name_what_is_covered_then_what_is_thin_or_missing_then_the_years():
     covered, lacking, years = gold_reasons(JOB, PERSON, fit(JOB, PERSON))
-    assert "SQL (expert, 48m) and Python" in covered
-    assert "Airflow (beginner, 5m)" in lacking
-    assert lacking.endswith("Spark")
-    assert years.startswith("4 years")
-    assert "3-6" in years
+    assert covered == "strong in Python and SQL, two of four"
+    assert lacking == "thin on Airflow, lacks Spark"
+    assert years == "4 years is inside 3-6"
+
+
+def test_skills_stand_in_the_order_of_the_profile_not_of_the_job():
+    turned = replace(PERSON, skills=PERSON.skills[::-1])
+    assert gold_reasons(JOB, turned, fit(JOB, turned))[0].startswith("strong in SQL and Python")
 
 
 def test_work_that_is_not_related_is_said_because_the_score_turns_on_it():
@@ -57,14 +60,7 @@ def test_an_impossible_claim_comes_first():
 def test_a_skill_that_only_the_prose_names_is_not_called_missing():
     told = replace(PERSON, summary="I have seen Spark once.")
     lacking = gold_reasons(JOB, told, fit(JOB, told))[1]
-    assert re.search(r"(names Spark in passing only|gives no months for Spark)$", lacking)
-
-
-def test_wording_varies_with_the_candidate_and_the_seed_and_repeats_itself_for_the_same():
-    gold = fit(JOB, PERSON)
-    assert len({gold_completion(JOB, replace(PERSON, id=str(n)), gold) for n in range(20)}) > 5
-    assert len({gold_completion(JOB, PERSON, gold, seed=n) for n in range(20)}) > 5
-    assert gold_completion(JOB, PERSON, gold, seed=3) == gold_completion(JOB, PERSON, gold, seed=3)
+    assert lacking == "thin on Airflow, names Spark in passing only"
 
 
 def test_long_lists_are_cut_short_with_their_number_in_words():
@@ -99,6 +95,6 @@ def test_bundled_reasons_agree_with_the_fit_of_the_parsed_prompt(name):
         job, candidate = parse(row["context"], form)
         gold, reasons = fit(job, candidate), json.loads(row["completion"])["reasons"]
         for entry in gold.missing:
-            assert not re.search(rf"(strong|solid|depth) in [^,]*{re.escape(entry)}\b", reasons[0])
+            assert not re.search(rf"strong in .*{re.escape(entry)}\b", reasons[0])
         assert any(str(candidate.years).removesuffix(".0") in reason for reason in reasons)
         assert all(reason[0].islower() or reason[0].isdigit() for reason in reasons)

@@ -107,7 +107,7 @@ def build_dataset(
         raise UserError(*faults)
     if len(shown) < 2:
         raise UserError(f"{candidates_path}: {len(shown)} usable candidates: two sets need at least 2", *faults)
-    rows = [make_row(job, one, form, kind="pool", seed=seed, order=order) for one in shown]
+    rows = [make_row(job, one, form, kind="pool", order=order) for one in shown]
     return BuildSummary(
         **_write_split(out_dir, *split(rows, heldout_fraction, seed)),
         job=job,

@@ -15,9 +15,7 @@ Row = dict[str, Any]
 """id, prompt (chat messages), decision, score, context (the user message), completion, job_id, candidate_id, kind."""
 
 
-def make_row(
-    job: Job, shown: Candidate, form: Form, *, kind: str, seed: int = 0, order: Order = "reasons_first"
-) -> Row:
+def make_row(job: Job, shown: Candidate, form: Form, *, kind: str, order: Order = "reasons_first") -> Row:
     """The row for one job and one candidate, both exactly as the prompt shows them."""
     gold = fit(job, shown)
     prompt = messages(job, shown, form, order)
@@ -27,7 +25,7 @@ def make_row(
         "decision": gold.decision,
         "score": gold.score,
         "context": prompt[-1]["content"],
-        "completion": gold_completion(job, shown, gold, seed=seed, order=order),
+        "completion": gold_completion(job, shown, gold, order=order),
         "job_id": job.id,
         "candidate_id": shown.id,
         "kind": kind,

@@ -151,12 +151,12 @@ def _balanced(pairs: list[Pair], seed: int) -> list[Pair]:
 def _compact_row(pair: Pair, seed: int) -> Row:
     job, candidate, kind = pair
     short = replace(job, text="")
-    return make_row(short, compact_view(short, candidate), "compact", kind=kind, seed=seed)
+    return make_row(short, compact_view(short, candidate), "compact", kind=kind)
 
 
 def _full_row(pair: Pair, seed: int) -> Row:
     job, candidate, kind = pair
-    return make_row(job, candidate, "full", kind=kind, seed=seed)
+    return make_row(job, candidate, "full", kind=kind)
 
 
 def main() -> None:
