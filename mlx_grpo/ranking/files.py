@@ -60,7 +60,7 @@ class ScoreLog:
             raise UserError(f"--out: {path} can't be written ({error.strerror}); choose another place") from None
         try:
             self._lock()
-            self._check(header, self._index())
+            self._check(json.loads(json.dumps(header)), self._index())
         except UserError:
             self._file.close()
             raise

@@ -103,7 +103,9 @@ class Ranker:
         began, jd, pool = time.monotonic(), Path(jd), Path(candidates)
         files = outputs(Path(out), jd, pool)
         job, total = survey(jd, pool)
-        header = {"job": asdict(job), "model": self.model.fingerprint(), "settings": asdict(self.model.settings)}
+        # The job's handles come of its file's name, which no prompt shows.
+        shown = asdict(replace(job, id="", field=""))
+        header = {"job": shown, "model": self.model.fingerprint(), "settings": asdict(self.model.settings)}
         tally = Tally()
         with ScoreLog(files.scores, header) as log:
             asked = None
