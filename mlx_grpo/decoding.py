@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
+from operator import itemgetter
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -43,19 +44,24 @@ def shared_start(model: nn.Module, prompts: Sequence[Sequence[int]]) -> Start:
 def prefill(model: nn.Module, prompts: Sequence[Sequence[int]], start: Start = NO_START) -> list[Prefix]:
     """What the layers remember of each prompt but its last token; text that prompts begin with alike is run once."""
     prefixes: list[Prefix] = [[] for _ in prompts]
-    known_ids, known = start
+    latest = start
     # In sorted order the prompts of one job, which begin with its text, are neighbours.
     for index in sorted(range(len(prompts)), key=lambda i: prompts[i]):
         ids = prompts[index][:-1]
-        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(known_ids, ids, strict=False)))
+        alike, known = max(((_alike(run.token_ids, ids), run.prefix) for run in (latest, start)), key=itemgetter(0))
         kept = alike if alike >= SHARED_TOKENS else 0
         prefix = cut(known, kept) if kept else None
         if len(ids) > kept:
             prefix = extend(model, mx.array(ids[kept:]), prefix)
             mx.eval(prefix)
-        known_ids, known = ids, prefix
+        latest = Start(ids, prefix)
         prefixes[index] = prefix or []
     return prefixes
+
+
+def _alike(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
 def cut(prefix: Prefix, length: int) -> Prefix:

@@ -129,6 +129,15 @@ def test_a_batch_cut_in_two_is_asked_whole_again(model: Path, tmp_path: Path):
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_only_what_changed_in_the_pool_is_asked_again(model: Path, tmp_path: Path):
+    pool = [profile(f"C{i}") for i in range(8)]
+    rank(model, tmp_path, pool)
+    summary, records = rank(model, tmp_path, [*pool[:7], profile("C7", "expert"), profile("C8", "expert")])
+    assert summary.reused == 4
+    assert [record["candidate_id"] for record in records[:2]] == ["C7", "C8"]
+    assert len(records) == 9
+
+
 def test_asked_again_for_fewer_it_needs_no_model(model: Path, tmp_path: Path):
     rank(model, tmp_path, pool_of(12))
     second = ranker(model)

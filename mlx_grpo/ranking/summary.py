@@ -91,15 +91,15 @@ def print_ranking(console: Console, summary: RankSummary) -> None:
 def _lines(summary: RankSummary) -> list[str]:
     """What follows the table."""
     made = summary.candidates - summary.reused
-    speed = f", {summary.seconds / made:.2f} s each" if made else ""
+    speed = f" ({summary.seconds / made:.2f} s each)" if made else ""
     kept = f", {summary.reused} scored earlier" if summary.reused else ""
     unranked = summary.no_answer + summary.unreadable
     more = [f"and {unranked - len(summary.notes)} more, listed at the end"] if unranked > len(summary.notes) else []
     return [
-        f"{summary.candidates} candidates in {summary.seconds:.0f} s{speed}{kept}: {summary.ranked} ranked, "
-        f"{summary.shortlisted} of them shortlisted, {summary.no_answer} without a valid answer "
-        f"({summary.retried} were asked twice), {summary.unreadable} unreadable",
-        f"grounded reasons: {summary.grounded} of {summary.reasons}",
+        f"{summary.candidates} candidates in {summary.seconds:.0f} s{speed}{kept}",
+        f"{summary.ranked} ranked, {summary.shortlisted} of them shortlisted; {summary.grounded} of {summary.reasons} "
+        "reasons grounded",
+        f"{summary.no_answer} without a valid answer, {summary.retried} asked twice, {summary.unreadable} unreadable",
         *(f"no rank: {line}" for line in [*summary.notes, *more]),
         str(summary.csv),
         str(summary.jsonl),
