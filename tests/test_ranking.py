@@ -152,16 +152,16 @@ def test_scores_of_another_job_or_model_are_not_mixed_in(model: Path, tmp_path: 
     rank(model, tmp_path, pool_of(4))
     jd, pool = tmp_path / "job.txt", tmp_path / "pool.jsonl"
     jd.write_text(JOB.replace("3-6", "5-9"))
-    with pytest.raises(UserError, match="another job"):
+    with pytest.raises(UserError, match=": job changed since"):
         ranker(model).rank(jd, pool, tmp_path / "r.csv")
     jd.write_text(JOB)
-    with pytest.raises(UserError, match="another settings"):
+    with pytest.raises(UserError, match=": settings changed since"):
         ranker(model, seed=1).rank(jd, pool, tmp_path / "r.csv")
     other = make_answering_model(tmp_path / "other")
     assert ranker(other).model.fingerprint() == ranker(model).model.fingerprint(), "a copy is the same model"
     settings = json.loads((other / "tokenizer_config.json").read_text())
     (other / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": "{{ messages }}"}))
-    with pytest.raises(UserError, match="another model"):
+    with pytest.raises(UserError, match=": model changed since"):
         ranker(other).rank(jd, pool, tmp_path / "r.csv")
 
 

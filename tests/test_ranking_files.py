@@ -83,7 +83,7 @@ def test_a_torn_last_line_is_cut_off_and_the_rest_kept(tmp_path: Path):
 @pytest.mark.parametrize("name", ["job", "model", "settings"])
 def test_scores_of_another_job_model_or_setting_are_no_beginning(tmp_path: Path, name: str):
     ScoreLog(tmp_path / "s.jsonl", HEADER).__exit__(None, None, None)
-    with pytest.raises(UserError, match=f"another {name}, which don't compare"):
+    with pytest.raises(UserError, match=f": {name} changed since"):
         ScoreLog(tmp_path / "s.jsonl", {**HEADER, name: {"x": 1}})
     with ScoreLog(tmp_path / "s.jsonl", HEADER) as log:
         assert not log.holds(["a"])

@@ -130,8 +130,8 @@ class ScoreLog:
         changed = [name for name in header if header[name] != found.get(name)]
         if changed:
             raise UserError(
-                f"{self.path}: holds scores made with another {' and another '.join(changed)}, which don't compare "
-                "with new ones; name another --out to keep them, or remove the file to start over"
+                f"{self.path}: its scores don't compare with new ones: {' and '.join(changed)} changed since; name "
+                "another --out to keep them, or remove the file to start over"
             )
 
 

@@ -25,7 +25,7 @@ WEIGHED = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an answer depends on beside model, job and candidate."""
+    """What an answer depends on beside model, job and candidate; of the batch size only its last digits do."""
 
     form: Form
     order: Order = "reasons_first"

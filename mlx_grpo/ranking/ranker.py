@@ -106,23 +106,8 @@ class Ranker:
         # The job's handles come of its file's name, which no prompt shows.
         shown = asdict(replace(job, id="", field=""))
         header = {"job": shown, "model": self.model.fingerprint(), "settings": asdict(self.model.settings)}
-        tally = Tally()
         with ScoreLog(files.scores, header) as log:
-            asked = None
-            progress(0, total)
-            for number, batch in enumerate(_batches(stream_pool(pool), self.model.batch_size)):
-                keys = [_key(entry) for entry in batch]
-                # Whole batches only: how a batch is made up moves its logits in their last digits.
-                if log.holds(keys):
-                    answers = [log.read(key) for key in keys]
-                    tally.counts["reused"] += len(keys)
-                else:
-                    asked = asked or self._ask(job)  # with every answer there already, no model need be loaded
-                    answers = self._entries(asked, batch, number)
-                    log.append(keys, answers)
-                for key, entry, answer in zip(keys, batch, answers, strict=True):
-                    tally.add(key, entry, answer)
-                progress(len(tally.places), total)
+            tally = self._score_pool(log, job, pool, lambda done: progress(done, total))
             write_ranked(files, log, tally.places, self.model.rubric.limits.max_reasons, top_k)
             best = tuple(log.read(place.key) for place in tally.places[:LISTED] if not place.invalid)
         return tally.summary(files, best, time.monotonic() - began)
@@ -132,6 +117,25 @@ class Ranker:
         asked = self._ask(job)
         for number, batch in enumerate(_batches(candidates, self.model.batch_size)):
             yield from self._answers(asked, batch, number)
+
+    def _score_pool(self, log: ScoreLog, job: Job, pool: Path, progress: Callable[[int], None]) -> Tally:
+        """See to it that the log has an answer for every entry of the pool."""
+        tally, asked = Tally(), None
+        progress(0)
+        for number, batch in enumerate(_batches(stream_pool(pool), self.model.batch_size)):
+            keys = [_key(entry) for entry in batch]
+            # Whole batches only: how a batch is made up moves its logits in their last digits.
+            if log.holds(keys):
+                answers = [log.read(key) for key in keys]
+                tally.counts["reused"] += len(keys)
+            else:
+                asked = asked or self._ask(job)  # with every answer there already, no model need be loaded
+                answers = self._entries(asked, batch, number)
+                log.append(keys, answers)
+            for key, entry, answer in zip(keys, batch, answers, strict=True):
+                tally.add(key, entry, answer)
+            progress(len(tally.places))
+        return tally
 
     def _ask(self, job: Job) -> _Asked:
         settings = self.model.settings
