@@ -179,6 +179,42 @@ def bench_command(config: str, overrides: tuple[str, ...], shapes: str, repeats:
         print_bench(console, results)
 
 
+@main.command()
+@click.option("--model", required=True, help="A run's folder, a model's folder, or a Hub id.")
+@click.option("--jd", type=click.Path(path_type=Path), required=True, help="The job description, as text.")
+@click.option("--candidates", type=click.Path(path_type=Path), required=True, help="The pool; JSONL of any size.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="NAME.csv; NAME.jsonl goes beside it.")
+@click.option("--top-k", type=click.IntRange(min=1), help="Write the best so many; all are scored.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Candidates at once; the run's by default, or 16.")
+@click.option("--form", type=click.Choice(["compact", "full"]), help="As the run was trained; else compact.")
+@click.option("--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 220 compact, 1000 full.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), help="The run's by default, or 384.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the second try at an answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def rank(
+    model: str, jd: Path, candidates: Path, out: Path, top_k: int | None, as_json: bool, **options: object
+) -> None:
+    """Rank a pool of candidates for a job, with reasons and whether each is grounded.
+
+    Interrupted, the same command goes on where it was; NAME.scores.jsonl keeps what is done.
+
+    \b
+    mlx-grpo rank --model runs/latest --jd job.txt --candidates pool.jsonl --out ranked.csv
+    """
+    from dataclasses import asdict
+
+    from mlx_grpo.progress import CountReporter
+    from mlx_grpo.ranking.ranker import Ranker
+    from mlx_grpo.ranking.summary import print_ranking
+
+    with CountReporter(errors, "ranking") as bar:
+        summary = Ranker(model, **options).rank(jd, candidates, out, top_k=top_k, progress=bar.update)
+    if as_json:
+        click.echo(json_module.dumps(asdict(summary), default=str))
+    else:
+        print_ranking(console, summary)
+
+
 @main.group()
 def data() -> None:
     """Make datasets of your own files."""

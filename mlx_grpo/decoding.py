@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import takewhile
+from operator import itemgetter
+from typing import NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,25 +17,51 @@ import numpy as np
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from mlx_grpo.attention import Partial, dispatch_on_cache, merge, over_prefix, partial_attention
-from mlx_grpo.prefix import SHARED_TOKENS, KeysValues, Prefix, extend, shares_prompt
+from mlx_grpo.prefix import SHARED_TOKENS, KeysValues, Prefix, common_start, extend, shares_prompt
 
 
-def prefill(model: nn.Module, prompts: Sequence[Sequence[int]]) -> list[Prefix]:
+class Start(NamedTuple):
+    """Tokens that prompts of several batches begin with, and what the layers remember of them."""
+
+    token_ids: Sequence[int]
+    prefix: Prefix | None
+
+
+NO_START = Start((), None)
+
+
+def shared_start(model: nn.Module, prompts: Sequence[Sequence[int]]) -> Start:
+    """What all prompts begin with, run once for every batch of such prompts; nothing where it can't be shared."""
+    alike = common_start([mx.array(ids) for ids in prompts]) if shares_prompt(model) else 0
+    if not alike:
+        return NO_START
+    token_ids = prompts[0][:alike]
+    prefix = extend(model, mx.array(token_ids))
+    mx.eval(prefix)
+    return Start(token_ids, prefix)
+
+
+def prefill(model: nn.Module, prompts: Sequence[Sequence[int]], start: Start = NO_START) -> list[Prefix]:
     """What the layers remember of each prompt but its last token; text that prompts begin with alike is run once."""
     prefixes: list[Prefix] = [[] for _ in prompts]
-    known_ids, known = (), None
+    latest = start
     # In sorted order the prompts of one job, which begin with its text, are neighbours.
     for index in sorted(range(len(prompts)), key=lambda i: prompts[i]):
         ids = prompts[index][:-1]
-        alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(known_ids, ids, strict=False)))
+        alike, known = max(((_alike(run.token_ids, ids), run.prefix) for run in (latest, start)), key=itemgetter(0))
         kept = alike if alike >= SHARED_TOKENS else 0
         prefix = cut(known, kept) if kept else None
         if len(ids) > kept:
             prefix = extend(model, mx.array(ids[kept:]), prefix)
             mx.eval(prefix)
-        known_ids, known = ids, prefix
+        latest = Start(ids, prefix)
         prefixes[index] = prefix or []
     return prefixes
+
+
+def _alike(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
 def cut(prefix: Prefix, length: int) -> Prefix:
@@ -118,12 +146,14 @@ class GroupCache:
             self.prefix = KeysValues(*(x[mx.array(groups), :, : layout.longest] for x in self.prefix))
 
 
-def decoding_caches(model: nn.Module, prompts: Sequence[Sequence[int]], rows_each: int, max_tokens: int) -> list:
+def decoding_caches(
+    model: nn.Module, prompts: Sequence[Sequence[int]], rows_each: int, max_tokens: int, start: Start = NO_START
+) -> list:
     """A cache for each layer, with all prompts but their last tokens in it, for `rows_each` rows of each prompt."""
     if not shares_prompt(model):
         return _copied_prompts(model, prompts, rows_each)
     dispatch_on_cache(model)
-    prefixes = prefill(model, prompts)
+    prefixes = prefill(model, prompts, start)
     layout = Layout(np.repeat(np.arange(len(prompts)), rows_each), np.array([len(ids) - 1 for ids in prompts]))
     return [GroupCache(stack(prefixes, layer), layout, max_tokens) for layer in range(len(model.layers))]
 

@@ -35,17 +35,7 @@ class ConsoleReporter:
     def __init__(self, console: Console, logging_steps: int = 1):
         self.console = console
         self.logging_steps = logging_steps
-        # Without a terminal rich would write each bar as debris into the log, so there only lines are printed.
-        self.progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
+        self.progress = _bars(console)
         self.phase = ""
         self.steps = 0
         self.positions = 0
@@ -80,6 +70,47 @@ class ConsoleReporter:
 
     def note(self, text: str) -> None:
         self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class CountReporter:
+    """Reports how many of something are done: a bar on a terminal, in a log a line for each tenth."""
+
+    def __init__(self, console: Console, what: str):
+        self.what = what
+        self.progress = _bars(console)
+        self.task = self.progress.add_task(f"{what}: loading", total=None, detail="")
+        self.tenths = 0
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def update(self, done: int, total: int) -> None:
+        """So many of so many are done."""
+        self.progress.update(self.task, description=self.what, completed=done, total=total)
+        tenths = 10 * done // total
+        if self.progress.disable and tenths > self.tenths:
+            self.progress.console.print(f"{self.what}: {done} of {total}", highlight=False, markup=False)
+        self.tenths = tenths
+
+
+def _bars(console: Console) -> Progress:
+    # Without a terminal rich would write each bar as debris into the log, so there only lines are printed.
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}"),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
 
 
 def step_line(number: int, steps: int, metrics: dict[str, float]) -> str:

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from mlx_grpo.decoding import decoding_caches, keep_rows
+from mlx_grpo.decoding import NO_START, Start, decoding_caches, keep_rows
 from mlx_grpo.policy import Policy
 from mlx_grpo.sampling import Sampling, draw, row_keys
 from mlx_grpo.types import Prompt, Rollout
@@ -47,15 +47,17 @@ def generate(
     step: int = 0,
     first_row: int = 0,
     on_token: OnToken | None = None,
+    start: Start = NO_START,
 ) -> list[Rollout]:
     """Sample `num_generations` completions of each prompt: N = P·G rollouts, prompt-major.
 
     Row r of step s draws from a stream of its own, keyed by (seed, s, r), counted from `first_row` where these
-    are some of a step's rows. `on_token` is told how many rows are still decoding after each position.
+    are some of a step's rows. `start` is what earlier calls' prompts began with too. `on_token` is told how many
+    rows are still decoding after each position.
     """
     total = len(prompts) * num_generations
     sampler = _RowSampler(row_keys(seed, step, range(first_row, first_row + total)), sampling, list(range(total)))
-    tokens, stopped = _decode(policy, prompts, num_generations, sampler, on_token)
+    tokens, stopped = _decode(policy, prompts, num_generations, sampler, start, on_token)
     logps = sampler.logps_by_row()
     return [
         Rollout(
@@ -75,13 +77,15 @@ def _decode(
     num_generations: int,
     sampler: _RowSampler,
     on_token: OnToken | None,
+    start: Start,
 ) -> tuple[list[list[int]], set[int]]:
     """Each row's tokens, and the rows that ended in a stop token."""
     tokens: list[list[int]] = [[] for _ in sampler.rows]
     stopped = set()
     max_tokens = sampler.sampling.max_tokens
     stop_ids = () if sampler.sampling.ignore_stop else policy.stop_ids
-    caches = decoding_caches(policy.model, [prompt.token_ids for prompt in prompts], num_generations, max_tokens)
+    token_ids = [prompt.token_ids for prompt in prompts]
+    caches = decoding_caches(policy.model, token_ids, num_generations, max_tokens, start)
     last_ids = mx.array([prompt.token_ids[-1] for prompt in prompts for _ in range(num_generations)])
     drawn = _next_tokens(policy.model, last_ids, caches, sampler)
     for position in range(max_tokens):

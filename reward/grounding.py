@@ -30,6 +30,11 @@ class Judgement:
     invented: int = 0
 
     @property
+    def why(self) -> str:
+        """What is wrong with it in words; "" where it stands and says nothing false."""
+        return self.objection or "; ".join(self.false)
+
+    @property
     def truth(self) -> float:
         """The share of what it cites or claims that holds, in [0, 1]; 0 if it does not stand."""
         if self.objection:

@@ -96,7 +96,7 @@ def test_data_build_on_a_real_job_and_fifty_candidates_gives_rows_that_train(tmp
     assert "mine/train.jsonl" in built.stdout
 
 
-@pytest.mark.parametrize("command", [["train"], ["export"], ["eval"], ["data", "build"]])
+@pytest.mark.parametrize("command", [["train"], ["export"], ["eval"], ["rank"], ["data", "build"]])
 def test_every_command_has_help_with_an_example(command: list[str], tmp_path: Path):
     shown = cli(*command, "--help", folder=tmp_path)
     assert shown.returncode == 0

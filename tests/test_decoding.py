@@ -8,7 +8,7 @@ import pytest
 from conftest import tiny_policy
 
 from mlx_grpo import decoding
-from mlx_grpo.decoding import decoding_caches, keep_rows, prefill
+from mlx_grpo.decoding import NO_START, decoding_caches, keep_rows, prefill, shared_start
 from mlx_grpo.policy import Policy
 
 
@@ -72,3 +72,23 @@ def test_what_prompts_begin_with_alike_is_run_once(policy: Policy, monkeypatch: 
         for known, wanted in zip(prefix, alone, strict=True):
             np.testing.assert_allclose(np.array(known.keys), np.array(wanted.keys), atol=1e-4)
             np.testing.assert_allclose(np.array(known.values), np.array(wanted.values), atol=1e-4)
+
+
+def test_what_earlier_batches_began_with_too_is_not_run_again(policy: Policy, monkeypatch: pytest.MonkeyPatch):
+    job, first, second, other = random_ids(50, 8, 5, 20)
+    start = shared_start(policy.model, [job + first, job + second])
+    assert start.token_ids == job
+    run = []
+    extend = decoding.extend
+    monkeypatch.setattr(
+        decoding, "extend", lambda model, ids, prefix=None: run.append(ids.size) or extend(model, ids, prefix)
+    )
+    prompts = [job + first, other, job + second]
+    prefixes = prefill(policy.model, prompts, start)
+    assert sorted(run) == [4, 7, 19]
+    for prompt, prefix in zip(prompts, prefixes, strict=True):
+        (alone,) = prefill(policy.model, [prompt])
+        for known, wanted in zip(prefix, alone, strict=True):
+            np.testing.assert_allclose(np.array(known.keys), np.array(wanted.keys), atol=1e-4)
+            np.testing.assert_allclose(np.array(known.values), np.array(wanted.values), atol=1e-4)
+    assert shared_start(policy.model, [first, second]) == NO_START, "too little to be worth a pass"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from copy import deepcopy
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.tasks.pool import load_pool, read_candidate
+from mlx_grpo.tasks.pool import load_pool, read_candidate, stream_pool
 from mlx_grpo.tasks.records import Candidate, Role, Skill
 
 REDROB = Path(__file__).resolve().parents[2] / "shared" / "redrob"
@@ -172,3 +173,28 @@ def test_the_redrob_sample_is_read_whole():
     assert (len(candidates), problems) == (50, [])
     assert candidates[0].title == "Backend Engineer"
     assert candidates[0].roles[0].company == "Mindtree"
+
+
+def test_a_jsonl_pool_is_held_a_line_at_a_time(tmp_path):
+    long = changed("profile.summary", "word " * 4000)
+    path = tmp_path / "pool.jsonl"
+    with path.open("w") as file:
+        for number in range(500):
+            file.write(json.dumps({**long, "candidate_id": f"C{number}"}) + "\n")
+    tracemalloc.start()
+    count = sum(entry.candidate is not None for entry in stream_pool(path))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 500
+    assert most < path.stat().st_size / 10
+
+
+@pytest.mark.parametrize("head", ["\ufeff", "\n\n", "\ufeff\n"])
+@pytest.mark.parametrize("as_list", [True, False])
+def test_what_stands_before_the_first_entry_matters_to_nobody(tmp_path, head, as_list):
+    text = json.dumps([GOOD] if as_list else GOOD)
+    path = tmp_path / "pool.jsonl"
+    path.write_bytes((head + text + "\r\n").encode())
+    (entry,) = stream_pool(path)
+    assert (entry.candidate_id, entry.problems) == ("CAND_0000001", [])
+    assert entry.candidate.title == "Data Analyst"

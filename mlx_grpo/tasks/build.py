@@ -99,8 +99,8 @@ def build_dataset(
     job, job_faults = _load_job(jd_path, pool)
     if problems or unreadable or job is None:
         raise UserError(*problems, *job_faults, *unreadable, *faults)
-    count = _prompt_counter(count_tokens, form, order)
-    job, cuts = _show_job(job, form, budget, count)
+    count = prompt_counter(count_tokens, form, order)
+    job, cuts = show_job(job, form, budget, count)
     shown, candidate_cuts, too_long = _show_candidates(job, pool, form, budget, count, candidates_path.name)
     faults += too_long
     if faults and not skip_bad:
@@ -179,14 +179,16 @@ def _load_job(path: Path, pool: list[Candidate]) -> tuple[Job | None, list[str]]
         return None, error.problems
 
 
-def _prompt_counter(count_tokens: CountTokens, form: Form, order: Order) -> Callable[[Job, Candidate], int]:
+def prompt_counter(count_tokens: CountTokens, form: Form, order: Order) -> Callable[[Job, Candidate], int]:
+    """How many tokens system and user text of a prompt have together."""
+
     def count(job: Job, candidate: Candidate) -> int:
         return sum(count_tokens(message["content"]) for message in messages(job, candidate, form, order))
 
     return count
 
 
-def _show_job(job: Job, form: Form, budget: int, count: Callable[[Job, Candidate], int]) -> tuple[Job, list[str]]:
+def show_job(job: Job, form: Form, budget: int, count: Callable[[Job, Candidate], int]) -> tuple[Job, list[str]]:
     """The job as all prompts show it, the same for every candidate so that the prefix can be shared."""
     if form == "compact":
         return replace(job, text=""), [f"job {job.id}: the compact form shows its title, years and skills only"]
@@ -197,20 +199,29 @@ def _show_job(job: Job, form: Form, budget: int, count: Callable[[Job, Candidate
     return shown, [f"job {job.id}: text cut from {len(job.text)} to {len(shown.text)} characters, in whole sentences"]
 
 
+def show_candidate(
+    job: Job, candidate: Candidate, form: Form, budget: int, count: Callable[[Job, Candidate], int]
+) -> tuple[Candidate, tuple[str, ...], str]:
+    """A candidate as its prompt shows it, what was cut beyond the form's own cuts, and why it does not fit or ""."""
+    view = compact_view(job, candidate) if form == "compact" else candidate
+    view, done = condense(job, view, lambda smaller: count(job, smaller) <= budget)
+    tokens = count(job, view)
+    fault = (
+        f"prompt of {tokens} tokens, {tokens - budget} over the budget, nothing left to cut that the fit does not "
+        f"depend on: raise token_budget from {budget} to {tokens}"
+    )
+    return view, done, fault if tokens > budget else ""
+
+
 def _show_candidates(
     job: Job, pool: list[Candidate], form: Form, budget: int, count: Callable[[Job, Candidate], int], name: str
 ) -> tuple[list[Candidate], list[str], list[str]]:
     """The candidates as their prompts show them, what was cut, and which do not fit the budget whatever is cut."""
     shown, cuts, faults = [], [], []
     for candidate in pool:
-        view = compact_view(job, candidate) if form == "compact" else candidate
-        view, done = condense(job, view, lambda smaller: count(job, smaller) <= budget)
-        tokens = count(job, view)
-        if tokens > budget:
-            faults.append(
-                f"{name} ({candidate.id}): prompt of {tokens} tokens, {tokens - budget} over the budget, nothing left "
-                f"to cut that the fit does not depend on: raise token_budget from {budget} to {tokens}"
-            )
+        view, done, fault = show_candidate(job, candidate, form, budget, count)
+        if fault:
+            faults.append(f"{name} ({candidate.id}): {fault}")
             continue
         gone = _dropped(candidate, view) if form == "compact" else ", ".join(done)
         cuts += [f"{candidate.id}: without {gone}"] if gone else []

@@ -8,11 +8,11 @@ Read per candidate: `candidate_id`, `profile.current_title`, `profile.years_of_e
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlx_grpo.errors import UserError
 from mlx_grpo.tasks.records import LEVELS, Candidate, Role, Skill
@@ -106,6 +106,15 @@ class _Reader:
             return None
 
 
+class Entry(NamedTuple):
+    """One entry of a pool: its record, or what is wrong with it."""
+
+    candidate_id: str
+    """As the file says; "" where it says none."""
+    candidate: Candidate | None
+    problems: list[str]
+
+
 def load_pool(path: Path) -> tuple[list[Candidate], list[str]]:
     """The good candidates in file order and one line for each fault of the others: file, place, field, reason.
 
@@ -114,20 +123,31 @@ def load_pool(path: Path) -> tuple[list[Candidate], list[str]]:
     """
     candidates: list[Candidate] = []
     problems: list[str] = []
+    for entry in stream_pool(path):
+        problems += entry.problems
+        if entry.candidate is not None:
+            candidates.append(entry.candidate)
+    if not candidates and not problems:
+        raise UserError(f"{path}: holds no candidate: expected a JSON list or one JSON object per line")
+    return candidates, problems
+
+
+def stream_pool(path: Path) -> Iterator[Entry]:
+    """Every entry in file order; of a JSONL file one line is held at a time, and the ids that were seen.
+
+    Raises UserError where the file cannot be read at all.
+    """
     seen: dict[str, str] = {}
-    for where, value in _entries(path, problems):
-        candidate, faults = read_candidate(where, value)
+    for where, value, fault in _entries(path):
+        candidate, faults = (None, [fault]) if fault else read_candidate(where, value)
         if candidate is not None and candidate.id in seen:
             faults.append(
                 f"{where}: candidate_id {candidate.id!r} stands already at {seen[candidate.id]}: ids must differ"
             )
-        problems += faults
+        name = value.get("candidate_id") if isinstance(value, dict) else None
+        yield Entry(name if isinstance(name, str) else "", None if faults else candidate, faults)
         if candidate is not None and not faults:
             seen[candidate.id] = where
-            candidates.append(candidate)
-    if not candidates and not problems:
-        raise UserError(f"{path}: holds no candidate: expected a JSON list or one JSON object per line")
-    return candidates, problems
 
 
 def read_candidate(where: str, value: Any) -> tuple[Candidate | None, list[str]]:
@@ -178,31 +198,43 @@ def _role(read: _Reader, at: str, item: dict[str, Any]) -> tuple[tuple[bool, dat
     return (item.get("is_current") is True, start or date.min), role
 
 
-def _entries(path: Path, problems: list[str]) -> Iterator[tuple[str, Any]]:
+def _entries(path: Path) -> Iterator[tuple[str, Any, str]]:
+    """Place, value, and the fault of a line that is no JSON."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        # As `read_text` would: a mark of UTF-8 is no text, and lines end in any of the three ways.
+        with path.open(encoding="utf-8-sig") as file:
+            head = next((line for line in file if line.strip()), "")
+            file.seek(0)
+            if head.lstrip().startswith("[") or path.suffix == ".json":
+                yield from _listed(path, file.read())
+            else:
+                yield from _lines(path, file)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    if text.lstrip().startswith("[") or path.suffix == ".json":
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise UserError(f"{path}: not valid JSON: {error}") from error
-        if not isinstance(values, list):
-            raise UserError(
-                f"{path}: is one JSON {type(values).__name__}: expected a list, or JSONL in a file named *.jsonl"
-            )
-        yield from ((f"{path.name}[{index}]", value) for index, value in enumerate(values))
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
+
+
+def _listed(path: Path, text: str) -> Iterator[tuple[str, Any, str]]:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(values, list):
+        raise UserError(
+            f"{path}: is one JSON {type(values).__name__}: expected a list, or JSONL in a file named *.jsonl"
+        )
+    yield from ((f"{path.name}[{index}]", value, "") for index, value in enumerate(values))
+
+
+def _lines(path: Path, file: Iterable[str]) -> Iterator[tuple[str, Any, str]]:
+    for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
+        where = f"{path.name}:{number}"
         try:
-            value = json.loads(line)
+            value, fault = json.loads(line), ""
         except ValueError as error:  # JSONDecodeError, or an integer of more digits than Python reads
-            problems.append(f"{path.name}:{number}: not valid JSON: {error}")
-            continue
-        yield f"{path.name}:{number}", value
+            value, fault = None, f"{where}: not valid JSON: {error}"
+        yield where, value, fault
 
 
 def _show(value: Any) -> str:

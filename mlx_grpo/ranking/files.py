@@ -1,0 +1,199 @@
+"""A ranking's files: the log of scores that an interrupted ranking goes on from, and the ranked CSV and JSONL.
+
+Nothing here holds a whole pool: answers stay in the log, and what is sorted are scores, ids and places in it.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self, TextIO
+
+from mlx_grpo.errors import UserError
+from mlx_grpo.ranking.answers import Answer
+
+# A lone surrogate, which JSON can spell and UTF-8 cannot carry, is written as its escape.
+TEXT = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+# What a spreadsheet would take for a formula, its full-width twins included.
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
+
+
+class Outputs(NamedTuple):
+    """Where a ranking writes."""
+
+    csv: Path
+    jsonl: Path
+    scores: Path
+    """Every answer in the order it was made."""
+
+
+def outputs(out: Path, *inputs: Path) -> Outputs:
+    """The files of a ranking; raises UserError where one of them is an input or a folder."""
+    if out.suffix != ".csv":
+        raise UserError(f"--out: {out}: give a name that ends in .csv; the same as JSONL is written beside it")
+    files = Outputs(out, out.with_suffix(".jsonl"), out.with_suffix(".scores.jsonl"))
+    for path in files:
+        if path.exists() and any(given.exists() and path.samefile(given) for given in inputs):
+            raise UserError(f"--out: {path} would be written over, and it is an input; give another name")
+        if path.is_dir():
+            raise UserError(f"--out: {path} is a folder; give another name")
+    return files
+
+
+class ScoreLog:
+    """Answers by key in a JSONL file that only grows, one batch at a time; a torn last line is cut off."""
+
+    def __init__(self, path: Path, header: dict[str, Any]):
+        self.path = path
+        self.offsets: dict[str, int] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b")
+        except OSError as error:
+            raise UserError(f"--out: {path} can't be written ({error.strerror}); choose another place") from None
+        try:
+            self._lock()
+            self._check(json.loads(json.dumps(header)), self._index())
+        except UserError:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def holds(self, keys: Iterable[str]) -> bool:
+        """Whether there is an answer for each key."""
+        return all(key in self.offsets for key in keys)
+
+    def append(self, keys: Sequence[str], answers: Sequence[Answer]) -> None:
+        """Add a batch, and wait until the disk has it."""
+        for key, answer in zip(keys, answers, strict=True):
+            self.offsets[key] = self._write({"key": key, **asdict(answer)})
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def read(self, key: str) -> Answer:
+        """The answer for a key."""
+        self._file.seek(self.offsets[key])
+        record = json.loads(self._file.readline())
+        del record["key"]
+        return Answer.from_dict(record)
+
+    def _write(self, record: dict[str, Any]) -> int:
+        offset = self._file.seek(0, os.SEEK_END)
+        self._file.write(json.dumps(record).encode() + b"\n")
+        return offset
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{self.path}: another ranking is writing it; wait for it, or name another --out") from None
+
+    def _index(self) -> dict[str, Any] | None:
+        """Find where each answer stands; returns the header, None where the file has none yet."""
+        header, offset = None, 0
+        self._file.seek(0)
+        for line in self._file:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                record = json.loads(line)
+                if header is None:
+                    header = record["ranking"]
+                else:
+                    self.offsets[record["key"]] = offset
+            except (ValueError, KeyError, TypeError):
+                raise UserError(
+                    f"{self.path}: holds no scores that `mlx-grpo rank` wrote; name another --out, or remove the file"
+                ) from None
+            offset += len(line)
+        self._file.truncate(offset)
+        return header
+
+    def _check(self, header: dict[str, Any], found: dict[str, Any] | None) -> None:
+        if found is None:
+            self._write({"ranking": header})
+            return
+        changed = [name for name in header if header[name] != found.get(name)]
+        if changed:
+            raise UserError(
+                f"{self.path}: its scores don't compare with new ones: {' and '.join(changed)} changed since; name "
+                "another --out to keep them, or remove the file to start over"
+            )
+
+
+class Place(NamedTuple):
+    """Where an answer stands in the ranking; sorts as the ranking does."""
+
+    invalid: bool
+    worth: float
+    """Minus the score."""
+    rejected: bool
+    candidate_id: str
+    """Breaks ties, so that the order of the pool does not."""
+    position: int
+    key: str
+
+    @classmethod
+    def of(cls, answer: Answer, position: int, key: str) -> Self:
+        """The place of an answer; those that are not valid stay in the pool's order, at the end."""
+        if answer.score is None:
+            return cls(True, 0.0, False, "", position, key)
+        return cls(False, -answer.score, answer.decision == "reject", answer.candidate_id, position, key)
+
+
+def write_ranked(files: Outputs, log: ScoreLog, places: list[Place], max_reasons: int, top_k: int | None) -> None:
+    """Sort the places and write both files, each whole or not at all; what has no rank follows the `top_k` too."""
+    places.sort()
+    written = [path.with_name(path.name + ".tmp") for path in (files.csv, files.jsonl)]
+    with ExitStack() as stack:
+        as_csv, as_jsonl = (stack.enter_context(path.open("w", **TEXT)) for path in written)
+        _write_rows(as_csv, as_jsonl, _ranks(log, places, top_k), max_reasons)
+    for path, final in zip(written, (files.csv, files.jsonl), strict=True):
+        path.replace(final)
+
+
+def _ranks(log: ScoreLog, places: list[Place], top_k: int | None) -> Iterator[tuple[int | None, Answer]]:
+    for rank, place in enumerate(places, start=1):
+        if place.invalid:
+            yield None, log.read(place.key)
+        elif top_k is None or rank <= top_k:
+            yield rank, log.read(place.key)
+
+
+def _write_rows(
+    as_csv: TextIO, as_jsonl: TextIO, ranked: Iterable[tuple[int | None, Answer]], max_reasons: int
+) -> None:
+    table = csv.writer(as_csv, lineterminator="\n")
+    columns = [name for n in range(1, max_reasons + 1) for name in (f"reason_{n}", f"grounded_{n}")]
+    table.writerow(["rank", "candidate_id", "decision", "score", "valid", "retried", *columns, "note"])
+    for rank, answer in ranked:
+        cells = [cell for r in answer.reasons for cell in (safe_cell(r.text), _truth(r.grounded))]
+        cells += [""] * (len(columns) - len(cells))
+        found = [rank, safe_cell(answer.candidate_id), answer.decision, answer.score]
+        table.writerow([*found, _truth(answer.valid), _truth(answer.retried), *cells, safe_cell(answer.note)])
+        reasons = [reason._asdict() for reason in answer.reasons]
+        record = {"rank": rank, **asdict(answer), "valid": answer.valid, "reasons": reasons}
+        as_jsonl.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def safe_cell(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula: one that starts like a formula gets an apostrophe before it."""
+    return "'" + text if text.lstrip(" ").startswith(FORMULA) else text
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,99 @@
+"""What a ranking asks with: the model of a run or a folder, and the form of prompt that it knows."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from mlx_grpo.config import Config, EvalConfig, RewardConfig
+from mlx_grpo.data import dataset_files, read_rows
+from mlx_grpo.errors import UserError
+from mlx_grpo.exporting import trained_dtype
+from mlx_grpo.policy import ADAPTER_WEIGHTS, find_model
+from mlx_grpo.runs import ADAPTER, CONFIG, read_config
+from mlx_grpo.scoring import make_rubric
+from mlx_grpo.tasks.build import DEFAULT_BUDGET
+from mlx_grpo.tasks.prompt import system_message
+from mlx_grpo.tasks.records import Form, Order
+from reward import STRICT, Rubric
+
+# Of a model's folder, what its completions depend on.
+WEIGHED = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*", "chat_template*", "adapter_*.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an answer depends on beside model, job and candidate; of the batch size only its last digits do."""
+
+    form: Form
+    order: Order = "reasons_first"
+    token_budget: int = DEFAULT_BUDGET["compact"]
+    max_new_tokens: int = EvalConfig().max_new_tokens
+    enable_thinking: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RankingModel:
+    """A model to rank with, not loaded yet."""
+
+    base: Path
+    adapter: Path | None
+    dtype: str
+    settings: Settings
+    batch_size: int
+    rubric: Rubric
+    """The strict one, with a run's limits; the published one judges no single reason."""
+
+    def fingerprint(self) -> str:
+        """A hash of every file that completions depend on, by content: a copied folder is the same model."""
+        digest = hashlib.sha256(self.dtype.encode())
+        for folder in (self.base, self.adapter):
+            paths = {path for pattern in WEIGHED for path in folder.glob(pattern)} if folder else set()
+            for path in sorted(paths):
+                with path.open("rb") as file:
+                    digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
+        return digest.hexdigest()
+
+
+def find_ranking_model(model: str, form: Form | None) -> RankingModel:
+    """The model that a run folder, a model folder or a Hub id names, asked in the run's form where none is given.
+
+    Raises UserError where there is no such model, or a run's prompts are not the shortlist task's.
+    """
+    if (Path(model) / CONFIG).is_file():
+        return _of_run(Path(model), form)
+    form = form or "compact"
+    settings = Settings(form, token_budget=DEFAULT_BUDGET[form])
+    return RankingModel(find_model(model), None, "auto", settings, EvalConfig().batch_size, STRICT)
+
+
+def _of_run(run: Path, form: Form | None) -> RankingModel:
+    config = read_config(run)
+    if not (run / ADAPTER / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{run}: has no {ADAPTER} yet; let `mlx-grpo train` finish first")
+    form, order = (form, "reasons_first") if form else _trained_form(run, config)
+    return RankingModel(
+        find_model(config.model),
+        run / ADAPTER,
+        trained_dtype(config.fine_tune_type, config.dtype),
+        Settings(form, order, DEFAULT_BUDGET[form], config.eval.max_new_tokens, config.data.enable_thinking),
+        config.eval.batch_size,
+        make_rubric(config.reward if config.reward.rubric == "strict" else RewardConfig()),
+    )
+
+
+def _trained_form(run: Path, config: Config) -> tuple[Form, Order]:
+    """The form and key order of the prompts that a run was trained on, told by their instruction."""
+    asks = {system_message(form, order): (form, order) for form in get_args(Form) for order in get_args(Order)}
+    path, _ = dataset_files(config.data)
+    prompt = read_rows(path)[0]["prompt"] if path.is_file() else ""
+    asked = "" if isinstance(prompt, str) else prompt[0]["content"]
+    if asked not in asks:
+        raise UserError(
+            f"{run}: its training prompts ({config.data.train}) are not here, or ask something else than the shortlist "
+            "task; name the form to ask in: --form compact or --form full"
+        )
+    return asks[asked]
