@@ -45,6 +45,7 @@ class Hub:
     cards: list[str] = field(default_factory=list)
     role: str = "write"
     writable: str = "someone"
+    storage_full: bool = False
     cuts: list[str] = field(default_factory=list)
 
     def count(self, part: str) -> int:
@@ -103,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self._body()
         # A storage's address is signed instead; the token is none of its business.
         if name != "store" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            said = f"Invalid credentials: {self.headers.get('Authorization')}"  # as careless as a server can be
+            said = f"Invalid credentials: {self.headers.get('Authorization')}"
             return self._json(401, {"error": said}, {"X-Error-Message": said})
         answer(self, body, *groups)
 
@@ -139,6 +140,7 @@ class Handler(BaseHTTPRequestHandler):
         answer = {"url": f"{self.hub.url}/{repo}", "id": repo, "name": repo}
         if asked["organization"] != self.hub.writable:
             said = f"You don't have the rights to create a model under the namespace {asked['organization']!r}"
+            said += f" with {self.headers.get('Authorization')}"  # as careless as a server can be
             return self._json(403, {"error": said}, {"X-Error-Message": said})
         if repo in self.hub.repositories:
             return self._json(409, {**answer, "error": "You already created this model repo"})
@@ -178,6 +180,8 @@ class Handler(BaseHTTPRequestHandler):
         self._json(200, {"transfer": "basic", "objects": objects})
 
     def store(self, body: bytes, sha256: str) -> None:
+        if self.hub.storage_full:
+            return self._json(403, {"error": "Storage limit reached"})
         if hashlib.sha256(body).hexdigest() != sha256:
             return self._json(400, {"error": "another content was announced"})
         self.hub.storage[sha256] = body

@@ -205,6 +205,14 @@ def test_a_namespace_of_somebody_else_is_refused_with_what_the_hub_says(run: Pat
     assert "a name under your own account" in refused.stderr
 
 
+def test_a_storage_that_refuses_a_file_is_told_without_its_signed_address(run: Path, hub: Hub):
+    hub.storage_full = True
+    refused = push(run, hub)
+    assert refused.returncode == 2
+    assert "answers 403, Storage limit reached" in refused.stderr
+    assert hub.repositories["someone/ranker"].commits == []
+
+
 def test_options_of_a_push_without_a_push_are_a_mistake(run: Path, tmp_path: Path):
     for option in ("--private", "--dry-run"):
         done = python(*MLX_GRPO, "export", "--hf", str(run), option, endpoint=closed_port(), home=tmp_path)
