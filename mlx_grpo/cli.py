@@ -127,13 +127,13 @@ def export(
         click.echo(json_module.dumps({"folder": str(folder), "files": summary.files, **pushed}))
         return
     size = sum(summary.files.values()) / 2**20
-    console.print(f"{folder}  ({summary.dtype}, {size:.0f} MB)", highlight=False, soft_wrap=True)
+    lines = [f"{folder}  ({summary.dtype}, {size:.0f} MB)"]
     if dry_run:
-        console.print(f"{push} would hold:", highlight=False, soft_wrap=True)
-        for name, count in summary.files.items():
-            console.print(f"{count:>14,}  {name}", highlight=False, soft_wrap=True)
+        lines += [f"{push} would hold:", *(f"{count:>14,}  {name}" for name, count in summary.files.items())]
     elif sent:
-        console.print(f"{sent.url}  ({len(summary.files)} files)", highlight=False, soft_wrap=True)
+        lines.append(f"{sent.url}  ({len(summary.files)} files)")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _tell(line: str) -> None:
