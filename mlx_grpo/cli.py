@@ -91,8 +91,20 @@ def train(config: str, overrides: tuple[str, ...], resume: bool, processes: int,
 @click.option("--hf", is_flag=True, help="Write a Hugging Face folder with the adapter fused in.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to; RUN/hf by default.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="As trained by default.")
+@click.option("--push", metavar="USER/NAME", help="Upload it to the Hugging Face Hub; `hf auth login` first.")
+@click.option("--private", is_flag=True, help="With --push: a repository that others can't see.")
+@click.option("--dry-run", is_flag=True, help="With --push: export, list what would be uploaded, upload nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the export's folder and files as JSON.")
-def export(run: str | None, hf: bool, out: Path | None, dtype: str | None, as_json: bool) -> None:
+def export(
+    run: str | None,
+    hf: bool,
+    out: Path | None,
+    dtype: str | None,
+    push: str | None,
+    private: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Export a run for use outside MLX.
 
     RUN is its folder; the latest by default.
@@ -100,17 +112,38 @@ def export(run: str | None, hf: bool, out: Path | None, dtype: str | None, as_js
     \b
     mlx-grpo export --hf
     mlx-grpo export --hf runs/latest --out my-model --dtype bfloat16
+    mlx-grpo export --hf --push USER/NAME --private --dry-run
     """
-    from mlx_grpo.exporting import export_run
-
     if not hf:
         raise UserError("export: name a format; --hf writes a Hugging Face folder")
-    folder, summary = export_run(run, out, dtype)
+    if (private or dry_run) and not push:
+        raise UserError("export: --private and --dry-run belong to --push; add --push USER/NAME")
+    from mlx_grpo import hub
+
+    if push:
+        hub.check_push(push, private, send=not dry_run)
+    from mlx_grpo.exporting import export_run
+
+    folder, summary = export_run(run, out, dtype, push)
+    if push and "training_curves.png" not in summary.files:
+        _tell("note: this run has not been evaluated, so its card shows no results; `mlx-grpo eval` measures them")
+    sent = hub.push(folder, list(summary.files), push, private, _tell) if push and not dry_run else None
     if as_json:
-        click.echo(json_module.dumps({"folder": str(folder), "files": summary.files}))
-    else:
-        size = sum(summary.files.values()) / 2**20
-        console.print(f"{folder}  ({summary.dtype}, {size:.0f} MB)", highlight=False, soft_wrap=True)
+        pushed = {"url": sent.url, "commit": sent.commit} if sent else {}
+        click.echo(json_module.dumps({"folder": str(folder), "files": summary.files, **pushed}))
+        return
+    size = sum(summary.files.values()) / 2**20
+    lines = [f"{folder}  ({summary.dtype}, {size:.0f} MB)"]
+    if dry_run:
+        lines += [f"{push} would hold:", *(f"{count:>14,}  {name}" for name, count in summary.files.items())]
+    elif sent:
+        lines.append(f"{sent.url}  ({len(summary.files)} files)")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _tell(line: str) -> None:
+    errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @main.command("eval")

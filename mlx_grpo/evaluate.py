@@ -14,7 +14,7 @@ from mlx_grpo.completions import Generate
 from mlx_grpo.data import dataset_files, load_prompts
 from mlx_grpo.errors import UserError
 from mlx_grpo.policy import find_model, load_tokenizer_of, model_name
-from mlx_grpo.runs import ADAPTER, METRICS, RESULTS, WARM_START, read_config, read_jsonl
+from mlx_grpo.runs import ADAPTER, RESULTS, WARM_START, kept_step, read_config
 from mlx_grpo.scoring import Reward, has_gold, load_reward, rubric_reward, strip_thinking
 from mlx_grpo.types import Prompt
 from reward import PUBLISHED
@@ -70,12 +70,6 @@ def evaluate(
     }
     (run / RESULTS).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return results
-
-
-def kept_step(run: Path) -> int | None:
-    """How many GRPO steps are behind the adapter, where it was chosen by its reward on other held-out prompts."""
-    steps = [record["eval/best_step"] for record in read_jsonl(run / METRICS) if "eval/best_step" in record]
-    return int(steps[-1]) if steps else None
 
 
 def heldout_prompts(run: Path, episodes: int | None = None) -> list[Prompt]:

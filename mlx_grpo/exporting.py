@@ -15,23 +15,26 @@ from mlx_grpo.runs import ADAPTER, find_run, read_config
 MARKER = "export.json"
 
 
-def export_run(name: str | None, out: Path | None, dtype: str | None) -> tuple[Path, ExportSummary]:
+def export_run(
+    name: str | None, out: Path | None, dtype: str | None, repo: str | None = None
+) -> tuple[Path, ExportSummary]:
     """Fuse a run's adapter into its base model, as `out` (RUN/hf by default), in the dtype it was trained in.
 
-    Raises UserError where there is no such run, or it has no adapter yet.
+    `repo` is where it will live on the Hub, for its card. Raises UserError where there is no such run, or it has no
+    adapter yet.
     """
     run = find_run(name)
     config = read_config(run)
     if not (run / ADAPTER / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{run}: has no {ADAPTER} yet; let `mlx-grpo train` finish first")
-    folder = out or run / "hf"
+    folder, base = out or run / "hf", find_model(config.model)
     summary = export_hf(
-        find_model(config.model),
+        base,
         folder,
         adapter=run / ADAPTER,
         dtype=dtype or trained_dtype(config.fine_tune_type, config.dtype),
-        card=model_card(run),
-        extra_files=pictures(run),
+        card=model_card(run, base, repo),
+        extra_files=[*pictures(run), *sorted(base.glob("LICENSE*"))],
     )
     return folder, summary
 
@@ -42,14 +45,16 @@ def exported_adapter(run: Path, base: Path, adapter: Path, dtype: str) -> Path:
     marker = folder / MARKER
     fresh = marker.is_file() and marker.stat().st_mtime >= (adapter / ADAPTER_WEIGHTS).stat().st_mtime
     if not fresh or json.loads(marker.read_text(encoding="utf-8"))["dtype"] != dtype:
-        export_hf(base, folder, adapter=adapter, dtype=dtype, card=model_card(run) if adapter.name == ADAPTER else None)
+        card = model_card(run, base) if adapter.name == ADAPTER else None
+        export_hf(base, folder, adapter=adapter, dtype=dtype, card=card)
     return folder
 
 
 def refresh_card(run: Path) -> None:
     """Bring the card and pictures of a run's export up to its latest evaluation."""
     if (run / "hf" / MARKER).is_file():
-        (run / "hf" / "README.md").write_text(model_card(run), encoding="utf-8")
+        card = model_card(run, find_model(read_config(run).model))
+        (run / "hf" / "README.md").write_text(card, encoding="utf-8")
         for picture in pictures(run):
             shutil.copyfile(picture, run / "hf" / picture.name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,6 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
@@ -21,13 +19,14 @@ from mlx_lm.utils import load_tokenizer
 
 from mlx_grpo.config import Config
 from mlx_grpo.errors import UserError
+from mlx_grpo.hub import PAPERS, download
 from mlx_grpo.logps import check_architecture
 
 ADAPTER_WEIGHTS = "adapters.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
-TOKENIZER_FILES = ["*.json", "*.jinja", "tokenizer.model", "*.txt"]
+TOKENIZER_FILES = ("*.json", "*.jinja", "tokenizer.model", "*.txt")
 # What mlx-lm and the exporter read; anything else in a Hub repository (ONNX, GGUF, pickles) stays there.
-HUB_FILES = [*TOKENIZER_FILES, "*.safetensors", "LICENSE*"]
+HUB_FILES = (*TOKENIZER_FILES, "*.safetensors", *PAPERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ def model_name(model: str) -> str:
     return Path(model).name if Path(model).is_dir() else model
 
 
-def find_model(model: str, files: Sequence[str] = HUB_FILES) -> Path:
+def find_model(model: str, files: tuple[str, ...] = HUB_FILES) -> Path:
     """The folder of a model given by path or Hub id; downloads what is not yet in the Hub's cache.
 
     Raises UserError where it is neither, or the Hub can't be reached and the cache lacks it.
@@ -59,14 +58,7 @@ def find_model(model: str, files: Sequence[str] = HUB_FILES) -> Path:
         if not (Path(model) / "config.json").is_file():
             raise UserError(f"model: {model} has no config.json; give a folder in the Hugging Face format")
         return Path(model)
-    try:
-        return Path(snapshot_download(model, allow_patterns=list(files)))
-    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"model: {model!r} is no folder here and could not be had from the Hub ({reason}); "
-            "check the name, your connection, or give a local folder"
-        ) from None
+    return download(model, files)
 
 
 def load_policy(config: Config) -> Policy:

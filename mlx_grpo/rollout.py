@@ -46,8 +46,8 @@ def generate(
     seed: int = 0,
     step: int = 0,
     first_row: int = 0,
-    on_token: OnToken | None = None,
     start: Start = NO_START,
+    on_token: OnToken | None = None,
 ) -> list[Rollout]:
     """Sample `num_generations` completions of each prompt: N = P·G rollouts, prompt-major.
 
@@ -76,8 +76,8 @@ def _decode(
     prompts: Sequence[Prompt],
     num_generations: int,
     sampler: _RowSampler,
-    on_token: OnToken | None,
     start: Start,
+    on_token: OnToken | None,
 ) -> tuple[list[list[int]], set[int]]:
     """Each row's tokens, and the rows that ended in a stop token."""
     tokens: list[list[int]] = [[] for _ in sampler.rows]

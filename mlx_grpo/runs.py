@@ -119,3 +119,9 @@ def append_jsonl(path: Path, *records: dict[str, Any]) -> None:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """The records of a JSONL file that a run wrote."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def kept_step(run: Path) -> int | None:
+    """How many GRPO steps are behind the adapter, where it was chosen by its reward on other held-out prompts."""
+    steps = [record["eval/best_step"] for record in read_jsonl(run / METRICS) if "eval/best_step" in record]
+    return int(steps[-1]) if steps else None

@@ -23,16 +23,14 @@ def headline(results: dict[str, Any]) -> tuple[Row, list[Row]]:
 
 
 def components(results: dict[str, Any]) -> tuple[Row, list[Row]]:
-    """Header and rows: each component of the reward, and the total."""
+    """Header and rows: each component of the reward and the total, with the trained model's gain and its interval."""
     models = list(results["models"])
     names = [*results["models"]["baseline"][0]["components"], "reward"]
     rows = []
     for name in names:
         means = [f"{results['means'][model][name]:.3f}" for model in models]
-        rows.append(
-            ["total" if name == "reward" else name, *means, f"{results['differences']['trained'][name]['mean']:+.3f}"]
-        )
-    return ["component", *models, "gain"], rows
+        rows.append(["total" if name == "reward" else name, *means, _gain(results["differences"]["trained"][name])])
+    return ["component", *models, "gain [95% interval]"], rows
 
 
 def grpo_gain(results: dict[str, Any]) -> str | None:
