@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -82,29 +83,35 @@ def train(config: str, overrides: tuple[str, ...], processes: int, as_json: bool
 
 @main.command()
 @click.argument("run", required=False)
-@click.option("--hf", is_flag=True, help="Write a Hugging Face folder with the adapter fused in.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to; RUN/hf by default.")
+@click.option("--hf", "formats", flag_value="hf", multiple=True, help="A Hugging Face folder, the adapter fused in.")
+@click.option("--mlx", "formats", flag_value="mlx", multiple=True, help="The same for mlx-lm.")
+@click.option("--peft", "formats", flag_value="peft", multiple=True, help="A LoRA adapter for PEFT, in PyTorch.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to; RUN/hf, RUN/mlx or RUN/peft by default.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="As trained by default.")
-@click.option("--json", "as_json", is_flag=True, help="Print the export's folder and files as JSON.")
-def export(run: str | None, hf: bool, out: Path | None, dtype: str | None, as_json: bool) -> None:
-    """Export a run for use outside MLX.
+@click.option("--bits", type=click.Choice([4, 8]), help="Quantize, with --mlx.")
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Load it again and compare logits.")
+@click.option("--json", "as_json", is_flag=True, help="Print the export's folder, files and verification as JSON.")
+def export(run: str | None, formats: tuple[str, ...], out: Path | None, as_json: bool, **options: Any) -> None:
+    """Export a run for use elsewhere, and check that the export computes what was trained.
 
-    RUN is its folder; the latest by default.
+    RUN is its folder; the latest by default. Its adapter/ is in mlx-lm's own format and needs no export.
 
     \b
     mlx-grpo export --hf
     mlx-grpo export --hf runs/latest --out my-model --dtype bfloat16
+    mlx-grpo export --mlx --bits 4
+    mlx-grpo export --peft
     """
-    from mlx_grpo.exporting import export_run
+    from dataclasses import asdict
 
-    if not hf:
-        raise UserError("export: name a format; --hf writes a Hugging Face folder")
-    folder, summary = export_run(run, out, dtype)
+    from mlx_grpo.exporting import describe, export_run
+
+    folder, summary = export_run(run, formats, out, **options)
     if as_json:
-        click.echo(json_module.dumps({"folder": str(folder), "files": summary.files}))
-    else:
-        size = sum(summary.files.values()) / 2**20
-        console.print(f"{folder}  ({summary.dtype}, {size:.0f} MB)", highlight=False, soft_wrap=True)
+        click.echo(json_module.dumps({"folder": str(folder)} | asdict(summary)))
+        return
+    for line in describe(folder, summary):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @main.command("eval")
