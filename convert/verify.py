@@ -51,7 +51,7 @@ class Verification:
     adapter_effect: float | None
     """How far the policy is from the base, relative: an `error` near it means that rounding has eaten the training."""
     kept: float | None
-    """The share of that effect which the export has, measured along its direction over all logits."""
+    """The share of that effect by which the export differs from the base stored alike, along its direction."""
     storing_error: float
     """Of any layer, relative to the policy as the export stores it: what the check judges."""
     tolerance: float
@@ -78,7 +78,7 @@ def verify_export(base: Path, out: Path, *, adapter: Path | None = None) -> Veri
     if not quantized and find_spec("torch"):
         worst = max(worst, _compare(_in_torch(out, tokens), stored, tolerance, "PyTorch"))
         checked_in.append("PyTorch")
-    return _measure(base, exported, policy, adapter, worst, tolerance, tuple(checked_in))
+    return _measure(base, exported, policy, adapter, worst, tolerance, tuple(checked_in), stored_as=config)
 
 
 def verify_peft(base: Path, out: Path, *, adapter: Path) -> Verification:
@@ -113,13 +113,15 @@ def _measure(
     storing_error: float,
     tolerance: float,
     checked_in: tuple[str, ...],
+    stored_as: dict[str, Any] | None = None,
 ) -> Verification:
     ours, theirs = exported[-1], policy[-1]
     effect = kept = None
     if adapter is not None:
         start = _trace(base)[0][-1]
         effect, learned = _error(start, theirs), theirs - start
-        kept = ((ours - start) * learned).sum().item() / (learned * learned).sum().item() if effect else 1.0
+        had = ours - (_trace(base, stored_as=stored_as)[0][-1] if stored_as else start)
+        kept = (had * learned).sum().item() / (learned * learned).sum().item() if effect else 1.0
     return Verification(
         error=_error(ours, theirs),
         max_logit_difference=mx.abs(ours - theirs).max().item(),

@@ -75,16 +75,15 @@ def describe(folder: Path, summary: ExportSummary) -> list[str]:
     check = summary.verification
     if check is None:
         return [*lines, "not verified"]
-    lines.append(
-        f"verified in {' and '.join(check.checked_in)}: logits {check.error:.1e} from the trained policy's (relative), "
-        f"most likely token the same at {check.same_top_token:.0%} of positions"
-    )
+    lines += [
+        f"verified in {' and '.join(check.checked_in)}, relative to the logits' size:",
+        f"  {check.error:.1e} from the trained policy, top token the same at {check.same_top_token:.0%} of positions",
+    ]
     if check.adapter_effect is not None and check.kept is not None:
-        lines.append(
-            f"training moved the logits by {check.adapter_effect:.1e}; the export keeps {check.kept:.1%} of it"
-        )
+        lines.append(f"  {check.adapter_effect:.1e} is what training changed; the export keeps {check.kept:.0%} of it")
         if check.kept < 0.5 or check.error > check.adapter_effect:
-            lines.append(f"warning: {kind} lost more than training gained; export with --dtype float32, or --peft")
+            remedy = "export with more bits" if summary.bits else "export with --dtype float32, or --peft"
+            lines.append(f"warning: {kind} changes the model more than training did; {remedy}")
     return lines
 
 
