@@ -38,10 +38,11 @@ class Adapter:
 
 def _delta(name: str, a: mx.array, b: mx.array, scale: float) -> mx.array:
     product = a.astype(mx.float32) @ b.astype(mx.float32)
-    return scale * (product if _is_embedding(name) else product.T)
+    return scale * (product if is_embedding(name) else product.T)
 
 
-def _is_embedding(name: str) -> bool:
+def is_embedding(name: str) -> bool:
+    """Whether a tensor is the table of the tokens' embeddings, whose LoRA is laid out as the table is."""
     return name.endswith("embed_tokens.weight")
 
 
@@ -103,5 +104,5 @@ def _lora(
 
 def _pair_problems(name: str, a: tuple[int, ...], b: tuple[int, ...], base: tuple[int, ...]) -> list[str]:
     fits = len(a) == len(b) == len(base) == 2 and a[1] == b[0]
-    fused = (a[0], b[1]) if _is_embedding(name) else (b[-1], a[0])
+    fused = (a[0], b[1]) if is_embedding(name) else (b[-1], a[0])
     return [] if fits and fused == base else [f"{name}: lora_a {a} and lora_b {b} do not fit the base's {base}"]

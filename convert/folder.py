@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from mlx_grpo.errors import UserError
 
@@ -55,3 +56,12 @@ def read_json(path: Path) -> dict:
     if not isinstance(value, dict):
         raise UserError(f"{path}: must hold a JSON object")
     return value
+
+
+def nested_rope_theta(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The `rope_theta` of a config.json in the place where mlx-lm's Llama looks; None where it is there already.
+
+    transformers 5 nests it in `rope_parameters`, and mlx-lm would fall back to 10,000 in silence.
+    """
+    theta = (config.get("rope_parameters") or {}).get("rope_theta")
+    return {"rope_theta": theta} if theta is not None and "rope_theta" not in config else None

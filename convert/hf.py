@@ -6,7 +6,7 @@ Works by tensor name, one weight file at a time: mlx-lm and transformers name th
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
 import mlx.core as mx
 
 from convert.adapter import Adapter, load_adapter
-from convert.folder import read_json, refuse_foreign, whole_folder, write_json
+from convert.folder import nested_rope_theta, read_json, refuse_foreign, whole_folder, write_json
+from convert.quantize import quantize_folder
 from convert.verify import Verification, verify_export
 from mlx_grpo.errors import UserError
 
@@ -26,6 +27,8 @@ __all__ = ["ExportSummary", "Verification", "export_hf", "verify_export"]
 MARKER = "export.json"
 INDEX = "model.safetensors.index.json"
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+SHARD_BYTES = 5 * 10**9
+"""Of a weight file, where more than one is needed; what transformers and the Hub take for large."""
 COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -54,6 +57,9 @@ class ExportSummary:
     """How many weights the adapter changed."""
     files: dict[str, int]
     """Name and size in bytes of every other file."""
+    bits: int | None = None
+    """Of the quantized layers' weights, in a folder for MLX."""
+    verification: Verification | None = None
 
 
 def export_hf(
@@ -62,26 +68,35 @@ def export_hf(
     *,
     adapter: Path | None = None,
     dtype: str = "bfloat16",
+    bits: int | None = None,
     card: str | None = None,
     extra_files: Sequence[Path] = (),
+    shard_bytes: int = SHARD_BYTES,
+    verify: bool = False,
 ) -> ExportSummary:
     """Write `base` with `adapter` fused in as a Hugging Face folder `out` of weights in `dtype`.
 
-    `adapter` is an mlx-lm adapter folder (LoRA or full weights), `card` the text of README.md. The folder appears
-    whole or not at all. UserError lists every adapter tensor without a base tensor or of another shape.
+    `adapter` is an mlx-lm adapter folder (LoRA or full weights), `card` the text of README.md; with `bits` the weights
+    are quantized, for MLX alone. The folder appears whole or not at all, with `verify` only when it has been loaded
+    again and agrees. UserError lists every adapter tensor without a base tensor or of another shape.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     refuse_foreign(out, MARKER)
     config = read_json(base / "config.json")
     shards = _shards(base)
-    change = load_adapter(adapter, _shapes(base, shards, config)) if adapter else Adapter("none", {}, {})
+    change = load_adapter(adapter, base_shapes(base)) if adapter else Adapter("none", {}, {})
     with whole_folder(out, MARKER) as folder:
-        parameters, tied = _write_weights(base, shards, config, change, folder, dtype)
+        parameters, tied = _write_weights(base, shards, config, change, folder, dtype, shard_bytes)
         write_json(folder / "config.json", _export_config(config, tied, dtype))
-        _copy_files(base, folder, card, extra_files)
+        if bits is not None:
+            quantize_folder(folder, bits)
+        copy_files(base, folder, card, extra_files)
+        verification = verify_export(base, folder, adapter=adapter) if verify else None
         files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-        summary = ExportSummary(base.resolve().name, change.kind, dtype, parameters, change.size, files)
+        summary = ExportSummary(
+            base.resolve().name, change.kind, dtype, parameters, change.size, files, bits, verification
+        )
         write_json(folder / MARKER, asdict(summary))
     return summary
 
@@ -130,36 +145,55 @@ def _dequantize(
     return mx.dequantize(weight, scales, biases, chosen["group_size"], chosen["bits"], mode)
 
 
-def _shapes(base: Path, shards: list[str], config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-    return {name: weight.shape for shard in shards for name, weight in _plain_weights(base / shard, config)}
+def base_shapes(base: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each of a model's weights, once dequantized."""
+    config = read_json(base / "config.json")
+    return {name: weight.shape for shard in _shards(base) for name, weight in _plain_weights(base / shard, config)}
 
 
 def _write_weights(
-    base: Path, shards: list[str], config: dict[str, Any], change: Adapter, folder: Path, dtype: str
+    base: Path, shards: list[str], config: dict[str, Any], change: Adapter, folder: Path, dtype: str, shard_bytes: int
 ) -> tuple[int, bool]:
     """Write the weight files and their index; return the number of parameters and whether the head is tied."""
     has_head = any("lm_head.weight" in _load(base / shard) for shard in shards)
     tied = bool(config.get("tie_word_embeddings", not has_head))
-    weight_map: dict[str, str] = {}
+    weights = (
+        (name, _cast(change.apply(name, weight), dtype))
+        for shard in shards
+        for name, weight in _plain_weights(base / shard, config)
+        if not (tied and name == "lm_head.weight")
+    )
+    written: list[list[str]] = []
     parameters = size = 0
-    for shard in shards:
-        target = shard if len(shards) > 1 else "model.safetensors"
-        weights = {
-            name: _cast(change.apply(name, weight), dtype)
-            for name, weight in _plain_weights(base / shard, config)
-            if not (tied and name == "lm_head.weight")
-        }
-        if not weights:
-            continue
-        mx.save_safetensors(str(folder / target), weights, metadata={"format": "pt"})
-        _refuse_infinite(weights, dtype)
-        weight_map |= dict.fromkeys(weights, target)
-        parameters += sum(weight.size for weight in weights.values())
-        size += sum(weight.nbytes for weight in weights.values())
-    if len(shards) > 1:
+    for shard in _split(weights, shard_bytes):
+        written.append(list(shard))
+        mx.save_safetensors(str(folder / f"{len(written)}.safetensors"), shard, metadata={"format": "pt"})
+        _refuse_infinite(shard, dtype)
+        parameters += sum(weight.size for weight in shard.values())
+        size += sum(weight.nbytes for weight in shard.values())
+    weight_map: dict[str, str] = {}
+    for i, names in enumerate(written, start=1):
+        file = "model.safetensors" if len(written) == 1 else f"model-{i:05d}-of-{len(written):05d}.safetensors"
+        (folder / f"{i}.safetensors").rename(folder / file)
+        weight_map |= dict.fromkeys(names, file)
+    if len(written) > 1:
         total = {"total_size": size, "total_parameters": parameters}
         write_json(folder / INDEX, {"metadata": total, "weight_map": dict(sorted(weight_map.items()))})
     return parameters, tied
+
+
+def _split(weights: Iterable[tuple[str, mx.array]], shard_bytes: int) -> Iterator[dict[str, mx.array]]:
+    """The weights in their order, in shards of at most `shard_bytes`; a larger one has a shard of its own."""
+    shard: dict[str, mx.array] = {}
+    size = 0
+    for name, weight in weights:
+        if shard and size + weight.nbytes > shard_bytes:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = weight
+        size += weight.nbytes
+    if shard:
+        yield shard
 
 
 def _cast(weight: mx.array, dtype: str) -> mx.array:
@@ -176,9 +210,7 @@ def _export_config(config: dict[str, Any], tied: bool, dtype: str) -> dict[str, 
     exported = {key: value for key, value in config.items() if key not in ("quantization", "quantization_config")}
     # transformers reads `dtype` since 4.56 and `torch_dtype` before.
     exported |= {"tie_word_embeddings": tied, "dtype": dtype, "torch_dtype": dtype}
-    theta = (config.get("rope_parameters") or {}).get("rope_theta")
-    if theta is not None:  # mlx-lm's Llama reads only the key that transformers had before version 5
-        exported.setdefault("rope_theta", theta)
+    exported |= nested_rope_theta(config) or {}
     if not exported.get("architectures"):
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 
@@ -188,7 +220,8 @@ def _export_config(config: dict[str, Any], tied: bool, dtype: str) -> dict[str, 
     return exported
 
 
-def _copy_files(base: Path, folder: Path, card: str | None, extra_files: Sequence[Path]) -> None:
+def copy_files(base: Path, folder: Path, card: str | None, extra_files: Sequence[Path]) -> None:
+    """Put the tokenizer's files, the model card and what else is given beside the weights."""
     for name in COMPANIONS:
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)

@@ -1,10 +1,12 @@
-"""The PyTorch side of the comparison: greedy completions of a Hugging Face folder by transformers."""
+"""The PyTorch side: greedy completions of a Hugging Face folder by transformers, and what its layers compute."""
 
 from __future__ import annotations
 
 import ctypes
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ import mlx_grpo
 from mlx_grpo.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from transformers import PreTrainedModel
 
@@ -22,6 +25,8 @@ NO_TORCH = (
     "the PyTorch evaluation needs torch: pip install 'mlx-grpo[torch]' "
     "(on Linux: --index-url of PyTorch's CPU wheels) or use --backend mlx"
 )
+
+NO_PEFT = "a PEFT adapter is checked with torch and peft: pip install 'mlx-grpo[torch,peft]', or use --no-verify"
 
 
 def pick_device(name: str = "auto") -> str:
@@ -66,6 +71,43 @@ def generate(
             if progress is not None:
                 progress(len(completions))
     return completions
+
+
+def layer_outputs(
+    model_dir: Path, prompts: Sequence[Sequence[int]], peft: Path | None = None
+) -> list[np.ndarray]:  # fp32, each [positions of all prompts, width]
+    """Each layer's hidden states and last the logits, computed on the CPU in fp32; with a PEFT adapter if given.
+
+    UserError for an unusable folder, and where torch is missing (peft: `require_peft`).
+    """
+    torch = _torch()
+    with _quiet(), _one_blas_thread(), torch.inference_mode():
+        model = _load(model_dir, "cpu", "float32", max_new_tokens=1, stop_ids=())
+        if peft is not None:
+            model = _with_adapter(model, peft)
+        states: list[torch.Tensor] = []
+        for layer in model.get_decoder().layers:
+            layer.register_forward_hook(lambda _layer, _inputs, output: states.append(output))
+        passes = []
+        for ids in prompts:
+            states.clear()
+            logits = model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits  # [1, positions, vocab]
+            passes.append([state[0] for state in (*states, logits)])
+        return [torch.cat(parts).numpy() for parts in zip(*passes, strict=True)]
+
+
+def require_peft() -> None:
+    """Raise UserError with the remedy where torch or peft is missing."""
+    if not (find_spec("torch") and find_spec("peft")):
+        raise UserError(NO_PEFT)
+
+
+def _with_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tied embeddings: advice about merging
+        return PeftModel.from_pretrained(model, folder).get_base_model().eval()
 
 
 def _torch() -> ModuleType:

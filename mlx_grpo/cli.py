@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_module
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -88,52 +89,54 @@ def train(config: str, overrides: tuple[str, ...], resume: bool, processes: int,
 
 @main.command()
 @click.argument("run", required=False)
-@click.option("--hf", is_flag=True, help="Write a Hugging Face folder with the adapter fused in.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to; RUN/hf by default.")
+@click.option("--hf", "formats", flag_value="hf", multiple=True, help="A Hugging Face folder, the adapter fused in.")
+@click.option("--mlx", "formats", flag_value="mlx", multiple=True, help="The same for mlx-lm.")
+@click.option("--peft", "formats", flag_value="peft", multiple=True, help="A LoRA adapter for PEFT, in PyTorch.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to; RUN/hf, RUN/mlx or RUN/peft by default.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="As trained by default.")
+@click.option("--bits", type=click.Choice([4, 8]), help="Quantize, with --mlx.")
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Load it again and compare logits.")
 @click.option("--push", metavar="USER/NAME", help="Upload it to the Hugging Face Hub; `hf auth login` first.")
 @click.option("--private", is_flag=True, help="With --push: a repository that others can't see.")
 @click.option("--dry-run", is_flag=True, help="With --push: export, list what would be uploaded, upload nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the export's folder and files as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the export's folder, files and verification as JSON.")
 def export(
     run: str | None,
-    hf: bool,
+    formats: tuple[str, ...],
     out: Path | None,
-    dtype: str | None,
     push: str | None,
     private: bool,
     dry_run: bool,
     as_json: bool,
+    **options: Any,
 ) -> None:
-    """Export a run for use outside MLX.
+    """Export a run for use elsewhere, and check that the export computes what was trained.
 
-    RUN is its folder; the latest by default.
+    RUN is its folder; the latest by default. Its adapter/ is in mlx-lm's own format and needs no export.
 
     \b
     mlx-grpo export --hf
     mlx-grpo export --hf runs/latest --out my-model --dtype bfloat16
     mlx-grpo export --hf --push USER/NAME --private --dry-run
+    mlx-grpo export --mlx --bits 4
+    mlx-grpo export --peft
     """
-    if not hf:
-        raise UserError("export: name a format; --hf writes a Hugging Face folder")
-    if (private or dry_run) and not push:
-        raise UserError("export: --private and --dry-run belong to --push; add --push USER/NAME")
     from mlx_grpo import hub
 
-    if push:
-        hub.check_push(push, private, send=not dry_run)
-    from mlx_grpo.exporting import export_run
+    hub.check_options(formats, push, private, dry_run)
+    from dataclasses import asdict
 
-    folder, summary = export_run(run, out, dtype, push)
+    from mlx_grpo.exporting import describe, export_run
+
+    folder, summary = export_run(run, formats, out, repo=push, **options)
     if push and "training_curves.png" not in summary.files:
         _tell("note: this run has not been evaluated, so its card shows no results; `mlx-grpo eval` measures them")
     sent = hub.push(folder, list(summary.files), push, private, _tell) if push and not dry_run else None
     if as_json:
         pushed = {"url": sent.url, "commit": sent.commit} if sent else {}
-        click.echo(json_module.dumps({"folder": str(folder), "files": summary.files, **pushed}))
+        click.echo(json_module.dumps({"folder": str(folder)} | asdict(summary) | pushed))
         return
-    size = sum(summary.files.values()) / 2**20
-    lines = [f"{folder}  ({summary.dtype}, {size:.0f} MB)"]
+    lines = describe(folder, summary)
     if dry_run:
         lines += [f"{push} would hold:", *(f"{count:>14,}  {name}" for name, count in summary.files.items())]
     elif sent:

@@ -1,42 +1,94 @@
-"""A run's adapter as a Hugging Face folder with its model card and pictures."""
+"""A run's adapter as a folder for Hugging Face, MLX or PEFT, with its model card and pictures."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from convert.hf import ExportSummary, export_hf
+from convert.peft import export_peft
 from mlx_grpo.card import model_card
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import ADAPTER_WEIGHTS, compute_dtype, find_model
+from mlx_grpo.policy import ADAPTER_WEIGHTS, compute_dtype, find_model, model_name
 from mlx_grpo.runs import ADAPTER, find_run, read_config
 
 MARKER = "export.json"
+FORMATS = ("hf", "mlx", "peft")
 
 
 def export_run(
-    name: str | None, out: Path | None, dtype: str | None, repo: str | None = None
+    name: str | None,
+    formats: Sequence[str],
+    out: Path | None = None,
+    *,
+    dtype: str | None = None,
+    bits: int | None = None,
+    verify: bool = True,
+    repo: str | None = None,
 ) -> tuple[Path, ExportSummary]:
-    """Fuse a run's adapter into its base model, as `out` (RUN/hf by default), in the dtype it was trained in.
+    """Write a run's adapter as `out` (RUN/hf, RUN/mlx or RUN/peft by default), fused into its base but for PEFT.
 
-    `repo` is where it will live on the Hub, for its card. Raises UserError where there is no such run, or it has no
-    adapter yet.
+    `repo` is where it will live on the Hub, for its card. Raises UserError for options that exclude each other, where
+    there is no such run or it has no adapter yet, and where the export, loaded again, does not compute what the
+    policy does.
     """
+    _check_options(formats, dtype, bits)
     run = find_run(name)
     config = read_config(run)
     if not (run / ADAPTER / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{run}: has no {ADAPTER} yet; let `mlx-grpo train` finish first")
-    folder, base = out or run / "hf", find_model(config.model)
+    folder = out or run / formats[0]
+    base, adapter = find_model(config.model), run / ADAPTER
+    if formats[0] == "peft":
+        return folder, export_peft(base, folder, adapter=adapter, base_name=model_name(config.model), verify=verify)
     summary = export_hf(
         base,
         folder,
-        adapter=run / ADAPTER,
+        adapter=adapter,
         dtype=dtype or trained_dtype(config.fine_tune_type, config.dtype),
+        bits=bits,
         card=model_card(run, base, repo),
         extra_files=[*pictures(run), *sorted(base.glob("LICENSE*"))],
+        verify=verify,
     )
     return folder, summary
+
+
+def _check_options(formats: Sequence[str], dtype: str | None, bits: int | None) -> None:
+    problems = []
+    if len(formats) != 1:
+        problems.append("export: name one format: --hf (Hugging Face), --mlx or --peft (an adapter for PyTorch)")
+    if bits is not None and "mlx" not in formats:
+        problems.append(f"--bits {bits}: belongs to --mlx; the other formats are not quantized")
+    if dtype is not None and "peft" in formats:
+        problems.append(f"--dtype {dtype}: belongs to --hf and --mlx; an adapter keeps the fp32 it was trained in")
+    if problems:
+        raise UserError(*problems)
+
+
+def describe(folder: Path, summary: ExportSummary) -> list[str]:
+    """An export in lines: where, how large, and how far from the trained policy it was found to be."""
+    kind = f"{summary.bits} bits and {summary.dtype}" if summary.bits else summary.dtype
+    lines = [f"{folder}  ({kind}, {_megabytes(sum(summary.files.values()))})"]
+    check = summary.verification
+    if check is None:
+        return [*lines, "not verified"]
+    lines += [
+        f"verified in {' and '.join(check.checked_in)}, relative to the logits' size:",
+        f"  {check.error:.1e} from the trained policy, top token the same at {check.same_top_token:.0%} of positions",
+    ]
+    if check.adapter_effect is not None and check.kept is not None:
+        lines.append(f"  {check.adapter_effect:.1e} is what training changed; the export keeps {check.kept:.0%} of it")
+        if check.kept < 0.5 or check.error > check.adapter_effect:
+            remedy = "export with more bits" if summary.bits else "export with --dtype float32, or --peft"
+            lines.append(f"warning: {kind} changes the model more than training did; {remedy}")
+    return lines
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 2**20:.0f} MB" if size >= 2**20 else f"{size / 2**20:.2f} MB"
 
 
 def exported_adapter(run: Path, base: Path, adapter: Path, dtype: str) -> Path:

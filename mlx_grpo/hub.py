@@ -89,6 +89,16 @@ def check_token() -> None:
         raise UserError(f"the Hub's token holds characters that no token has; {LOGIN}")
 
 
+def check_options(formats: Sequence[str], repo: str | None, private: bool, dry_run: bool) -> None:
+    """Raise UserError, before anything is written, where an export's options for the Hub don't go together."""
+    if (private or dry_run) and not repo:
+        raise UserError("export: --private and --dry-run belong to --push; add --push USER/NAME")
+    if repo and "hf" not in formats:
+        raise UserError("--push: uploads what --hf writes; add --hf, and leave other formats for a run of their own")
+    if repo:
+        check_push(repo, private, send=not dry_run)
+
+
 def check_push(repo: str, private: bool, send: bool = True) -> None:
     """Raise UserError, within seconds and before anything is written, where a push to `repo` could not succeed.
 

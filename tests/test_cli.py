@@ -66,7 +66,7 @@ def test_a_log_file_gets_lines_and_no_progress_bar(tiny_qwen3: Path, tmp_path: P
         (["train", "qwen3", "max_steps"], "not an override"),
         (["train", "qwen3", "model=/nowhere/at/all"], "give a local folder"),
         (["export", "--hf"], "no run here yet"),
-        (["export"], "name a format"),
+        (["export"], "name one format"),
         (["eval"], "no run here yet"),
         (["eval", "."], "not a run folder"),
         (["data", "build", "--jd", "a", "--candidates", "b", "--out", "c", "--tokenizer", "/x/y/z"], "local folder"),

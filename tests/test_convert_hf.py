@@ -68,17 +68,19 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
-def make_lora(base: Path, folder: Path, keys: list[str] = KEYS, size: float = 0.05) -> Path:
+def make_lora(base: Path, folder: Path, keys: list[str] | None = KEYS, size: float = 0.05, layers: int = 2) -> Path:
     """An adapter as mlx-lm writes it, with a B that is not zero."""
     parameters = {"rank": 4, "scale": 3.0, "dropout": 0.0, "keys": keys}
     model, _ = mlx_lm.load(str(base))
     model.freeze()
-    linear_to_lora_layers(model, 2, parameters)
+    linear_to_lora_layers(model, layers, parameters)
     mx.random.seed(1)
     weights = {
         name: mx.random.normal(weight.shape) * size for name, weight in tree_flatten(model.trainable_parameters())
     }
-    return save_adapter(folder, weights, {"fine_tune_type": "lora", "num_layers": 2, "lora_parameters": parameters})
+    return save_adapter(
+        folder, weights, {"fine_tune_type": "lora", "num_layers": layers, "lora_parameters": parameters}
+    )
 
 
 def make_full(base: Path, folder: Path) -> Path:
@@ -154,16 +156,27 @@ def test_a_full_fine_tune_and_its_export_agree(base, tmp_path):
     assert_all_agree(base, adapter, tmp_path / "out")
 
 
-def test_a_sharded_base_keeps_its_shards_and_gets_an_index(tmp_path):
-    base = make_base(tmp_path / "base", "qwen3", max_shard_size="100KB")
+@pytest.mark.parametrize("base_shards", ["100KB", "1GB"])
+def test_weights_larger_than_a_shard_are_split_whatever_the_bases_files(tmp_path, base_shards):
+    base = make_base(tmp_path / "base", "qwen3", max_shard_size=base_shards)
     adapter = make_lora(base, tmp_path / "adapter")
     out = tmp_path / "out"
-    export_hf(base, out, adapter=adapter, dtype="float32")
-    shards = sorted(path.name for path in base.glob("model-*.safetensors"))
-    assert len(shards) > 2 and sorted(path.name for path in out.glob("*.safetensors")) == shards
+    export_hf(base, out, adapter=adapter, dtype="float32", shard_bytes=150_000)
     index = json.loads((out / "model.safetensors.index.json").read_text())
-    assert index["weight_map"] == json.loads((base / "model.safetensors.index.json").read_text())["weight_map"]
+    stored = {file.name: mx.load(str(file)) for file in out.glob("*.safetensors")}
+    assert len(stored) > 2 and set(stored) == {
+        f"model-{i + 1:05d}-of-{len(stored):05d}.safetensors" for i in range(len(stored))
+    }
+    assert index["weight_map"] == {name: file for file, weights in stored.items() for name in weights}
+    sizes = [sum(weight.nbytes for weight in weights.values()) for weights in stored.values()]
+    assert max(sizes) <= 150_000 and sum(sizes) == index["metadata"]["total_size"]
     assert_all_agree(base, adapter, out)
+
+
+def test_weights_that_fit_one_shard_need_no_index(tmp_path):
+    base = make_base(tmp_path / "base", "qwen3", max_shard_size="100KB")
+    export_hf(base, tmp_path / "out", dtype="float32")
+    assert [file.name for file in (tmp_path / "out").glob("model*")] == ["model.safetensors"]
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["4 bits", "4 and 8 bits"])
@@ -255,6 +268,41 @@ def test_tokenizer_template_card_and_extra_files_travel(llama, tmp_path):
     assert [path.read_bytes() for path in copied] == [(llama / "generation_config.json").read_bytes(), b"{}"]
     assert ExportSummary(**json.loads((tmp_path / "out/export.json").read_text())) == summary
     assert {*summary.files, "export.json"} == {path.name for path in (tmp_path / "out").iterdir()}
+
+
+# Quantized, for MLX
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantized_export_is_what_mlx_lm_makes_of_the_plain_one(llama, lora, tmp_path, bits):
+    summary = export_hf(llama, tmp_path / "out", adapter=lora, dtype="float32", bits=bits, verify=True)
+    export_hf(llama, tmp_path / "plain", adapter=lora, dtype="float32")
+    mlx_lm.convert(str(tmp_path / "plain"), str(tmp_path / "theirs"), quantize=True, q_bits=bits, dtype="float32")
+    np.testing.assert_array_equal(mlx_logits(tmp_path / "out"), mlx_logits(tmp_path / "theirs"))
+    ours, plain = (mx.load(str(tmp_path / name / "model.safetensors")) for name in ("out", "plain"))
+    untouched = [name for name in plain if f"{name.removesuffix('.weight')}.scales" not in ours]
+    # 64 does not divide the width of down_proj, 96; norms are never quantized.
+    assert {name.rpartition(".")[0].rpartition(".")[2] for name in untouched} == {
+        "down_proj",
+        "norm",
+        "input_layernorm",
+        "post_attention_layernorm",
+    }
+    assert all((ours[name] == plain[name]).all() for name in untouched)
+    check = summary.verification
+    assert summary.bits == bits and check.storing_error < 1e-2
+    assert {4: 0.05, 8: 0.002}[bits] < check.error < {4: 0.5, 8: 0.05}[bits]
+
+
+def test_verification_of_a_quantized_export_names_an_unquantized_layer_that_differs(llama, lora, tmp_path):
+    export_hf(llama, tmp_path / "out", adapter=lora, dtype="float32", bits=4)
+    path = str(tmp_path / "out/model.safetensors")
+    weights = dict(mx.load(path))
+    weights["model.layers.1.post_attention_layernorm.weight"] *= 1.05
+    mx.eval(weights)
+    mx.save_safetensors(path, weights)
+    with pytest.raises(UserError, match=r"differs from the policy, first at model\.layers\.1:"):
+        verify_export(llama, tmp_path / "out", adapter=lora)
 
 
 # What is refused
@@ -377,6 +425,32 @@ def test_verification_names_the_first_layer_that_differs(llama, lora, tmp_path, 
     mx.save_safetensors(path, weights, metadata={"format": "pt"})
     with pytest.raises(UserError, match=f"differs from the policy, first at {where}:"):
         verify_export(llama, tmp_path / "out", adapter=lora)
+
+
+def test_rounding_that_eats_the_training_is_told_from_an_adapter_left_out(llama, tmp_path):
+    adapter = make_lora(llama, tmp_path / "adapter", size=3e-3)
+    kept = {}
+    for dtype in ("float32", "bfloat16"):
+        check = export_hf(llama, tmp_path / dtype, adapter=adapter, dtype=dtype, verify=True).verification
+        kept[dtype] = check.kept
+        assert check.storing_error < 1e-5 and check.checked_in == ("MLX", "PyTorch")
+    assert abs(kept["float32"] - 1) < 1e-3
+    assert check.error > check.adapter_effect
+    export_hf(llama, tmp_path / "without", dtype="bfloat16")
+    with pytest.raises(UserError, match=r"first at model\.layers\.0"):
+        verify_export(llama, tmp_path / "without", adapter=adapter)
+
+
+def test_a_model_that_pytorch_computes_otherwise_is_not_exported(tmp_path):
+    base = make_base(tmp_path / "base", "qwen3")
+    config = json.loads((base / "config.json").read_text())
+    window = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+    (base / "config.json").write_text(json.dumps(config | window | {"layer_types": None}))
+    export_hf(base, tmp_path / "out", verify=False)
+    before = (tmp_path / "out" / "export.json").read_bytes()
+    with pytest.raises(UserError, match=r"loaded in PyTorch, differs from the policy, first at model\.layers\.1:"):
+        export_hf(base, tmp_path / "out", dtype="float32", verify=True)
+    assert (tmp_path / "out" / "export.json").read_bytes() == before
 
 
 def test_verification_notices_an_adapter_left_out_and_another_tokenizer(llama, lora, tmp_path):
