@@ -8,9 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mlx_grpo.config import Config, save_config, validate
+from mlx_grpo.config import Config, load_config, save_config
 from mlx_grpo.errors import UserError
 
 CONFIG = "config.yaml"
@@ -52,7 +50,7 @@ def find_run(name: str | None) -> Path:
 
 def read_config(run: Path) -> Config:
     """The configuration that a run was started with."""
-    return validate(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")), source=str(run / CONFIG))
+    return load_config(str(run / CONFIG))
 
 
 def append_jsonl(path: Path, *records: dict[str, Any]) -> None:
