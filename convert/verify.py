@@ -80,7 +80,9 @@ def _trace_model(folder: Path, adapter: Path | None) -> tuple[list[mx.array], li
     """Each layer's hidden states and last the logits, [positions, width] over all prompts; and the prompts' ids."""
     from mlx_lm import load
 
-    model, tokenizer = load(str(folder), adapter_path=str(adapter) if adapter else None)
+    model, tokenizer = load(
+        str(folder), tokenizer_config={"trust_remote_code": False}, adapter_path=str(adapter) if adapter else None
+    )
     # In fp32, so that the weights are compared and not the rounding of activations.
     model.set_dtype(mx.float32)
     states: list[mx.array] = []
