@@ -104,7 +104,7 @@ def export(run: str | None, hf: bool, out: Path | None, dtype: str | None, as_js
         click.echo(json_module.dumps({"folder": str(folder), "files": summary.files}))
     else:
         size = sum(summary.files.values()) / 2**20
-        console.print(f"{folder}  ({summary.dtype}, {size:.0f} MB)", highlight=False, soft_wrap=True)
+        console.print(f"{folder}  ({summary.dtype}, {size:.0f} MB)", highlight=False, markup=False, soft_wrap=True)
 
 
 @main.command("eval")

@@ -186,7 +186,7 @@ def _entries(path: Path, problems: list[str]) -> Iterator[tuple[str, Any]]:
     if text.lstrip().startswith("[") or path.suffix == ".json":
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: not valid JSON: {error}") from error
         if not isinstance(values, list):
             raise UserError(
@@ -199,12 +199,16 @@ def _entries(path: Path, problems: list[str]) -> Iterator[tuple[str, Any]]:
             continue
         try:
             value = json.loads(line)
-        except ValueError as error:  # JSONDecodeError, or an integer of more digits than Python reads
+        except (ValueError, RecursionError) as error:  # ValueError: also an integer of more digits than Python reads
             problems.append(f"{path.name}:{number}: not valid JSON: {error}")
             continue
         yield f"{path.name}:{number}", value
 
 
 def _show(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 40 else text[:37] + "..."
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:  # json reads a little deeper than it writes
+        return "nested without end"
+    text = text if len(text) <= 40 else text[:37] + "..."
+    return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair can't be printed
