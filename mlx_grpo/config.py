@@ -28,8 +28,8 @@ def _no_bool(value: Any) -> Any:
 
 Integer = Annotated[int, BeforeValidator(_no_bool)]  # Python counts true as 1; a config that says so is mistaken
 Number = Annotated[float, BeforeValidator(_no_bool)]
-Count = Annotated[Integer, Field(ge=1)]
-Unsigned = Annotated[Integer, Field(ge=0)]
+Count = Annotated[Integer, Field(ge=1, lt=2**31)]
+Unsigned = Annotated[Integer, Field(ge=0, lt=2**31)]
 Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 BelowOne = Annotated[Number, Field(ge=0, lt=1)]
@@ -261,7 +261,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
 
 def _describe(detail: ErrorDetails) -> list[str]:
     key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
+    if detail["type"] in ("extra_forbidden", "invalid_key"):
         known = _known_keys(detail["loc"][:-1])
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
@@ -274,6 +274,8 @@ def _describe(detail: ErrorDetails) -> list[str]:
         return str(detail["ctx"]["error"]).split("\n")
     if detail["type"] == "missing":
         return [f"{key}: missing; add it"]
+    if detail["type"] == "string_pattern_mismatch":
+        return [f"{key}: {shown(detail['input'])} is not accepted; give module:function, such as my_rewards:brevity"]
     wanted = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return [f"{key}: {shown(detail['input'])} is not accepted; give {wanted}"]
 

@@ -102,11 +102,16 @@ def sample_prompts(
     """The `count` prompts of a step: every prompt once per epoch, each epoch in an order of its own.
 
     `balance_by` names a column whose values take turns, so that a step does not pull towards the label it drew more of.
+    Raises UserError where a row lacks it.
     """
-    strata: dict[Any, list[Prompt]] = {}
+    strata: dict[str, list[Prompt]] = {}
     for prompt in prompts:
-        strata.setdefault(prompt.columns.get(balance_by) if balance_by else None, []).append(prompt)
-    groups = [strata[value] for value in sorted(strata, key=str)]
+        if balance_by and balance_by not in prompt.columns:
+            raise UserError(
+                f"data.balance_by: row {prompt.id} has no column {balance_by!r}; name a column of every row"
+            )
+        strata.setdefault(str(prompt.columns[balance_by]) if balance_by else "", []).append(prompt)
+    groups = [strata[value] for value in sorted(strata)]
     chosen = []
     for position in range(step * count, (step + 1) * count):
         turn, which = divmod(position, len(groups))

@@ -62,5 +62,15 @@ def append_jsonl(path: Path, *records: dict[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file that a run wrote."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    """The records of a JSONL file that a run wrote; raises UserError where it is absent or damaged."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); give the folder of a whole run") from None
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records += [json.loads(line)] if line else []
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error}); remove the line") from None
+    return records
