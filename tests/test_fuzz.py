@@ -27,7 +27,10 @@ from reward import RUBRICS
 
 EXAMPLES = int(os.environ.get("FUZZ", "120"))
 quick = settings(
-    max_examples=EXAMPLES, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=EXAMPLES,
+    deadline=10_000,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
 )
 text = st.text(st.characters(), max_size=30)
 scalar = st.none() | st.booleans() | st.integers() | st.floats() | text | st.just(10**400)
