@@ -135,7 +135,13 @@ def _load(model_dir: Path, device: str, dtype: str, max_new_tokens: int, stop_id
     from transformers import AutoModelForCausalLM, GenerationConfig
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=getattr(torch, dtype), local_files_only=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            model_dir,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            use_safetensors=True,  # a pickle may run code when it is read
+            trust_remote_code=False,
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{model_dir}: transformers cannot load it: {error}") from error
     # In place of the folder's own, whose sampling settings would make transformers warn about greedy search.

@@ -146,6 +146,7 @@ def _trace(
     """What a model computes on the prompts, and their ids; as an export with the config `stored_as` would hold it."""
     model, tokenizer = load(
         str(folder),
+        tokenizer_config={"trust_remote_code": False},
         model_config=nested_rope_theta(read_json(folder / "config.json")),
         adapter_path=str(adapter) if adapter else None,
     )

@@ -181,6 +181,7 @@ def print_bench(console: Console, results: dict[str, Any]) -> None:
         f"{model_name(results['model'])}, {results['fine_tune_type']}, MLX {results['mlx']} on {results['device']}: "
         f"{results['matrix_gflops']:.0f} GFLOP/s in a matrix product of {MATRIX}",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
     names = [f"{r['prompt_tokens']} x {r['num_generations']} x {r['completion_tokens']}" for r in results["shapes"]]

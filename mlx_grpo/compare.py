@@ -56,6 +56,7 @@ def print_comparison(console: Console, results: dict[str, Any], written: list[Pa
         f"{results['model']}: {results['n_episodes']} held-out prompts, greedy, "
         f"up to {results['max_new_tokens']} tokens, {place}",
         highlight=False,
+        markup=False,
     )
     console.print(tables.console_table(*tables.headline(results), title="Headline"))
     console.print(tables.console_table(*tables.components(results), title="Components"))
@@ -63,4 +64,4 @@ def print_comparison(console: Console, results: dict[str, Any], written: list[Pa
     if gain:
         console.print(gain, highlight=False, markup=False)
     for path in written:
-        console.print(str(path), highlight=False, soft_wrap=True)
+        console.print(str(path), highlight=False, markup=False, soft_wrap=True)

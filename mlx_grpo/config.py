@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,8 +15,9 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from mlx_grpo.errors import UserError
+from mlx_grpo.errors import UserError, shown
 from mlx_grpo.grpo import ImportanceSamplingLevel, LossType, RewardScale
+from mlx_grpo.yaml_text import parse_yaml, read_yaml
 
 
 def _no_bool(value: Any) -> Any:
@@ -26,12 +28,15 @@ def _no_bool(value: Any) -> Any:
 
 Integer = Annotated[int, BeforeValidator(_no_bool)]  # Python counts true as 1; a config that says so is mistaken
 Number = Annotated[float, BeforeValidator(_no_bool)]
-Count = Annotated[Integer, Field(ge=1)]
-Unsigned = Annotated[Integer, Field(ge=0)]
+Count = Annotated[Integer, Field(ge=1, lt=2**31)]
+Unsigned = Annotated[Integer, Field(ge=0, lt=2**31)]
 Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 BelowOne = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(gt=0, le=1)]
+
+
+_SECRET = re.compile("token|secret|password|api_?key", re.IGNORECASE)
 
 
 class Section(BaseModel):
@@ -188,6 +193,8 @@ def find_config(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
+    if path.is_dir():
+        raise UserError(f"{name}: is a folder; give the config file in it, such as {path / 'config.yaml'}")
     packaged = {p.stem: p for folder in _config_folders() for p in sorted(folder.glob("*.yaml"))}
     if path.stem in packaged and (path.parent.name in ("", "configs")):
         return packaged[path.stem]
@@ -242,12 +249,7 @@ def _config_folders() -> list[Path]:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise UserError(f"{path}: nested too deeply to be a config; flatten it") from None
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds {type(values).__name__}, not keys and values; start with `model: ...`")
     return values
@@ -256,32 +258,35 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"{override!r}: not an override; write key=value, such as max_steps=5")
+        raise UserError(f"{shown(override)}: not an override; write key=value, such as max_steps=5")
     *sections, last = key.strip().split(".")
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise UserError(f"{override!r}: {section} is not a section; override {section} itself")
+            raise UserError(f"{shown(override)}: {section} is not a section; override {section} itself")
         values = inner
-    try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"{override!r}: the value is not readable as YAML; quote it") from None
+    values[last] = parse_yaml(text, f"override {shown(override)}")
 
 
 def _describe(detail: ErrorDetails) -> list[str]:
     key = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "extra_forbidden":
+    if detail["type"] in ("extra_forbidden", "invalid_key"):
         known = _known_keys(detail["loc"][:-1])
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
-        return [f"{key}: {detail['input']!r}: unknown key; {hint}"]
+        if isinstance(detail["input"], str) and _SECRET.search(str(detail["loc"][-1])):
+            return [
+                f"{key}: unknown key, and no place for a secret; set HF_TOKEN or run `hf auth login`, and remove it"
+            ]
+        return [f"{key}: {shown(detail['input'])}: unknown key; {hint}"]
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"]).split("\n")
     if detail["type"] == "missing":
         return [f"{key}: missing; add it"]
+    if detail["type"] == "string_pattern_mismatch":
+        return [f"{key}: {shown(detail['input'])} is not accepted; give module:function, such as my_rewards:brevity"]
     wanted = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return [f"{key}: {detail['input']!r} is not accepted; give {wanted}"]
+    return [f"{key}: {shown(detail['input'])} is not accepted; give {wanted}"]
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

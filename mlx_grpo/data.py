@@ -11,8 +11,9 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from mlx_grpo.chat import as_data, messages_problem, render
 from mlx_grpo.config import Config, DataConfig
-from mlx_grpo.errors import UserError
+from mlx_grpo.errors import UserError, shown
 from mlx_grpo.policy import load_tokenizer_of
 from mlx_grpo.types import Prompt
 
@@ -40,26 +41,22 @@ def with_full_paths(config: Config) -> Config:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file, checked; raises UserError listing bad rows by line number."""
-    rows, problems = [], []
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; build one with `mlx-grpo data build`, or correct data.train") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable: {error}") from None
-    for number, line in enumerate(text.split("\n"), start=1):
+    rows: list[dict[str, Any]] = []
+    problems: list[str] = []
+    lines: dict[str, int] = {}
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            problems.append(f"{path}, line {number}: not JSON ({error}); write one object per line")
+            row = {"id": f"{path.stem}-{number}", **_read_row(line)}
+        except ValueError as error:
+            problems.append(f"{path}, line {number}: {error}")
             continue
-        problem = _row_problem(row)
-        if problem:
-            problems.append(f"{path}, line {number}: {problem}")
+        first = lines.setdefault(str(row["id"]), number)
+        if first == number:
+            rows.append(row)
         else:
-            rows.append({"id": f"{path.stem}-{number}", **row})
+            problems.append(f"{path}, line {number}: `id` {shown(row['id'])} is that of line {first} too; change one")
     if not rows and not problems:
         problems.append(f"{path}: holds no rows; write one JSON object per line")
     if problems:
@@ -74,17 +71,24 @@ def load_prompts(path: Path, tokenizer: TokenizerWrapper, enable_thinking: bool 
 
 
 def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinking: bool = False) -> Prompt:
-    """One row as a Prompt; columns other than `id` and `prompt` go to the reward."""
+    """One row as a Prompt; columns other than `id` and `prompt` go to the reward.
+
+    Special tokens inside chat messages are broken (see `chat`), and alike in the column `context`, so that a rubric
+    grades against the text that the model reads. A `prompt` of plain text is taken as rendered already: its special
+    tokens count, and keeping foreign ones out of it is the business of whoever rendered it.
+    """
     columns = {key: value for key, value in row.items() if key not in ("id", "prompt")}
     if isinstance(row["prompt"], str):
         text = row["prompt"]
         token_ids = tokenizer.encode(text)
     else:
-        # One rendering serves models with and without a thinking mode: templates ignore variables they don't use.
-        text = tokenizer.apply_chat_template(
-            row["prompt"], tokenize=False, add_generation_prompt=True, enable_thinking=enable_thinking
-        )
+        try:
+            text = render(row["prompt"], tokenizer, enable_thinking)
+        except UserError as error:
+            raise UserError(f"row {row['id']}: {error}") from None
         token_ids = tokenizer.encode(text, add_special_tokens=False)
+        if isinstance(columns.get("context"), str):
+            columns["context"] = as_data(columns["context"], tokenizer)
     return Prompt(str(row["id"]), text, tuple(token_ids), columns)
 
 
@@ -104,11 +108,16 @@ def sample_prompts(
     """The `count` prompts of a step: every prompt once per epoch, each epoch in an order of its own.
 
     `balance_by` names a column whose values take turns, so that a step does not pull towards the label it drew more of.
+    Raises UserError where a row lacks it.
     """
-    strata: dict[Any, list[Prompt]] = {}
+    strata: dict[str, list[Prompt]] = {}
     for prompt in prompts:
-        strata.setdefault(prompt.columns.get(balance_by) if balance_by else None, []).append(prompt)
-    groups = [strata[value] for value in sorted(strata, key=str)]
+        if balance_by and balance_by not in prompt.columns:
+            raise UserError(
+                f"data.balance_by: row {prompt.id} has no column {balance_by!r}; name a column of every row"
+            )
+        strata.setdefault(str(prompt.columns[balance_by]) if balance_by else "", []).append(prompt)
+    groups = [strata[value] for value in sorted(strata)]
     chosen = []
     for position in range(step * count, (step + 1) * count):
         turn, which = divmod(position, len(groups))
@@ -141,9 +150,35 @@ def _dataset_file(name: str, split: str) -> Path:
     return path / f"{split}.jsonl" if path.is_dir() else path
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; build one with `mlx-grpo data build`, or correct data.train") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable ({error}); give a JSONL file in UTF-8") from None
+
+
+def _read_row(line: str) -> dict[str, Any]:
+    """The row on a line; raises ValueError with what is wrong and the remedy."""
+    try:
+        row = json.loads(line)
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"holds half a character ({error.reason}); write surrogates in pairs") from None
+    except (ValueError, RecursionError) as error:  # ValueError: also an integer of more than 4300 digits
+        raise ValueError(f"not JSON ({error}); write one object per line") from None
+    if problem := _row_problem(row):
+        raise ValueError(problem)
+    return row
+
+
 def _row_problem(row: Any) -> str | None:
     if not isinstance(row, dict):
         return f'holds {type(row).__name__}, not an object; write {{"prompt": ...}}'
+    name = row.get("id", "row")
+    if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).isprintable() or name == "":
+        return f"`id` is {shown(name)}; give a whole number or a printable text"
     if "prompt" not in row:
         return "has no `prompt`; add it (text or chat messages)"
     prompt = row["prompt"]
@@ -151,9 +186,4 @@ def _row_problem(row: Any) -> str | None:
         return None if prompt.strip() else "`prompt` is empty; write some text"
     if not isinstance(prompt, list) or not prompt:
         return f"`prompt` is {type(prompt).__name__}; give text or a non-empty list of messages"
-    for message in prompt:
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            return '`prompt` has a message without `role`; write {"role": ..., "content": ...}'
-        if not isinstance(message.get("content"), str):
-            return '`prompt` has a message whose `content` is not text; write {"role": ..., "content": ...}'
-    return None
+    return messages_problem(prompt)

@@ -2,6 +2,30 @@
 
 from __future__ import annotations
 
+import re
+import reprlib
+
+_TOKEN = re.compile(r"hf_\w+")
+
+
+class _Short(reprlib.Repr):
+    """A bounded repr: a value may be a hundred megabytes, or hold a secret."""
+
+    def repr_str(self, x: str, level: int) -> str:
+        return super().repr_str(_TOKEN.sub("hf_***", x[:1000]), level)
+
+
+_short = _Short()
+_short.maxstring = _short.maxother = 80
+
+
+def shown(value: object) -> str:
+    """A user's value as an error shows it: a short repr, however large it is, without a Hub token it may hold."""
+    try:
+        return _short.repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return f"a {type(value).__name__} with more digits than can be shown"
+
 
 class UserError(Exception):
     """A mistake in a config, a file or a command line, told in the user's terms.

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from mlx_grpo.completions import Generate
-from mlx_grpo.data import dataset_files, load_prompts
+from mlx_grpo.data import check_lengths, dataset_files, load_prompts
 from mlx_grpo.errors import UserError
+from mlx_grpo.model_folder import read_settings
 from mlx_grpo.policy import find_model, load_tokenizer_of, model_name
 from mlx_grpo.runs import ADAPTER, RESULTS, WARM_START, kept_step, read_config
-from mlx_grpo.scoring import Reward, has_gold, load_reward, rubric_reward, strip_thinking
+from mlx_grpo.scoring import Reward, check_columns, has_gold, load_reward, rubric_reward, strip_thinking
 from mlx_grpo.types import Prompt
 from reward import PUBLISHED
 
@@ -49,6 +50,8 @@ def evaluate(
         raise UserError(f"{run}: has no {ADAPTER} yet; let `mlx-grpo train` finish first")
     base = find_model(config.model)
     prompts = heldout_prompts(run, episodes)
+    check_columns(config.reward, prompts)
+    check_lengths(prompts, max_new_tokens, read_settings(base).get("max_position_embeddings"))
     adapters = {"baseline": None, "warm start": run / WARM_START, "trained": run / ADAPTER}
     reward = load_reward(config.reward)
     models = {

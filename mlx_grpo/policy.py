@@ -21,9 +21,11 @@ from mlx_grpo.config import Config
 from mlx_grpo.errors import UserError
 from mlx_grpo.hub import PAPERS, download
 from mlx_grpo.logps import check_architecture
+from mlx_grpo.model_folder import check_tokenizer, check_tokenizer_files, check_weights, faults_told, read_settings
 
 ADAPTER_WEIGHTS = "adapters.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+NO_CODE = {"trust_remote_code": False}  # unset, transformers would ask at the terminal whether to run a model's code
 TOKENIZER_FILES = ("*.json", "*.jinja", "tokenizer.model", "*.txt")
 # What mlx-lm and the exporter read; anything else in a Hub repository (ONNX, GGUF, pickles) stays there.
 HUB_FILES = (*TOKENIZER_FILES, "*.safetensors", *PAPERS)
@@ -54,6 +56,11 @@ def find_model(model: str, files: tuple[str, ...] = HUB_FILES) -> Path:
 
     Raises UserError where it is neither, or the Hub can't be reached and the cache lacks it.
     """
+    if Path(model).is_file():
+        raise UserError(
+            f"model: {model} is a file; give a folder in the Hugging Face format "
+            "(`python -m convert.gguf` makes one of a GGUF)"
+        )
     if Path(model).is_dir():
         if not (Path(model) / "config.json").is_file():
             raise UserError(f"model: {model} has no config.json; give a folder in the Hugging Face format")
@@ -83,22 +90,15 @@ def load_policy(config: Config) -> Policy:
 
 def _load(path: Path) -> tuple[nn.Module, TokenizerWrapper]:
     settings = read_settings(path)
-    # transformers 5 nests rope_theta, where mlx-lm's Llama does not look; it would fall back to 10,000 in silence.
-    nested = (settings.get("rope_parameters") or {}).get("rope_theta")
-    changes = {"rope_theta": nested} if nested and "rope_theta" not in settings else None
-    try:
-        return load_model_and_tokenizer(str(path), model_config=changes)
-    except (FileNotFoundError, ValueError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"model: {path} can't be loaded: {reason}; give a complete folder") from None
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """A model folder's config.json."""
-    try:
-        return json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"model: {path / 'config.json'} is no JSON ({error}); fetch the folder again") from None
+    check_weights(path)
+    check_tokenizer_files(path)
+    with faults_told(f"model: {path}", "give a complete folder, or fetch it again"):
+        # transformers 5 nests rope_theta, where mlx-lm's Llama does not look; it would fall back to 10,000 in silence.
+        nested = (settings.get("rope_parameters") or {}).get("rope_theta")
+        changes = {"rope_theta": nested} if nested and "rope_theta" not in settings else None
+        model, tokenizer = load_model_and_tokenizer(str(path), tokenizer_config=NO_CODE, model_config=changes)
+    check_tokenizer(path, tokenizer, settings)
+    return model, tokenizer
 
 
 def compute_dtype(name: str) -> mx.Dtype:
@@ -147,7 +147,8 @@ def save_adapter(policy: Policy, config: Config, folder: Path) -> None:
 
 def load_adapter(policy: Policy, folder: Path) -> None:
     """Put an adapter that `save_adapter` wrote into a policy made with the same settings."""
-    weights = mx.load(str(folder / ADAPTER_WEIGHTS))
+    with faults_told(f"adapter: {folder / ADAPTER_WEIGHTS}", "train it again"):
+        weights = mx.load(str(folder / ADAPTER_WEIGHTS))
     wanted = {name: w.shape for name, w in tree_flatten(policy.model.trainable_parameters())}
     if wanted != {name: w.shape for name, w in weights.items()}:
         raise UserError(f"{folder}: its adapter does not fit this model and LoRA settings; use the run's own config")
@@ -159,7 +160,8 @@ def load_for_inference(model: Path, adapter: Path | None, dtype: str = "auto") -
     loaded, tokenizer = _load(model)
     loaded.set_dtype(compute_dtype(dtype))
     if adapter is not None:
-        loaded = load_adapters(loaded, str(adapter))
+        with faults_told(f"adapter: {adapter}", "give the adapter that was trained on this model"):
+            loaded = load_adapters(loaded, str(adapter))
     loaded.eval()
     return Policy(loaded, tokenizer, model)
 
@@ -167,4 +169,9 @@ def load_for_inference(model: Path, adapter: Path | None, dtype: str = "auto") -
 def load_tokenizer_of(model: str | Path) -> TokenizerWrapper:
     """A model's tokenizer alone, with every stop token that its config.json names; weights are not fetched."""
     path = find_model(str(model), TOKENIZER_FILES)
-    return load_tokenizer(path, eos_token_ids=read_settings(path).get("eos_token_id"))
+    settings = read_settings(path)
+    check_tokenizer_files(path)
+    with faults_told(f"model: {path}", "give a complete folder, or fetch it again"):
+        tokenizer = load_tokenizer(path, NO_CODE, eos_token_ids=settings.get("eos_token_id"))
+    check_tokenizer(path, tokenizer, settings)
+    return tokenizer

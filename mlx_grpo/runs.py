@@ -12,9 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mlx_grpo.config import Config, flat, load_config, save_config, validate
+from mlx_grpo.config import Config, flat, load_config, save_config
 from mlx_grpo.data import with_full_paths
 from mlx_grpo.errors import UserError
 
@@ -105,7 +103,7 @@ def find_run(name: str | None) -> Path:
 
 def read_config(run: Path) -> Config:
     """The configuration that a run was started with."""
-    return validate(yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")), source=str(run / CONFIG))
+    return load_config(str(run / CONFIG))
 
 
 def append_jsonl(path: Path, *records: dict[str, Any]) -> None:
@@ -117,8 +115,18 @@ def append_jsonl(path: Path, *records: dict[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file that a run wrote."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    """The records of a JSONL file that a run wrote; raises UserError where it is absent or damaged."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); give the folder of a whole run") from None
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records += [json.loads(line)] if line else []
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: not JSON ({error}); remove the line") from None
+    return records
 
 
 def kept_step(run: Path) -> int | None:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from mlx_grpo.config import RewardConfig
-from mlx_grpo.errors import UserError
+from mlx_grpo.errors import UserError, shown
 from mlx_grpo.types import Prompt
-from reward import RUBRICS, Rubric
+from reward import RUBRICS, STRICT, Rubric
 
 RUBRIC_COLUMNS = ("decision", "score", "context")
 
@@ -62,19 +62,32 @@ def make_rubric(config: RewardConfig) -> Rubric:
 
 
 def has_gold(prompt: Prompt) -> bool:
-    """Whether a row brings what a rubric grades against."""
-    return all(column in prompt.columns for column in RUBRIC_COLUMNS)
+    """Whether a row brings what a rubric grades against, in values that it can grade against."""
+    return _gold_problem(prompt) is None
 
 
 def check_columns(config: RewardConfig, prompts: Sequence[Prompt]) -> None:
-    """Raise UserError naming the first row that lacks what the configured rubric grades against."""
-    lacking = [prompt for prompt in prompts if not has_gold(prompt)]
-    if config.rubric is not None and lacking:
-        missing = [column for column in RUBRIC_COLUMNS if column not in lacking[0].columns]
+    """Raise UserError naming the first row whose columns the configured rubric can't grade against."""
+    if config.rubric is None:
+        return
+    problems = {prompt.id: problem for prompt in prompts if (problem := _gold_problem(prompt))}
+    if problems:
+        row, problem = next(iter(problems.items()))
+        others = f" (and {len(problems) - 1} other rows like it)" if len(problems) > 1 else ""
         raise UserError(
-            f"row {lacking[0].id}: has no {', '.join(missing)}, which the rubric grades against (nor have "
-            f"{len(lacking) - 1} others); add the columns, or set reward.rubric to null and name reward.functions"
+            f"row {row}: {problem}{others}; correct the columns, or set reward.rubric to null and name reward.functions"
         )
+
+
+def _gold_problem(prompt: Prompt) -> str | None:
+    missing = [column for column in RUBRIC_COLUMNS if column not in prompt.columns]
+    if missing:
+        return f"has no {', '.join(missing)}, which the rubric grades against"
+    try:
+        STRICT("", **{column: prompt.columns[column] for column in RUBRIC_COLUMNS})
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def rubric_reward(rubric: Rubric) -> Reward:
@@ -112,29 +125,64 @@ def _import_function(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
     if "" not in sys.path:  # a console script does not look in the working folder, where users keep their rewards
         sys.path.insert(0, "")
+    imported, error = _theirs(importlib.import_module, module)
+    if error is not None:
+        raise UserError(
+            f"reward.functions: {name}: {type(error).__name__}: {error}; the module must be importable from here"
+        ) from error
+    if attribute not in vars(imported):
+        raise UserError(f"reward.functions: {name}: {module} has no {attribute}; correct the name")
+    if not callable(vars(imported)[attribute]):
+        raise UserError(f"reward.functions: {name}: is no function but {shown(vars(imported)[attribute])}; name one")
+    return vars(imported)[attribute]
+
+
+def _theirs(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> tuple[Any, Exception | None]:
+    """What a user's own code returns, or what it raises."""
     try:
-        return vars(importlib.import_module(module))[attribute]
-    except (ImportError, SyntaxError) as error:
-        raise UserError(f"reward.functions: {name}: {error}; the module must be importable from here") from None
-    except KeyError:
-        raise UserError(f"reward.functions: {name}: {module} has no {attribute}; correct the name") from None
+        return call(*arguments, **keywords), None
+    except Exception as error:  # it may raise anything, and the run must say whose fault it was
+        return None, error
 
 
 def _call(
     name: str, function: Callable[..., Any], prompts: Sequence[Prompt], completions: list[str], columns: dict[str, list]
 ) -> np.ndarray:
     """One function's values [N], None as NaN; whatever goes wrong in a user's code is told as theirs."""
+    texts = [prompt.text for prompt in prompts]
+    values, error = _theirs(function, prompts=texts, completions=completions, **columns)
+    if error is not None:
+        where = _culprit(function, prompts, completions, columns)
+        raise UserError(
+            f"reward.functions: {name} raised {type(error).__name__}: {error} {where}; mend it, "
+            "or return None for what it can't judge"
+        ) from error
     try:
-        values = list(function(prompts=[prompt.text for prompt in prompts], completions=completions, **columns))
-    except Exception as error:  # a user's own code may raise anything, and the run must say whose fault it was
-        raise UserError(f"reward.functions: {name} raised {type(error).__name__}: {error}") from error
+        values = list(values)
+    except TypeError:
+        raise UserError(f"reward.functions: {name} returned {shown(values)}; return a list of numbers") from None
     if len(values) != len(completions):
-        raise UserError(f"reward.functions: {name} returned {len(values)} values for {len(completions)} completions")
+        raise UserError(
+            f"reward.functions: {name} returned {len(values)} values for {len(completions)} completions "
+            f"(rows {prompts[0].id} to {prompts[-1].id}); return one for each, None where it does not apply"
+        )
     for prompt, completion, value in zip(prompts, completions, values, strict=True):
-        number = isinstance(value, (int, float, np.number)) and math.isfinite(value)
+        # NaN compares false; an integer past the largest float must not reach float().
+        number = isinstance(value, (int, float, np.number)) and abs(value) <= sys.float_info.max
         if value is not None and not number:
             raise UserError(
-                f"reward.functions: {name} returned {value!r} for row {prompt.id}; "
+                f"reward.functions: {name} returned {shown(value)} for row {prompt.id}; "
                 f"return a finite number, or None where it does not apply (completion: {completion[:80]!r})"
             )
     return np.array([math.nan if value is None else float(value) for value in values])
+
+
+def _culprit(
+    function: Callable[..., Any], prompts: Sequence[Prompt], completions: list[str], columns: dict[str, list]
+) -> str:
+    """Which completion a function fails on when it is given one at a time."""
+    for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        one = {column: [values[i]] for column, values in columns.items()}
+        if _theirs(function, prompts=[prompt.text], completions=[completion], **one)[1] is not None:
+            return f"for row {prompt.id} (completion: {completion[:80]!r})"
+    return f"for {len(completions)} completions together, though for none of them alone"

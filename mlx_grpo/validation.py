@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mlx_grpo.config import Config
-from mlx_grpo.data import dataset_files, load_prompts
+from mlx_grpo.data import check_lengths, dataset_files, load_prompts
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner
 from mlx_grpo.policy import Policy
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
+from mlx_grpo.scoring import check_columns
 from mlx_grpo.types import Prompt
 
 
@@ -47,6 +48,9 @@ def validation_prompts(config: Config, policy: Policy) -> list[Prompt]:
             f"eval_steps: set, but eval.episodes {config.eval.episodes} takes all {len(prompts)} held-out rows; "
             "lower it, or set eval_steps to 0"
         )
+    check_columns(config.reward, spare)
+    tokens = min(config.eval.max_new_tokens, config.max_completion_length)
+    check_lengths(spare, tokens, policy.model.args.max_position_embeddings)
     return spare
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -63,9 +63,9 @@ class Rubric:
         """Grade one completion against its label and fit; never raises on any completion text.
 
         decision: "shortlist" or "reject". score: the fit, in [0, 1]. context: the job and profile the policy saw.
-        Raises ValueError for a label or fit outside those: that is a mistake in the data, not in the completion.
+        Raises ValueError for any other label, fit or context: a mistake in the data, not in the completion.
         """
-        _check_gold(decision, score)
+        _check_gold(decision, score, context)
         sheet = self.grade(completion, Gold(decision, score, context), self.limits)
         weights = vars(self.weights)
         total = sum(weights[name] * sheet.marks[name] for name in COMPONENTS) / sum(weights.values())
@@ -89,7 +89,8 @@ class Rubric:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # NaN compares false; math.isfinite would raise for an integer past the largest float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _unknown(kind: str, given: Mapping[str, float], known: Weights | PublishedLimits | StrictLimits) -> list[str]:
@@ -101,8 +102,12 @@ def _unknown(kind: str, given: Mapping[str, float], known: Weights | PublishedLi
     ]
 
 
-def _check_gold(decision: str, score: float) -> None:
+def _check_gold(decision: str, score: float, context: str) -> None:
     if decision not in DECISIONS:
         raise ValueError(f"decision = {decision!r}: the label must be one of {', '.join(DECISIONS)}; correct the data")
     if not _is_number(score) or not 0 <= score <= 1:
         raise ValueError(f"score = {score!r}: the fit must be a number from 0 to 1; correct the data")
+    if not isinstance(context, str):
+        raise ValueError(
+            f"context is {type(context).__name__}: it must be the text that the model read; correct the data"
+        )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mlx_grpo.config import RewardConfig
 from mlx_grpo.errors import UserError
+from mlx_grpo.policy import load_tokenizer_of
+from mlx_grpo.rollout import decode_completion
 from mlx_grpo.scoring import load_reward, strip_thinking
 from mlx_grpo.types import Prompt
 from reward import PUBLISHED
@@ -91,3 +94,11 @@ def test_a_faulty_function_is_named(name: str, told: str):
 def test_a_module_that_cannot_be_imported_is_named():
     with pytest.raises(UserError, match="nowhere_at_all"):
         load_reward(RewardConfig(rubric=None, functions=["nowhere_at_all:f"]))
+
+
+def test_a_completion_of_nothing_or_of_the_stop_token_alone_is_scored(tiny_qwen3: Path):
+    tokenizer = load_tokenizer_of(tiny_qwen3)
+    texts = [decode_completion(tokenizer, ids) for ids in ([], [tokenizer.eos_token_id])]
+    assert texts == ["", ""]
+    assert load_reward(RewardConfig(rubric="strict"))([PROMPT, PROMPT], texts).rewards.tolist() == [0.0, 0.0]
+    assert load_reward(functions("share_of_letters"))([PROMPT, PROMPT], texts).rewards.tolist() == [0.0, 0.0]

@@ -46,3 +46,12 @@ def dead_on_even_rows(completions: list[str], parity: list[int], **columns: list
 def second_column(completions: list[str], second: list[float | None], **columns: list) -> list[float | None]:
     """Reads another; None where it does not apply."""
     return second
+
+
+def nothing_at_all(completions: list[str], **columns: list) -> None:
+    """A forgotten return."""
+
+
+def endless_integer(completions: list[str], **columns: list) -> list[int]:
+    """Past the largest float, and past what Python prints."""
+    return [10**5000] * len(completions)

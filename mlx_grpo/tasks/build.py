@@ -122,10 +122,13 @@ def build_dataset(
 
 def _write_split(out_dir: Path, train: list[Row], heldout: list[Row]) -> dict[str, Any]:
     """Write both files, and what the summary says of them."""
-    out_dir.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     for name, rows in (("train", train), ("heldout", heldout)):
-        write_rows(out_dir / f"{name}.jsonl", rows)
+        try:
+            out_dir.mkdir(parents=True, exist_ok=True)
+            write_rows(out_dir / f"{name}.jsonl", rows)
+        except OSError as error:
+            raise UserError(f"{out_dir}: can't be written ({error.strerror}); choose another folder") from None
         found[f"{name}_path"] = out_dir / f"{name}.jsonl"
         found[name] = len(rows)
         found[f"{name}_shortlist"] = _shortlists(rows)

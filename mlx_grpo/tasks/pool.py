@@ -216,7 +216,7 @@ def _entries(path: Path) -> Iterator[tuple[str, Any, str]]:
 def _listed(path: Path, text: str) -> Iterator[tuple[str, Any, str]]:
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(values, list):
         raise UserError(
@@ -232,11 +232,15 @@ def _lines(path: Path, file: Iterable[str]) -> Iterator[tuple[str, Any, str]]:
         where = f"{path.name}:{number}"
         try:
             value, fault = json.loads(line), ""
-        except ValueError as error:  # JSONDecodeError, or an integer of more digits than Python reads
+        except (ValueError, RecursionError) as error:  # ValueError: also an integer of more digits than Python reads
             value, fault = None, f"{where}: not valid JSON: {error}"
         yield where, value, fault
 
 
 def _show(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 40 else text[:37] + "..."
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except RecursionError:  # json reads a little deeper than it writes
+        return "nested without end"
+    text = text if len(text) <= 40 else text[:37] + "..."
+    return text.encode("utf-8", "backslashreplace").decode()  # half a surrogate pair can't be printed

@@ -1,0 +1,103 @@
+"""A model's folder, held against what it must be before mlx-lm and transformers read it: weights, never code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+from huggingface_hub.errors import StrictDataclassError
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+
+from mlx_grpo.errors import UserError, shown
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.npz")
+# What mlx-lm, transformers and MLX raise where a file holds something else than they expect.
+FAULTS = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """A model folder's config.json; raises UserError where it names no architecture, or code of its own."""
+    file = path / "config.json"
+    settings = read_object(file)
+    if not isinstance(settings.get("model_type"), str):
+        raise UserError(
+            f"model: {file}: model_type is {shown(settings.get('model_type'))}; it must name an architecture, "
+            'such as "qwen3"'
+        )
+    if settings.get("model_file") is not None:
+        raise UserError(
+            f"model: {file}: model_file is {shown(settings['model_file'])}: a model's own code is never run; "
+            "remove the key, or take a model that mlx-lm knows"
+        )
+    return settings
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in one of a model's files; raises UserError where it holds something else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"model: {path}: not readable as JSON ({error}); fetch the folder again") from None
+    if not isinstance(value, dict):
+        raise UserError(f"model: {path}: holds {type(value).__name__}, not an object; fetch the folder again")
+    return value
+
+
+def check_weights(path: Path) -> None:
+    """Raise UserError where the folder has no readable safetensors; other formats may run code when they are read."""
+    for file in sorted(path.glob("model*.safetensors")):
+        with faults_told(f"model: {file}", "fetch it again"):
+            mx.load(str(file))  # its header alone: arrays are read when they are used
+    if any(path.glob("model*.safetensors")):
+        return
+    others = sorted(file.name for kind in PICKLES for file in path.glob(kind))
+    only = f", only {', '.join(others[:3])}, which may run code when it is read" if others else ""
+    raise UserError(
+        f"model: {path} can't be loaded: it has no model*.safetensors{only}; give a folder with safetensors weights"
+    )
+
+
+def check_tokenizer_files(path: Path) -> None:
+    """Raise UserError where the tokenizer is absent (transformers would make an empty one), or no JSON."""
+    if not any((path / name).is_file() for name in TOKENIZERS):
+        raise UserError(f"model: {path} has no tokenizer ({', '.join(TOKENIZERS)}); fetch the folder again")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if (path / name).exists():
+            read_object(path / name)
+
+
+def check_tokenizer(path: Path, tokenizer: TokenizerWrapper, settings: dict[str, Any]) -> None:
+    """Raise UserError where no token ends a completion, or some are beyond the model's vocabulary."""
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"model: {path}: its tokenizer names no eos_token, so completions would never end; "
+            "add it to tokenizer_config.json"
+        )
+    # Gemma 3 adds a token beyond its vocabulary and never writes it; a text's own tokens must all be inside.
+    known = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder)
+    most, size = max({*known, *tokenizer.eos_token_ids}), settings.get("vocab_size")
+    if isinstance(size, int) and most >= size:
+        raise UserError(
+            f"model: {path}: its tokenizer has token {most}, its config.json a vocab_size of {size}; "
+            "give the tokenizer that the model was trained with"
+        )
+
+
+@contextmanager
+def faults_told(what: str, remedy: str) -> Iterator[None]:
+    """Tell whatever a reader of foreign files raises as a mistake in `what`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        # tokenizers raises Exception itself for a broken file.
+        if not (isinstance(error, (*FAULTS, StrictDataclassError)) or type(error) is Exception):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{what} can't be loaded: {reason[:300]}; {remedy}") from error
