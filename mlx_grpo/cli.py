@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,31 @@ def evaluate(
         print_comparison(console, results, pictures)
 
 
+@main.command()
+@click.argument("run", required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="The page's file; RUN/report.html by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print the page's path and size as JSON.")
+def report(run: str | None, out: Path | None, as_json: bool) -> None:
+    """Write a run as one HTML page: curves, samples, and every held-out completion with its claims.
+
+    RUN is its folder; the latest by default.
+
+    \b
+    mlx-grpo report
+    mlx-grpo report docs/demo --out demo.html
+    """
+    from mlx_grpo.report import write_report
+
+    written = write_report(run, out)
+    if as_json:
+        click.echo(json_module.dumps(asdict(written), default=str))
+        return
+    for problem in written.missing:
+        errors.print(f"left out: {problem}", highlight=False, markup=False, soft_wrap=True)
+    size = f"{written.size / 2**20:.1f} MB, {written.episodes} held-out episodes"
+    console.print(f"{written.path}  ({size})", highlight=False, markup=False, soft_wrap=True)
+
+
 @main.command("bench")
 @click.argument("config")
 @click.argument("overrides", nargs=-1)
@@ -274,8 +300,6 @@ def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, 
     mlx-grpo data build --jd job.txt --candidates pool.json --out my-data
     mlx-grpo train configs/qwen3.yaml data.train=my-data
     """
-    from dataclasses import asdict
-
     from mlx_grpo.data import token_counter
     from mlx_grpo.tasks.build import build_dataset
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from reward.breakdown import quote
 from reward.profile import MAX_TERM_TOKENS, Context, Part, Term
@@ -39,6 +40,14 @@ _JOINS = frozenset(("and", "or"))
 _HARD = frozenset(".!?;:")
 
 
+class Fault(NamedTuple):
+    """What is false in a reason: the tokens it stands in, from `start` to before `stop`, and one phrase."""
+
+    start: int
+    stop: int
+    text: str
+
+
 @dataclass(slots=True)
 class Item:
     """A term or a single word of a reason, with the clause it stands in and what the clause says of it."""
@@ -51,9 +60,9 @@ class Item:
     polarity: int = 0  # +1 said to be there, -1 said to be missing, 0 neither
 
 
-def contradictions(tokens: list[Token], context: Context) -> list[str]:
-    """What the reason made of `tokens` says against the context, one phrase each; [] where nothing is found."""
-    wrong = [text for at, token in enumerate(tokens) if (text := _wrong_comparison(at, token, tokens))]
+def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
+    """What the reason made of `tokens` says against the context; [] where nothing is found."""
+    wrong = [fault for at, token in enumerate(tokens) if (fault := _wrong_comparison(at, token, tokens))]
     if context.job is None or context.candidate is None:
         return wrong
     items = _items(tokens, context)
@@ -152,22 +161,26 @@ def _turn(state: int, word: str, before: str) -> int:
     return 0 if word in TURNS else state
 
 
-def _claimed_and_denied(items: list[Item], job: Part, candidate: Part) -> list[str]:
-    wrong: list[str] = []
+def _claimed_and_denied(items: list[Item], job: Part, candidate: Part) -> list[Fault]:
+    wrong: list[Fault] = []
     for at, item in enumerate(items):
         name = quote(" ".join(item.words))
         if item.polarity > 0 and item.words in job.runs and item.words not in candidate.runs:
-            wrong.append(f"claims {name}, which only the job names")
+            wrong.append(_fault_at(item, f"claims {name}, which only the job names"))
         if item.polarity < 0 and item.words in candidate.runs and not _qualified(items, at):
-            wrong.append(f"denies {name}, which stands in the candidate's profile")
+            wrong.append(_fault_at(item, f"denies {name}, which stands in the candidate's profile"))
     return wrong
 
 
-def _claimed_numbers(tokens: list[Token], job: Part, candidate: Part) -> list[str]:
+def _fault_at(item: Item, text: str) -> Fault:
+    return Fault(item.start, item.start + len(item.words), text)
+
+
+def _claimed_numbers(tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
     """ "has 6 years" where only the job speaks of 6."""
     return [
-        f"claims {quote(token.text)}, which only the job names"
-        for verb, token in pairwise(tokens)
+        Fault(at, at + 1, f"claims {quote(token.text)}, which only the job names")
+        for at, (verb, token) in enumerate(pairwise(tokens), start=1)
         if verb.key in HAS and token.unit and grounded(token, job.numbers) and not grounded(token, candidate.numbers)
     ]
 
@@ -178,37 +191,41 @@ def _qualified(items: list[Item], at: int) -> bool:
     return any(item.words[0] in QUALIFIERS or item.words[0].isdigit() for item in near)
 
 
-def _quantified(items: list[Item], job: Part, candidate: Part) -> list[str]:
+def _quantified(items: list[Item], job: Part, candidate: Part) -> list[Fault]:
     """ "covers none of the required skills" and "has all required skills", held against the job's own list."""
     words = [item.words[0] for item in items]
     have = {term for term in job.required if term in candidate.runs}
-    wrong: list[str] = []
+    wrong: list[Fault] = []
     for at, word in enumerate(words):
         ahead = words[at + 1 : at + 5]
         if word not in NONE | EVERY or REQUIREMENTS.isdisjoint(ahead) or not BESIDES.isdisjoint(words[at:]):
             continue
         before = words[max(0, at - 2) : at]
         none = word in NONE or not LACKING.isdisjoint(before)
+        text = ""
         if none and have:
-            wrong.append(f"says none of what the job asks for, but {quote(' '.join(min(have)))} is in the profile")
+            text = f"says none of what the job asks for, but {quote(' '.join(min(have)))} is in the profile"
         elif not none and "not" not in before and len(have) < len(job.required):
             gap = min(job.required - have)
-            wrong.append(f"says all of what the job asks for, but {quote(' '.join(gap))} is not in the profile")
+            text = f"says all of what the job asks for, but {quote(' '.join(gap))} is not in the profile"
+        if text:
+            asked = next(i for i, word in enumerate(ahead, start=at + 1) if word in REQUIREMENTS)
+            wrong.append(Fault(items[at].start, items[asked].start + 1, text))
     return wrong
 
 
-def _wrong_details(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[str]:
+def _wrong_details(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
     """Levels and months tied to a skill that has others: "Python (expert, 48m)" where these are SQL's."""
-    wrong: list[str] = []
+    wrong: list[Fault] = []
     for item in items:
         known = candidate.details.get(item.words)
         if not item.named or known is None or item.words in job.details:
             continue
         said, numbers = _said_of(item, tokens)
         if said and known.level and said != known.level:
-            wrong.append(f"says {said} of {quote(' '.join(item.words))}, which is {known.level}")
+            wrong.append(_fault_at(item, f"says {said} of {quote(' '.join(item.words))}, which is {known.level}"))
         wrong += [
-            f"says {token.text} of {quote(' '.join(item.words))}"
+            Fault(at := tokens.index(token), at + 1, f"says {token.text} of {quote(' '.join(item.words))}")
             for token in numbers
             if known.numbers and not grounded(token, known.numbers)
         ]
@@ -232,22 +249,22 @@ def _said_of(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
     return (before, []) if item.polarity > 0 and before in LEVELS else ("", [])
 
 
-def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> str:
-    """What is wrong with a comparison of years or months such as "1 year is inside 3-6"; "" if nothing or none."""
-    left = next((token for token in reversed(tokens[max(0, at - 4) : at]) if token.value is not None), None)
+def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None:
+    """What is wrong with a comparison of years or months such as "1 year is inside 3-6"; None if nothing or none."""
+    far = next((i for i in range(at - 1, max(-1, at - 5), -1) if tokens[i].value is not None), None)
     near = next((i for i in range(at + 1, min(at + 4, len(tokens))) if tokens[i].value is not None), None)
-    if word.key not in BELOW | ABOVE | INSIDE or left is None or near is None:
-        return ""
-    right = tokens[near]
+    if word.key not in BELOW | ABOVE | INSIDE or far is None or near is None:
+        return None
+    left, right = tokens[far], tokens[near]
     after = tokens[near + 1] if near + 1 < len(tokens) else None
     ranged = after is not None and after.value is not None and after.before.strip() in ("-", "–", "—")
     low, high = right.value, after.value if ranged else math.inf if right.text.endswith("+") else right.value
     same_unit = {left.unit, right.unit} in ({"year"}, {"year", ""}, {"month"})
     if not same_unit or (word.key in INSIDE and low == high):
-        return ""
+        return None
     if word.key in BELOW:
         holds = left.value < low
     else:
         holds = left.value > (low if high == math.inf else high) if word.key in ABOVE else low <= left.value <= high
     shown = f"{right.text}-{after.text}" if ranged else right.text
-    return "" if holds else f"{quote(left.text)} is not {word.key} {quote(shown)}"
+    return None if holds else Fault(far, near + 1 + ranged, f"{quote(left.text)} is not {word.key} {quote(shown)}")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reward.breakdown import quote
-from reward.contradictions import contradictions, find_terms
+from reward.contradictions import Fault, contradictions, find_terms
 from reward.limits import StrictLimits
 from reward.profile import Context
 from reward.tokens import Token, grounded, tokenise
@@ -25,14 +25,14 @@ class Judgement:
     """One reason: why it does not stand ("" if it does), what in it is false, and how many things it cites."""
 
     objection: str
-    false: tuple[str, ...] = ()
+    false: tuple[Fault, ...] = ()
     cited: int = 0
     invented: int = 0
 
     @property
     def why(self) -> str:
         """What is wrong with it in words; "" where it stands and says nothing false."""
-        return self.objection or "; ".join(self.false)
+        return self.objection or "; ".join(fault.text for fault in self.false)
 
     @property
     def truth(self) -> float:
@@ -87,13 +87,19 @@ def _unreadable(text: str, limits: StrictLimits) -> str:
 
 def _cited(tokens: list[Token], context: Context) -> set[str]:
     """What the reason takes from the context: words that mean something, and numbers by value."""
-    words = {t.key for t in tokens if t.value is None and t.key in context.keys and t.key not in EMPTY_WORDS}
-    return words | {f"{t.value:g}" for t in tokens if t.value is not None and grounded(t, context.numbers)}
+    return {t.key if t.value is None else f"{t.value:g}" for t in tokens if cites(t, context)}
 
 
-def _invented(tokens: list[Token], context: Context, inside: set[str]) -> list[str]:
-    """Numbers and names that stand nowhere in the context, one phrase for each."""
-    found: dict[str, str] = {}
+def cites(token: Token, context: Context) -> bool:
+    """Whether a word or number of a reason is taken from the context, and means something."""
+    if token.value is not None:
+        return grounded(token, context.numbers)
+    return token.key in context.keys and token.key not in EMPTY_WORDS
+
+
+def _invented(tokens: list[Token], context: Context, inside: set[str]) -> list[Fault]:
+    """Numbers and names that stand nowhere in the context, each once."""
+    found: dict[str, Fault] = {}
     for at, token in enumerate(tokens):
         if token.value is not None:
             missing = not grounded(token, context.numbers)
@@ -101,7 +107,8 @@ def _invented(tokens: list[Token], context: Context, inside: set[str]) -> list[s
             after = tokens[at + 1] if at + 1 < len(tokens) else None
             missing = token.key not in context.keys and _is_name(token, after, inside, context)
         if missing:
-            found.setdefault(token.key, f"{quote(token.text)} stands nowhere in the job or the profile")
+            text = f"{quote(token.text)} stands nowhere in the job or the profile"
+            found.setdefault(token.key, Fault(at, at + 1, text))
     return list(found.values())
 
 

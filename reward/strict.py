@@ -109,7 +109,7 @@ def _reasons(reasons: Any, gold: Gold, limits: StrictLimits, sheet: Sheet) -> No
             sheet.note("no_hallucination", f"reason {number} earns nothing")
         elif judgement.false:
             sheet.note("reason_quality", f"reason {number} says what is false")
-        sheet.note("no_hallucination", *(f"reason {number}: {text}" for text in judgement.false))
+        sheet.note("no_hallucination", *(f"reason {number}: {fault.text}" for fault in judgement.false))
     if len(judged) != out_of:
         for name in ("reason_quality", "no_hallucination"):
             sheet.note(name, f"{len(reasons)} reasons, {len(judged)} read, counted out of {out_of}")

@@ -16,7 +16,10 @@ _RANGE = frozenset(("-", "–", "—", " - ", " – "))
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A word or number: as written, its case-folded key, the text before it, and its value and unit if a number."""
+    """A word or number: as written, its case-folded key, the text before it, and its value and unit if a number.
+
+    `at` is where it starts in the text, in characters; "doesn't" is read as does and not, and `not` starts at its n.
+    """
 
     text: str
     key: str
@@ -24,6 +27,7 @@ class Token:
     starts: bool  # first of a sentence or line
     value: float | None = None
     unit: str = ""  # "month", "year" or none
+    at: int = 0
 
     @property
     def namelike(self) -> bool:
@@ -33,13 +37,16 @@ class Token:
 
 def tokenise(text: str) -> list[Token]:
     """The whole tokens of `text`: "7 years of C++" -> 7 (year), years, of, c++."""
-    text = _NOT.sub(" not", text)
+    written, text = text, _NOT.sub(" not", text)
     tokens: list[Token] = []
-    end = 0
+    end = gained = 0  # each " not" is one character longer than the n't it stands for
     for match in _TOKEN.finditer(text):
         before = text[end : match.start()]
         starts = not tokens or (any(c in ".!?\n" for c in before) and (before != "."))
-        tokens.append(_numbered(Token(match[0], match[0].casefold(), before, starts)))
+        at = match.start() - gained
+        if before and before[-1] != written[at - 1]:
+            gained, at = gained + 1, at - 1
+        tokens.append(_numbered(Token(match[0], match[0].casefold(), before, starts, at=at)))
         end = match.end()
     return _with_units(tokens)
 

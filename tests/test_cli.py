@@ -40,6 +40,9 @@ def test_train_and_export_and_eval_from_a_config_file(tiny_qwen3: Path, tmp_path
     evaluated = cli("eval", "--backend", "mlx", "--json", folder=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads(evaluated.stdout)["n_episodes"] == 2
+    reported = cli("report", "--out", "page.html", "--json", folder=tmp_path)
+    assert reported.returncode == 0, reported.stderr
+    assert json.loads(reported.stdout)["size"] == (tmp_path / "page.html").stat().st_size
 
 
 def test_a_log_file_gets_lines_and_no_progress_bar(tiny_qwen3: Path, tmp_path: Path):
@@ -69,6 +72,7 @@ def test_a_log_file_gets_lines_and_no_progress_bar(tiny_qwen3: Path, tmp_path: P
         (["export"], "name one format"),
         (["eval"], "no run here yet"),
         (["eval", "."], "not a run folder"),
+        (["report"], "no run here yet"),
         (["data", "build", "--jd", "a", "--candidates", "b", "--out", "c", "--tokenizer", "/x/y/z"], "local folder"),
     ],
 )
@@ -96,7 +100,7 @@ def test_data_build_on_a_real_job_and_fifty_candidates_gives_rows_that_train(tmp
     assert "mine/train.jsonl" in built.stdout
 
 
-@pytest.mark.parametrize("command", [["train"], ["export"], ["eval"], ["rank"], ["data", "build"]])
+@pytest.mark.parametrize("command", [["train"], ["export"], ["eval"], ["report"], ["rank"], ["data", "build"]])
 def test_every_command_has_help_with_an_example(command: list[str], tmp_path: Path):
     shown = cli(*command, "--help", folder=tmp_path)
     assert shown.returncode == 0

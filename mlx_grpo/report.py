@@ -1,0 +1,225 @@
+"""`mlx-grpo report`: a run as one HTML file that opens anywhere; it needs no network, no model and no PyTorch.
+
+The page is report.html with report.css and report.js inside it; this module gathers what they show, as plain records.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from mlx_grpo import tables
+from mlx_grpo.config import Config
+from mlx_grpo.data import dataset_files, read_rows
+from mlx_grpo.errors import UserError
+from mlx_grpo.policy import model_name
+from mlx_grpo.report_curves import curves
+from mlx_grpo.runs import METRICS, RESULTS, SAMPLES, find_run, read_config, read_jsonl
+from mlx_grpo.scoring import make_rubric, strip_thinking
+from mlx_grpo.tasks.prompt import CANDIDATE, JOB
+from reward import STRICT
+from reward.breakdown import DECISIONS
+from reward.claims import Reason, read_claims
+from reward.limits import StrictLimits
+from reward.parsing import read_published
+
+MAX_COMPLETION = 2400  # characters of a completion that are shown
+MAX_CONTEXT = 6000
+MAX_SAMPLES = 400_000  # characters of sampled completions: about 1.5 MB of the page
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Where the page is, its size in bytes, how many held-out episodes it shows, and what the run had none of."""
+
+    path: Path
+    size: int
+    episodes: int
+    missing: list[str]
+
+
+def write_report(name: str | None, out: Path | None = None) -> Report:
+    """Write a run's page, by default to RUN/report.html.
+
+    Raises UserError where the run's files can't be read or the page can't be written.
+    """
+    run = find_run(name)
+    try:
+        records = gather(run)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{run}: holds a line that is no JSON ({error}); let `mlx-grpo train` or `eval` end") from None
+    page = render(records).encode()
+    path = out or run / "report.html"
+    try:
+        path.write_bytes(page)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written ({error.strerror}); name a file with --out") from None
+    return Report(path, len(page), len(records["episodes"]), records["missing"])
+
+
+def gather(run: Path) -> Record:
+    """Everything the page shows, as JSON can hold it."""
+    config = read_config(run)
+    missing: list[str] = []
+    results = json.loads((run / RESULTS).read_text(encoding="utf-8")) if (run / RESULTS).is_file() else None
+    metrics, samples = (read_jsonl(run / f) if (run / f).is_file() else [] for f in (METRICS, SAMPLES))
+    if results is None:
+        missing.append(f"{RESULTS}: not written yet, so there is no comparison; run `mlx-grpo eval` first")
+    if not any(record.get("reward") is not None for record in metrics):
+        missing.append(f"{METRICS}: holds no GRPO step yet")
+    if not samples:
+        missing.append(f"{SAMPLES}: not in this folder, so no sampled completions are shown")
+    limits = make_rubric(config.reward).limits if config.reward.rubric == "strict" else STRICT.limits
+    train, heldout = dataset_files(config.data)
+    return {
+        "model": model_name(config.model),
+        "run": run.name,
+        "facts": _facts(config, results, metrics),
+        **_comparison(results, _rows(heldout if results else None, missing), limits),
+        "curves": curves(metrics),
+        "samples": _samples(samples, _rows(train if samples else None, missing), limits),
+        "missing": missing,
+    }
+
+
+def render(records: Record) -> str:
+    """The page with the records in it; its policy allows the page's own style and script, and no connection."""
+    here = Path(__file__).resolve().parent
+    page, style, script = ((here / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
+    policy = (
+        f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    # "<" would end the script element or open a comment in it; ASCII also carries half a surrogate pair.
+    data = json.dumps(records, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    parts = {"POLICY": policy, "STYLE": style, "SCRIPT": script, "DATA": data}  # data last: it may hold these words
+    for mark, text in parts.items():
+        page = page.replace("{{" + mark + "}}", text, 1)
+    return page
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _facts(config: Config, results: Record | None, metrics: list[Record]) -> list[str]:
+    """Short lines under the page's title."""
+    steps = sum(record.get("reward") is not None for record in metrics)
+    facts = [f"{steps} GRPO steps", f"reward: {config.reward.rubric or ', '.join(config.reward.functions)}"]
+    if results is None:
+        return facts
+    facts.append(f"{results['n_episodes']} held-out prompts, greedy, up to {results['max_new_tokens']} tokens")
+    return [*facts, f"completed by {results['backend']} on {results['device']}"]
+
+
+def _comparison(results: Record | None, rows: dict[str, Record], limits: StrictLimits) -> Record:
+    """The tables of the evaluation, and every held-out episode with each model's completion."""
+    if results is None:
+        return {"models": [], "components": [], "tables": [], "gain": None, "episodes": []}
+    models = results["models"]
+    episodes = []
+    for at, first in enumerate(models["baseline"]):
+        row = rows.get(first["prompt_id"], {})
+        answers = [_answer(model[at], model[at]["components"], row, limits) for model in models.values()]
+        fit = _number(row.get("score")) if "gold" in first else None
+        episodes.append(
+            {"id": first["prompt_id"], "gold": first.get("gold"), "fit": fit, "shown": _shown(row), "answers": answers}
+        )
+    return {
+        "models": list(models),
+        "components": list(models["baseline"][0]["components"]),
+        "tables": [tables.headline(results), tables.components(results)],
+        "gain": tables.grpo_gain(results),
+        "episodes": episodes,
+    }
+
+
+def _samples(samples: list[Record], rows: dict[str, Record], limits: StrictLimits) -> Record:
+    """The sampled completions by step and prompt; every n-th prompt of a run too long to be shown whole."""
+    groups = [list(group) for _, group in groupby(samples, key=lambda s: (s["step"], s["prompt_id"]))]
+    every = max(1, math.ceil(sum(min(len(s["completion"]), MAX_COMPLETION) for s in samples) / MAX_SAMPLES))
+    steps: dict[int, list[Record]] = {}
+    for group in groups[::every]:
+        row = rows.get(group[0]["prompt_id"], {})
+        answers = [_answer(sample, sample["rewards"], row, limits) for sample in group]
+        steps.setdefault(group[0]["step"] + 1, []).append(
+            {"id": group[0]["prompt_id"], "gold": row.get("decision"), "shown": _shown(row), "answers": answers}
+        )
+    return {
+        "components": list(samples[0]["rewards"]) if samples else [],
+        "shown": [len(groups[::every]), len(groups)],
+        "steps": [{"step": step, "groups": found} for step, found in steps.items()],
+    }
+
+
+def _rows(path: Path | None, missing: list[str]) -> dict[str, Record]:
+    """The rows of a dataset by id; where there is no such file any more, the page says so and shows no prompts."""
+    try:
+        return {str(row["id"]): row for row in read_rows(path)} if path else {}
+    except UserError as error:
+        missing.append(f"{error.problems[0]}; prompts are not shown")
+        return {}
+
+
+def _shown(row: Record) -> list[list[str]]:
+    """What the policy was shown of a row, under headings: job and candidate, or the prompt as it stands."""
+    text = _context(row)
+    if not text:
+        return []
+    job, parted, candidate = text.partition(f"\n{CANDIDATE}\n")
+    if parted:
+        return [["Job", _cut(job.removeprefix(JOB), MAX_CONTEXT)], ["Candidate", _cut(candidate, MAX_CONTEXT)]]
+    return [["Prompt", _cut(text, MAX_CONTEXT)]]
+
+
+def _context(row: Record) -> str:
+    if isinstance(row.get("context"), str):
+        return row["context"]
+    prompt = row.get("prompt", "")
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
+
+
+def _answer(scored: Record, components: dict[str, float | None], row: Record, limits: StrictLimits) -> Record:
+    """One completion: its reward and components, what it decides, and its reasons in parts."""
+    text = strip_thinking(scored["completion"])
+    fields = read_published(text) or {}
+    decision, score = str(fields.get("decision")).strip().lower(), fields.get("score")
+    reasons = read_claims(text, row["context"], limits) if isinstance(row.get("context"), str) else None
+    return {
+        "reward": _number(scored["reward"]),
+        "components": [_number(value) for value in components.values()],
+        "correct": scored.get("correct"),
+        "decision": decision if decision in DECISIONS else None,
+        "score": _number(score) if isinstance(score, float | int) and 0 <= score <= 1 else None,
+        "reasons": None if reasons is None else [_parts(reason) for reason in reasons],
+        "text": _cut(scored["completion"], MAX_COMPLETION),
+    }
+
+
+def _parts(reason: Reason) -> Record:
+    """A reason as pieces of text, each plain, grounded or false, in that order of the text."""
+    parts, at = [], 0
+    for claim in reason.claims:
+        parts += [[reason.text[at : claim.start], ""]] if claim.start > at else []
+        parts.append([reason.text[claim.start : claim.stop], "false" if claim.fault else "grounded"])
+        at = claim.stop
+    parts += [[reason.text[at:], ""]] if at < len(reason.text) else []
+    return {"parts": parts, "objection": reason.objection, "faults": reason.faults}
+
+
+def _number(value: float | None) -> float | None:
+    """A figure as JSON holds it: NaN, where a reward does not apply, is null."""
+    return None if value is None or not math.isfinite(value) else round(float(value), 4)
+
+
+def _cut(text: str, most: int) -> str:
+    text = text.strip()
+    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most} more characters)"
