@@ -75,6 +75,8 @@ def _results(results: dict) -> str:
         f"{results['n_episodes']} held-out prompts, greedy, {results['backend']} on {results['device']}.",
         tables.markdown_table(*tables.headline(results)),
         tables.markdown_table(*tables.components(results)),
+        tables.markdown_table(*tables.ranking(results)),
+        tables.markdown_table(*tables.gains(results)),
     ]
     shown = [f"![{name}]({name}.png)" for name in ("training_curves", "baseline_vs_trained", "reward_components")]
     return "\n\n".join(parts + ([gain + "."] if gain else []) + shown)

@@ -32,13 +32,18 @@ def dataset_files(data: DataConfig) -> tuple[Path, Path | None]:
     return train, None
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file, checked; raises UserError listing bad rows by line number."""
+def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None) -> list[dict[str, Any]]:
+    """The rows of a JSONL file, checked; raises UserError listing bad rows by line number.
+
+    `problem_of` says what is wrong with a row, None if nothing is; by default a row needs a prompt.
+    """
     rows, problems = [], []
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; build one with `mlx-grpo data build`, or correct data.train") from None
+        raise UserError(
+            f"{path}: no such file; correct the path, or build a dataset with `mlx-grpo data build`"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable: {error}") from None
     for number, line in enumerate(text.split("\n"), start=1):
@@ -49,7 +54,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         except (json.JSONDecodeError, RecursionError) as error:
             problems.append(f"{path}, line {number}: not JSON ({error}); write one object per line")
             continue
-        problem = _row_problem(row)
+        problem = (problem_of or _row_problem)(row)
         if problem:
             problems.append(f"{path}, line {number}: {problem}")
         else:

@@ -20,11 +20,11 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from mlx_grpo import grpo, runs
+from mlx_grpo import alarms, grpo, runs
 from mlx_grpo.batch import make_batch
 from mlx_grpo.config import Config
 from mlx_grpo.data import check_lengths, dataset_files, load_prompts
-from mlx_grpo.groups import groups_with_signal, roll_out
+from mlx_grpo.groups import groups_with_signal, paid_rewards, roll_out
 from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.metrics import reward_metrics, samples
 from mlx_grpo.optimizer import learning_rate_at
@@ -84,6 +84,8 @@ def learn(
         if learner.ranks.leads:
             runs.append_jsonl(run / runs.SAMPLES, *samples(step, rollouts, scores))
             runs.append_jsonl(run / runs.METRICS, metrics)
+            for warning in alarms.raised_at(step, runs.read_jsonl(run / runs.METRICS)):
+                reporter.note(warning)
             if not heldout and ((step + 1) % config.save_steps == 0 or last):
                 save_adapter(learner.policy, config, run / runs.ADAPTER)
         reporter.step(metrics)
@@ -121,7 +123,8 @@ def train_step(
     rollouts, scores, redrawn = roll_out(learner, prompts, step, reporter)
     mx.clear_cache()  # decoding's buffers have other shapes than training's
     rewards = mx.array(scores.rewards.reshape(-1, config.num_generations), mx.float32)  # [P, G]
-    advantages = grpo.group_advantages(rewards, config.scale_rewards)  # [P, G]
+    paid = mx.array(paid_rewards(scores, config, step), mx.float32)  # [P, G]
+    advantages = grpo.group_advantages(paid, config.scale_rewards)  # [P, G]
     kept = groups_with_signal(scores, config) if config.dynamic_sampling else np.ones(len(rewards), bool)  # [P]
     kept = kept if kept.any() else ~kept  # a batch cannot be empty
     batch = make_batch(
