@@ -12,6 +12,7 @@ from rich.console import Console
 from convert.torch_eval import pick_device
 from mlx_grpo import tables
 from mlx_grpo.completions import mlx_completions, torch_completions
+from mlx_grpo.errors import UserError
 from mlx_grpo.evaluate import evaluate
 from mlx_grpo.exporting import refresh_card, trained_dtype
 from mlx_grpo.plots import draw_training
@@ -36,6 +37,11 @@ def compare(
     """
     run = find_run(name)
     runs = [run, *map(find_run, others)]
+    folder = out or run
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # before the work, not after it
+        raise UserError(f"--out: {folder} can't be made ({error.strerror}); choose another folder") from None
     config = read_config(run)
     tokens = max_new_tokens or config.eval.max_new_tokens
     total = episodes or config.eval.episodes
@@ -53,7 +59,6 @@ def compare(
     results = evaluate(
         runs, complete, episodes=episodes, backend=backend, device=device, max_new_tokens=tokens, out=out
     )
-    folder = out or run
     pictures = [*draw_training(run / METRICS, folder / "plots"), *draw_evaluation(results, folder / "plots")]
     if out is None:
         refresh_card(run)
@@ -66,8 +71,9 @@ def print_comparison(console: Console, results: dict[str, Any], written: list[Pa
     console.print(
         f"{results['model']}: {results['n_episodes']} held-out prompts\n"
         f"greedy, up to {results['max_new_tokens']} tokens, {place}; "
-        f"intervals and p-values resample whole {results['resampled_by']}s\n",
+        f"intervals and p-values over whole {results['resampled_by']}s\n",
         highlight=False,
+        markup=False,
     )
     several = len(results["runs"]) > 1
     shown = {"Headline": tables.headline(results), "Components": tables.components(results)}
@@ -85,4 +91,4 @@ def print_comparison(console: Console, results: dict[str, Any], written: list[Pa
     if gain:
         console.print(gain, highlight=False, markup=False)
     for path in written:
-        console.print(str(path), highlight=False, soft_wrap=True)
+        console.print(str(path), highlight=False, markup=False, soft_wrap=True)

@@ -60,9 +60,7 @@ def evaluate(
         **summarize(models, lineup),
         "models": without_nan(models),
     }
-    folder = out or run
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / RESULTS).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    ((out or run) / RESULTS).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return results
 
 

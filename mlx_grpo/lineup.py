@@ -45,7 +45,8 @@ def line_up(runs: Sequence[Path]) -> Lineup:
     alike: dict[str, list[str]] = {}
     for run, config in zip(runs, configs, strict=True):
         words = _words(configs[0], config)
-        if _name("trained", words) in lineup.runs:
+        again = _name("trained", words) in lineup.runs
+        if again:
             words = [run.name]
         trained = _name("trained", words)
         added = {}
@@ -56,7 +57,7 @@ def line_up(runs: Sequence[Path]) -> Lineup:
                 lineup.adapters[starts[weights]] = run / WARM_START
             lineup.warm_starts[trained] = starts[weights]
         lineup.adapters[trained], lineup.runs[trained] = run / ADAPTER, run
-        for kind, name in {**added, "trained": trained}.items():
+        for kind, name in {**added, "trained": trained}.items() if not again else ():
             alike.setdefault(_name(kind, _words(configs[0], config, seed=False)), []).append(name)
     lineup.seeds = {f"{name}, {len(models)} seeds": models for name, models in alike.items() if len(models) > 1}
     return lineup
@@ -86,7 +87,7 @@ def _misfit(run: Path, config: Config, configs: Sequence[Config]) -> list[str]:
 def _words(first: Config, config: Config, *, seed: bool = True) -> list[str]:
     """What sets a run apart from the first, a phrase for each key."""
     theirs, mine = _flat(first.model_dump()), _flat(config.model_dump())
-    if not config.warm_start.steps:  # without steps its other keys say nothing
+    if not (first.warm_start.steps and config.warm_start.steps):  # without steps the other keys say nothing
         mine |= {key: theirs[key] for key in mine if key.startswith("warm_start.") and key != "warm_start.steps"}
     differing = [key for key in {**theirs, **mine} if mine.get(key) != theirs.get(key) and not key.startswith(UNTOLD)]
     words = [_phrase(key, mine.get(key)) for key in differing if key != "seed"]

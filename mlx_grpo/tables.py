@@ -39,9 +39,9 @@ def components(results: dict[str, Any]) -> tuple[Row, list[Row]]:
     rows = []
     for name in [*component_names(results), "reward"]:
         means = [_figure(name, results["means"][model][name]) for model in models]
-        gain = _number(results["differences"]["trained"][name]["mean"], "+.3f")
+        gain = _gain(results["differences"]["trained"][name])
         rows.append(["total" if name == "reward" else name, *means, gain])
-    return ["component", *models, "gain"], rows
+    return ["component", *models, "gain [95% interval]"], rows
 
 
 def all_components(results: dict[str, Any]) -> tuple[Row, list[Row]]:

@@ -224,6 +224,12 @@ def test_the_export_holds_a_card_with_the_measured_tables(run: Path, tmp_path: P
     assert "model.safetensors" in summary.files
 
 
+def test_a_place_that_cannot_be_written_is_told_before_the_work(run: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--out: .*file can't be made"):
+        compared(run, "mlx", out=tmp_path / "file")
+
+
 def test_a_folder_that_is_no_run_is_told_apart(tmp_path: Path):
     with pytest.raises(UserError, match="not a run folder"):
         compared(tmp_path, "mlx")

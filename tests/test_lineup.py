@@ -61,6 +61,11 @@ def test_other_runs_are_named_by_what_sets_them_apart(tmp_path: Path):
         "trained, f": "warm start",
     }
     assert lineup.runs["trained, seed 1"] == runs[1]
+    assert lineup.seeds == {  # f repeats a's seed, and a repetition is no other seed
+        "warm start, 2 seeds": ["warm start", "warm start, seed 1"],
+        "trained, 2 seeds": ["trained", "trained, seed 1"],
+    }
+    assert list(line_up([runs[3], runs[0]]).runs) == ["trained", "trained, warm_start.steps=80"]
 
 
 def test_runs_that_differ_in_the_seed_alone_belong_together(tmp_path: Path):
