@@ -138,6 +138,8 @@ def _results(run: Path, results: dict[str, Any]) -> list[str]:
         f"{results['backend']} on {results['device']}; gains are over the baseline, with 95% intervals.",
         tables.markdown_table(*tables.headline(results)),
         tables.markdown_table(*tables.components(results)),
+        tables.markdown_table(*tables.ranking(results)),
+        tables.markdown_table(*tables.gains(results)),
     ]
     gain = tables.grpo_gain(results)
     drawn = {name: text for name, text in PICTURES.items() if (run / "plots" / f"{name}.png").is_file()}

@@ -44,6 +44,7 @@ def main() -> None:
     mlx-grpo train configs/qwen3.yaml     train
     mlx-grpo export --hf                  write a Hugging Face folder
     mlx-grpo eval                         compare it with its baseline
+    mlx-grpo score FILE                   grade completions and say why
     """
     if on_linux_cpu() and BLAS is None:
         errors.print(f"warning: {REMEDY}", highlight=False, soft_wrap=True)
@@ -125,8 +126,6 @@ def export(
     from mlx_grpo import hub
 
     hub.check_options(formats, push, private, dry_run)
-    from dataclasses import asdict
-
     from mlx_grpo.exporting import describe, export_run
 
     folder, summary = export_run(run, formats, out, repo=push, **options)
@@ -152,31 +151,31 @@ def _tell(line: str) -> None:
 
 @main.command("eval")
 @click.argument("run", required=False)
+@click.argument("others", nargs=-1)
 @click.option("--backend", type=click.Choice(["torch", "mlx"]), default="torch", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="For torch: cuda, mps or cpu.")
 @click.option("--episodes", type=click.IntRange(min=1), help="Held-out prompts; the config's number by default.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="The config's number by default.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for eval.json and plots; RUN by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def evaluate(
-    run: str | None, backend: str, device: str, episodes: int | None, max_new_tokens: int | None, as_json: bool
-) -> None:
+def evaluate(run: str | None, others: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Compare a run with its base model on held-out prompts.
 
-    RUN is its folder; the latest by default.
+    RUN is its folder; the latest by default. OTHERS stand beside it as further rows on the same prompts: other
+    seeds, GRPO without a warm start, a run with reward.shuffle.
 
     \b
     mlx-grpo eval
-    mlx-grpo eval runs/latest --backend mlx --episodes 32
+    mlx-grpo eval runs/latest --backend mlx --episodes 208
+    mlx-grpo eval runs/a runs/seed1 runs/seed2 runs/shuffled --out comparison
     """
     from mlx_grpo.compare import compare, print_comparison
 
     with errors.status("loading", spinner="line") as status:
         results, pictures = compare(
             run,
-            backend=backend,
-            device=device,
-            episodes=episodes,
-            max_new_tokens=max_new_tokens,
+            others=others,
+            **options,
             progress=lambda model, done, total: status.update(f"{model}: {done} of {total} episodes"),
         )
     if as_json:
@@ -208,6 +207,30 @@ def report(run: str | None, out: Path | None, as_json: bool) -> None:
         errors.print(f"left out: {problem}", highlight=False, markup=False, soft_wrap=True)
     size = f"{written.size / 2**20:.1f} MB, {written.episodes} held-out episodes"
     console.print(f"{written.path}  ({size})", highlight=False, markup=False, soft_wrap=True)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--rubric", type=click.Choice(["strict", "published"]), default="strict", show_default=True)
+@click.option("--data", help="Where rows with a prompt_id find their labels; the dataset of FILE's run by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print every mark and finding as JSON.")
+def score(file: Path, rubric: str, data: str | None, as_json: bool) -> None:
+    """Grade completions by a rubric and say why.
+
+    FILE holds JSON objects, one a line, with `completion`, `decision`, `score` and `context`; or it is a run's
+    samples.jsonl or eval.json.
+
+    \b
+    mlx-grpo score completions.jsonl
+    mlx-grpo score runs/latest/eval.json --rubric published
+    """
+    from mlx_grpo.grading import grade_file, print_grades
+
+    grades = grade_file(file, rubric, data)
+    if as_json:
+        click.echo(json_module.dumps(asdict(grades)))
+    else:
+        print_grades(console, grades)
 
 
 @main.command("bench")
@@ -263,8 +286,6 @@ def rank(
     \b
     mlx-grpo rank --model runs/latest --jd job.txt --candidates pool.jsonl --out ranked.csv
     """
-    from dataclasses import asdict
-
     from mlx_grpo.progress import CountReporter
     from mlx_grpo.ranking.ranker import Ranker
     from mlx_grpo.ranking.summary import print_ranking

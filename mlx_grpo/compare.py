@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ from rich.console import Console
 from convert.torch_eval import pick_device
 from mlx_grpo import tables
 from mlx_grpo.completions import mlx_completions, torch_completions
+from mlx_grpo.errors import UserError
 from mlx_grpo.evaluate import evaluate
 from mlx_grpo.exporting import refresh_card, trained_dtype
-from mlx_grpo.plots import draw_all
-from mlx_grpo.runs import RESULTS, find_run, read_config
+from mlx_grpo.plots import draw_training
+from mlx_grpo.plots_eval import draw_evaluation
+from mlx_grpo.runs import METRICS, RESULTS, find_run, read_config
 
 
 def compare(
@@ -26,9 +28,20 @@ def compare(
     episodes: int | None,
     max_new_tokens: int | None,
     progress: Callable[[str, int, int], None],
+    others: Sequence[str] = (),
+    out: Path | None = None,
 ) -> tuple[dict[str, Any], list[Path]]:
-    """Evaluate a run and draw its pictures; returns the results and the paths of what was written."""
+    """Evaluate a run, beside `others` where given, and draw its pictures, in the run's folder or in `out`.
+
+    Returns the results and the paths of what was written.
+    """
     run = find_run(name)
+    runs = [run, *map(find_run, others)]
+    folder = out or run
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # before the work, not after it
+        raise UserError(f"--out: {folder} can't be made ({error.strerror}); choose another folder") from None
     config = read_config(run)
     tokens = max_new_tokens or config.eval.max_new_tokens
     total = episodes or config.eval.episodes
@@ -39,27 +52,41 @@ def compare(
     dtype = trained_dtype(config.fine_tune_type, config.dtype)
     if backend == "torch":
         device = pick_device(device)
-        complete = torch_completions(run, tokens, config.eval.batch_size, device, dtype, report)
+        complete = torch_completions(tokens, config.eval.batch_size, device, dtype, report)
     else:
         device = str(mx.default_device().type).rpartition(".")[2]
         complete = mlx_completions(tokens, config.eval.batch_size, dtype, report)
-    results = evaluate(run, complete, episodes=episodes, backend=backend, device=device, max_new_tokens=tokens)
-    pictures = draw_all(run, results)
-    refresh_card(run)
-    return results, [run / RESULTS, *pictures]
+    results = evaluate(
+        runs, complete, episodes=episodes, backend=backend, device=device, max_new_tokens=tokens, out=out
+    )
+    pictures = [*draw_training(run / METRICS, folder / "plots"), *draw_evaluation(results, folder / "plots")]
+    if out is None:
+        refresh_card(run)
+    return results, [folder / RESULTS, *pictures]
 
 
 def print_comparison(console: Console, results: dict[str, Any], written: list[Path]) -> None:
-    """The card's two tables, what GRPO added to the warm start, and where everything is."""
+    """The tables, what GRPO added to the warm start, and where everything is."""
     place = f"{results['backend']} on {results['device']}"
     console.print(
-        f"{results['model']}: {results['n_episodes']} held-out prompts, greedy, "
-        f"up to {results['max_new_tokens']} tokens, {place}",
+        f"{results['model']}: {results['n_episodes']} held-out prompts\n"
+        f"greedy, up to {results['max_new_tokens']} tokens, {place}; "
+        f"intervals and p-values over whole {results['resampled_by']}s\n",
         highlight=False,
         markup=False,
     )
-    console.print(tables.console_table(*tables.headline(results), title="Headline"))
-    console.print(tables.console_table(*tables.components(results), title="Components"))
+    several = len(results["runs"]) > 1
+    shown = {"Headline": tables.headline(results), "Components": tables.components(results)}
+    if several:
+        shown["Components of every run"] = tables.all_components(results)
+    shown["Ranking"] = tables.ranking(results)
+    if "seeds" in results:
+        shown["Over seeds"] = tables.seeds(results)
+    if several and results["over_warm_start"]:
+        shown["What GRPO added in every run"] = tables.every_gain(results)
+    shown["What GRPO added"] = tables.gains(results)
+    for title, table in shown.items():
+        console.print(tables.console_table(*table, title=title), "")
     gain = tables.grpo_gain(results)
     if gain:
         console.print(gain, highlight=False, markup=False)

@@ -34,13 +34,11 @@ def mlx_completions(max_new_tokens: int, batch_size: int, dtype: str, progress: 
     return complete
 
 
-def torch_completions(
-    run: Path, max_new_tokens: int, batch_size: int, device: str, dtype: str, progress: Progress
-) -> Generate:
-    """Greedy completions by PyTorch, each adapter exported to the run's folder first if that has not been done."""
+def torch_completions(max_new_tokens: int, batch_size: int, device: str, dtype: str, progress: Progress) -> Generate:
+    """Greedy completions by PyTorch, each adapter exported to its run's folder first if that has not been done."""
 
     def complete(name: str, base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
-        folder = base if adapter is None else exported_adapter(run, base, adapter, dtype)
+        folder = base if adapter is None else exported_adapter(adapter.parent, base, adapter, dtype)
         tokenizer = load_tokenizer_of(base)
         stop_ids = sorted(tokenizer.eos_token_ids)
         token_ids = torch_eval.generate(

@@ -72,6 +72,7 @@ class RewardConfig(Section):
     limits: dict[str, int | float] = {}
     functions: list[Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]] = []
     reward_weights: list[float] | None = None
+    shuffle: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

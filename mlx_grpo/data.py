@@ -39,8 +39,11 @@ def with_full_paths(config: Config) -> Config:
     return config.model_copy(update={"model": _full(config.model), "data": data})
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file, checked; raises UserError listing bad rows by line number."""
+def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None) -> list[dict[str, Any]]:
+    """The rows of a JSONL file, checked; raises UserError listing bad rows by line number.
+
+    `problem_of` says what is wrong with a row, None if nothing is; by default it needs a prompt and an id of its own.
+    """
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     lines: dict[str, int] = {}
@@ -48,12 +51,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            row = {"id": f"{path.stem}-{number}", **_read_row(line)}
+            row = {"id": f"{path.stem}-{number}", **_read_row(line, problem_of or _row_problem)}
         except ValueError as error:
             problems.append(f"{path}, line {number}: {error}")
             continue
         first = lines.setdefault(str(row["id"]), number)
-        if first == number:
+        if first == number or problem_of:
             rows.append(row)
         else:
             problems.append(f"{path}, line {number}: `id` {shown(row['id'])} is that of line {first} too; change one")
@@ -154,12 +157,12 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; build one with `mlx-grpo data build`, or correct data.train") from None
+        raise UserError(f"{path}: no such file; correct the path, or build one with `mlx-grpo data build`") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable ({error}); give a JSONL file in UTF-8") from None
 
 
-def _read_row(line: str) -> dict[str, Any]:
+def _read_row(line: str, problem_of: Callable[[Any], str | None]) -> dict[str, Any]:
     """The row on a line; raises ValueError with what is wrong and the remedy."""
     try:
         row = json.loads(line)
@@ -168,7 +171,7 @@ def _read_row(line: str) -> dict[str, Any]:
         raise ValueError(f"holds half a character ({error.reason}); write surrogates in pairs") from None
     except (ValueError, RecursionError) as error:  # ValueError: also an integer of more than 4300 digits
         raise ValueError(f"not JSON ({error}); write one object per line") from None
-    if problem := _row_problem(row):
+    if problem := problem_of(row):
         raise ValueError(problem)
     return row
 

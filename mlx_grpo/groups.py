@@ -96,3 +96,14 @@ def groups_with_signal(scores: Scores, config: Config) -> np.ndarray:
     groups = scores.rewards.reshape(-1, config.num_generations)
     lowest = np.where(np.isnan(groups), np.inf, groups).min(axis=1)
     return np.where(np.isnan(groups), -np.inf, groups).max(axis=1) > lowest
+
+
+def paid_rewards(scores: Scores, config: Config, step: int) -> np.ndarray:
+    """The rewards [P, G] that the policy learns from: what was earned, or for a control the same in random order.
+
+    With `reward.shuffle` the step's rewards change places among all its completions, seeded by (seed, step).
+    """
+    rewards = scores.rewards
+    if config.reward.shuffle:
+        rewards = np.random.default_rng([config.seed, step]).permutation(rewards)
+    return rewards.reshape(-1, config.num_generations)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_grpo import runs
+from mlx_grpo import alarms, runs
 from mlx_grpo.checkpoint import Position, save_checkpoint
 from mlx_grpo.errors import UserError
 from mlx_grpo.interrupts import Interrupted, Stop, StopStep
@@ -29,6 +29,8 @@ class Journal:
     reporter: Reporter
     stop: Stop
     position: Position
+    history: list[dict[str, Any]]
+    """The metrics of the steps so far, those before a resumption included."""
 
     def begin(self, name: str, steps: int) -> None:
         """A phase of `steps` steps starts, or goes on."""
@@ -61,6 +63,9 @@ class Journal:
             runs.append_jsonl(self.run / runs.SAMPLES, *samples)
             runs.append_jsonl(self.run / runs.METRICS, metrics)
         self.reporter.step(metrics)
+        self.history.append(metrics)
+        for warning in alarms.raised_at(metrics["step"], self.history):
+            self.reporter.note(warning)
         if last or position.steps % learner.config.save_steps == 0:
             self.save()
         if position.skipped >= SKIPPED_LIMIT:

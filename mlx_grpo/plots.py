@@ -1,7 +1,8 @@
-"""The run's pictures, drawn from metrics.jsonl and eval.json alone."""
+"""How a run trained, as pictures, drawn from metrics.jsonl alone; and the look that all pictures share."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,23 @@ matplotlib.use("Agg")  # before pyplot: training machines have no display
 import matplotlib.pyplot as plt
 import numpy as np
 
-from mlx_grpo.runs import METRICS, read_jsonl
+from mlx_grpo.runs import read_jsonl
 
-COLOURS = {"baseline": "#9aa0a6", "warm start": "#f2a03d", "trained": "#2a6fdb"}
+GREY, ORANGE, BLUE, RED = "#9aa0a6", "#f2a03d", "#2a6fdb", "#c0392b"
+COMPONENT_COLOURS = ("#3a9e6b", "#8e5bb8", "#17a2a8", "#d1518f", "#8c6d31", "#5a6b7b")
 SIZE = (8, 4.5)
 LEGEND = {"loc": "outside lower center", "ncols": 3, "frameon": False}  # below the axes, where it hides no point
 
 
-def draw_all(run: Path, results: dict[str, Any]) -> list[Path]:
-    """Write the four pictures into RUN/plots and return their paths."""
-    folder = run / "plots"
-    folder.mkdir(exist_ok=True)
-    metrics = [record for record in read_jsonl(run / METRICS) if record.get("reward") is not None]
+def draw_training(metrics: Path, folder: Path) -> list[Path]:
+    """Write the pictures of the GRPO steps in metrics.jsonl into a folder; returns their paths, none without steps."""
+    records = [record for record in read_jsonl(metrics) if record.get("reward") is not None]
+    if not records:  # a reward that applied to no completion
+        return []
     return [
-        _save(training_curves(metrics), folder / "training_curves.png"),
-        _save(baseline_vs_trained(results), folder / "baseline_vs_trained.png"),
-        _save(reward_components(results), folder / "reward_components.png"),
-        _save(reward_distribution(results), folder / "reward_distribution.png"),
+        save(training_curves(records), folder / "training_curves.png"),
+        save(components_by_step(records), folder / "components_by_step.png"),
+        save(completion_lengths(records), folder / "completion_lengths.png"),
     ]
 
 
@@ -38,12 +39,15 @@ def training_curves(metrics: list[dict[str, Any]]) -> plt.Figure:
     figure, left = plt.subplots(figsize=SIZE)
     right = left.twinx()
     right.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
-    loss = right.plot(steps, [m["loss"] for m in metrics], color="#c0392b", linewidth=1, alpha=0.6, label="loss")
-    points = left.plot(steps, reward, "o", color=COLOURS["trained"], markersize=4, alpha=0.5, label="reward")
-    window = max(1, min(10, len(reward) // 3))
-    smooth = np.convolve(reward, np.ones(window) / window, mode="valid")
+    loss = right.plot(steps, [m["loss"] for m in metrics], color=RED, linewidth=1, alpha=0.4, label="loss")
+    points = left.plot(steps, reward, "o", color=BLUE, markersize=4, alpha=0.5, label="reward")
+    window = window_of(reward)
     line = left.plot(
-        steps[window - 1 :], smooth, color=COLOURS["trained"], linewidth=2, label=f"reward, mean of {window} steps"
+        steps[window - 1 :],
+        moving_average(reward, window),
+        color=BLUE,
+        linewidth=2,
+        label=f"reward, mean of {window} steps",
     )
     looks = [(m["step"] + 1, m["eval/reward"]) for m in metrics if "eval/reward" in m]
     heldout = np.array([value for _, value in looks])
@@ -52,78 +56,85 @@ def training_curves(metrics: list[dict[str, Any]]) -> plt.Figure:
             [step for step, _ in looks],
             heldout,
             "D",
-            color=COLOURS["warm start"],
+            color=ORANGE,
             markersize=6,
             label="held-out reward",
         )
-    span = _span(np.concatenate([reward, heldout]))
-    left.set(xlabel="GRPO step", ylabel="mean reward", ylim=span, title="Reward and loss by step")
+    left.set(xlabel="GRPO step", ylabel="mean reward", ylim=span(reward, heldout), title="Reward and loss by step")
     right.set_ylabel("loss")
     left.set_zorder(right.get_zorder() + 1)
     left.patch.set_visible(False)
-    figure.legend(handles=[*points, *line, *loss], **LEGEND)
+    figure.legend(handles=[*points, *line, *loss], **{**LEGEND, "ncols": 4})
     left.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def baseline_vs_trained(results: dict[str, Any]) -> plt.Figure:
-    """Reward of each held-out episode, baseline against trained, in order of the baseline's reward."""
-    baseline, trained = _rewards(results, "baseline"), _rewards(results, "trained")
-    order = np.lexsort((trained, baseline))
+def components_by_step(metrics: list[dict[str, Any]]) -> plt.Figure:
+    """The mean of each reward component by step: every step faint, the moving average on top."""
+    steps = np.array([m["step"] + 1 for m in metrics])
+    names = [key for key in metrics[0] if key.startswith("rewards/") and key.endswith("/mean")]
+    columns = [np.array([m[name] for m in metrics], float) for name in names]
+    window = window_of(steps)
     figure, axes = plt.subplots(figsize=SIZE)
-    place = np.arange(1, len(order) + 1)
-    axes.vlines(place, baseline[order], trained[order], color="#d5d9de", linewidth=1)
-    axes.plot(place, baseline[order], "o", color=COLOURS["baseline"], markersize=4, label="baseline")
-    axes.plot(place, trained[order], "o", color=COLOURS["trained"], markersize=4, label="trained")
-    axes.set(xlabel="held-out episode, by baseline reward", ylabel="reward", ylim=_span(baseline, trained))
-    axes.set_title(f"Baseline {baseline.mean():.3f}, trained {trained.mean():.3f} over {len(order)} episodes")
+    for i, (name, values) in enumerate(zip(names, columns, strict=True)):
+        colour = COMPONENT_COLOURS[i % len(COMPONENT_COLOURS)]
+        axes.plot(steps, values, "o", color=colour, markersize=3, alpha=0.2)
+        label = name.removeprefix("rewards/").removesuffix("/mean").replace("_", " ")
+        style = "-" if i < 3 else "--"  # those that lie on each other, at 1 most often, both stay visible
+        axes.plot(steps[window - 1 :], moving_average(values, window), style, color=colour, linewidth=2, label=label)
+    title = "Reward components by step" + (f", mean of {window} steps" if window > 1 else "")
+    axes.set(xlabel="GRPO step", ylabel="mean over the step", ylim=span(*columns), title=title)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(**LEGEND)
     return figure
 
 
-def reward_components(results: dict[str, Any]) -> plt.Figure:
-    """The mean of each reward component for every model."""
-    names = list(results["models"]["baseline"][0]["components"])
-    models = list(results["models"])
-    figure, axes = plt.subplots(figsize=SIZE)
-    height = 0.8 / len(models)
-    for i, model in enumerate(models):
-        values = [results["means"][model][name] for name in names]
-        places = np.arange(len(names)) + (i - (len(models) - 1) / 2) * height
-        bars = axes.barh(places, values, height, color=COLOURS[model], label=model)
-        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
-    axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-    axes.invert_yaxis()
-    axes.set(xlabel="mean over held-out episodes", title="Reward components")
-    axes.margins(x=0.1)
-    figure.legend(**LEGEND)
+def completion_lengths(metrics: list[dict[str, Any]]) -> plt.Figure:
+    """Mean completion length (left axis) and the share cut off at the limit (right axis) by step."""
+    steps = np.array([m["step"] + 1 for m in metrics])
+    lengths = np.array([m["completions/mean_length"] for m in metrics])
+    clipped = np.array([m["completions/clipped_ratio"] for m in metrics])
+    window = window_of(lengths)
+    figure, left = plt.subplots(figsize=SIZE)
+    right = left.twinx()
+    bars = right.bar(steps, clipped, color=RED, alpha=0.35, width=0.8, label="share cut off at the limit")
+    points = left.plot(steps, lengths, "o", color=BLUE, markersize=4, alpha=0.5, label="mean length")
+    line = left.plot(
+        steps[window - 1 :],
+        moving_average(lengths, window),
+        color=BLUE,
+        linewidth=2,
+        label=f"mean of {window} steps",
+    )
+    left.set(xlabel="GRPO step", ylabel="tokens", ylim=(0, 1.15 * lengths.max()), title="Completion length by step")
+    right.set(ylabel="share of completions", ylim=(0, 1))
+    left.set_zorder(right.get_zorder() + 1)
+    left.patch.set_visible(False)
+    figure.legend(handles=[*points, *line, bars], **LEGEND)
+    left.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
-def reward_distribution(results: dict[str, Any]) -> plt.Figure:
-    """Histogram of episode rewards, baseline and trained."""
-    figure, axes = plt.subplots(figsize=SIZE)
-    low, high = _span(*(_rewards(results, model) for model in ("baseline", "trained")))
-    bins = np.linspace(low, high, 26)
-    for model in ("baseline", "trained"):
-        axes.hist(_rewards(results, model), bins, color=COLOURS[model], alpha=0.75, label=model, edgecolor="white")
-    axes.set(xlabel="episode reward", ylabel="held-out episodes", title="Distribution of rewards")
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    figure.legend(**LEGEND)
-    return figure
+def window_of(values: Sequence[float]) -> int:
+    """How many steps a moving average spans: a third of them, at most 10."""
+    return max(1, min(10, len(values) // 3))
 
 
-def _rewards(results: dict[str, Any], model: str) -> np.ndarray:
-    return np.array([episode["reward"] for episode in results["models"][model]])
+def moving_average(values: np.ndarray, window: int) -> np.ndarray:
+    """Means of `window` values in a row, [S - window + 1]."""
+    return np.convolve(values, np.ones(window) / window, mode="valid")
 
 
-def _span(*values: np.ndarray) -> tuple[float, float]:
+def span(*values: np.ndarray) -> tuple[float, float]:
     """Axis limits: 0 to 1 with a little room, wider where a reward of another scale needs it."""
-    low, high = min(0.0, *(np.nanmin(v) for v in values)), max(1.0, *(np.nanmax(v) for v in values))
+    found = np.concatenate([[0.0, 1.0], *values])
+    low, high = np.nanmin(found), np.nanmax(found)
     return low - 0.02 * (high - low), high + 0.02 * (high - low)
 
 
-def _save(figure: plt.Figure, path: Path) -> Path:
+def save(figure: plt.Figure, path: Path) -> Path:
+    """Write a figure as PNG, its axes without a frame, and return the path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     for axes in figure.axes:
         axes.spines["top"].set_visible(False)
         axes.spines["right"].set_visible(len(figure.axes) > 1)  # the second axis of the training curves

@@ -26,7 +26,7 @@ from mlx_grpo.batch import make_batch
 from mlx_grpo.checkpoint import Position, load_checkpoint
 from mlx_grpo.config import Config
 from mlx_grpo.data import check_lengths, dataset_files, load_prompts
-from mlx_grpo.groups import groups_with_signal, roll_out
+from mlx_grpo.groups import groups_with_signal, paid_rewards, roll_out
 from mlx_grpo.interrupts import StopStep, catch_signals
 from mlx_grpo.journal import Journal
 from mlx_grpo.learner import Learner, begin_grpo
@@ -66,7 +66,8 @@ def train(config: Config, reporter: Reporter, resumed: Path | None = None) -> Pa
         if resumed and ranks.leads:
             runs.update_config(run, config)
         position = load_checkpoint(run, learner, reporter.note) if resumed else None
-        journal = Journal(run, learner, reporter, stop, position or Position("warm_start"))
+        history = runs.read_jsonl(run / runs.METRICS) if position else []
+        journal = Journal(run, learner, reporter, stop, position or Position("warm_start"), history)
         if journal.position.phase == "warm_start":
             if config.warm_start.steps:
                 warm_start(journal, prompts)
@@ -137,7 +138,8 @@ def train_step(
     rollouts, scores, redrawn = roll_out(learner, prompts, step, on_token)
     mx.clear_cache()  # decoding's buffers have other shapes than training's
     rewards = mx.array(scores.rewards.reshape(-1, config.num_generations), mx.float32)  # [P, G]
-    advantages = grpo.group_advantages(rewards, config.scale_rewards)  # [P, G]
+    paid = mx.array(paid_rewards(scores, config, step), mx.float32)  # [P, G]
+    advantages = grpo.group_advantages(paid, config.scale_rewards)  # [P, G]
     kept = groups_with_signal(scores, config) if config.dynamic_sampling else np.ones(len(rewards), bool)  # [P]
     kept = kept if kept.any() else ~kept  # a batch cannot be empty
     batch = make_batch(

@@ -34,7 +34,7 @@ class Best:
 
 
 def validation_prompts(config: Config, policy: Policy) -> list[Prompt]:
-    """The last `eval.validation` held-out prompts, none of which `mlx-grpo eval` reads by default.
+    """The held-out prompts that choose the adapter, none of which `mlx-grpo eval` reads.
 
     Raises UserError where the held-out file has no row left for them.
     """
@@ -42,7 +42,7 @@ def validation_prompts(config: Config, policy: Policy) -> list[Prompt]:
     if heldout is None:
         raise UserError("eval_steps: set, but data.heldout is not; name a held-out file, or set eval_steps to 0")
     prompts = load_prompts(heldout, policy.tokenizer, config.data.enable_thinking)
-    spare = prompts[config.eval.episodes :][-config.eval.validation :]
+    spare = validation_rows(config, prompts)
     if not spare:
         raise UserError(
             f"eval_steps: set, but eval.episodes {config.eval.episodes} takes all {len(prompts)} held-out rows; "
@@ -52,6 +52,11 @@ def validation_prompts(config: Config, policy: Policy) -> list[Prompt]:
     tokens = min(config.eval.max_new_tokens, config.max_completion_length)
     check_lengths(spare, tokens, policy.model.args.max_position_embeddings)
     return spare
+
+
+def validation_rows(config: Config, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The last `eval.validation` of the held-out prompts that `eval.episodes` leaves."""
+    return list(prompts[config.eval.episodes :][-config.eval.validation :])
 
 
 def validate(learner: Learner, prompts: Sequence[Prompt]) -> dict[str, float]:

@@ -73,6 +73,7 @@ def test_a_log_file_gets_lines_and_no_progress_bar(tiny_qwen3: Path, tmp_path: P
         (["eval"], "no run here yet"),
         (["eval", "."], "not a run folder"),
         (["report"], "no run here yet"),
+        (["score", "absent.jsonl"], "no such file"),
         (["data", "build", "--jd", "a", "--candidates", "b", "--out", "c", "--tokenizer", "/x/y/z"], "local folder"),
     ],
 )
@@ -100,7 +101,9 @@ def test_data_build_on_a_real_job_and_fifty_candidates_gives_rows_that_train(tmp
     assert "mine/train.jsonl" in built.stdout
 
 
-@pytest.mark.parametrize("command", [["train"], ["export"], ["eval"], ["report"], ["rank"], ["data", "build"]])
+@pytest.mark.parametrize(
+    "command", [["train"], ["export"], ["eval"], ["report"], ["rank"], ["score"], ["data", "build"]]
+)
 def test_every_command_has_help_with_an_example(command: list[str], tmp_path: Path):
     shown = cli(*command, "--help", folder=tmp_path)
     assert shown.returncode == 0

@@ -1,4 +1,4 @@
-"""The evaluation's statistics by hand, and its whole path with a tiny model on both back ends."""
+"""The evaluation's whole path with a tiny model on both back ends, alone and beside other runs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from conftest import tiny_config
 from rich.console import Console
 from test_trainer import Silent
 
 from mlx_grpo import tables
 from mlx_grpo.compare import compare, print_comparison
+from mlx_grpo.config import validate
 from mlx_grpo.data import read_rows
 from mlx_grpo.errors import UserError
-from mlx_grpo.evaluate import paired_difference
+from mlx_grpo.evaluate import heldout_prompts, said_score, score_completions
 from mlx_grpo.exporting import export_run
+from mlx_grpo.runs import read_config
+from mlx_grpo.scoring import load_reward
+from mlx_grpo.statistics import LOWEST
+from mlx_grpo.summary import outcome_of
 from mlx_grpo.trainer import train
 
 DATA = Path(__file__).parents[1] / "mlx_grpo" / "tasks" / "data"
@@ -42,25 +48,29 @@ def run(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(config, Silent())
 
 
-def compared(run: Path, backend: str) -> tuple[dict, list[Path]]:
-    return compare(
-        str(run), backend=backend, device="cpu", episodes=None, max_new_tokens=None, progress=lambda *a: None
-    )
+def compared(run: Path, backend: str, **options: object) -> tuple[dict, list[Path]]:
+    settings = {"episodes": None, "max_new_tokens": None, "progress": lambda *a: None, **options}
+    return compare(str(run), backend=backend, device="cpu", **settings)
 
 
-def test_the_paired_interval_is_the_bootstrap_of_differences():
-    baseline, gain = np.linspace(0, 1, 50), np.linspace(-0.1, 0.5, 50)
-    interval = paired_difference(baseline, baseline + gain)
-    assert interval.mean == pytest.approx(0.2)
-    # Normal theory: 1.96 standard errors either side.
-    error = gain.std() / np.sqrt(50)
-    assert interval.low == pytest.approx(0.2 - 1.96 * error, abs=0.01)
-    assert interval.high == pytest.approx(0.2 + 1.96 * error, abs=0.01)
+@pytest.fixture(scope="module")
+def others(run: Path) -> list[Path]:
+    """Runs that differ from the first in their seed, and in having had no warm start."""
+    found = []
+    for number, changes in enumerate(({"seed": 1}, {"warm_start": {"steps": 0}, "reward": {"shuffle": True}})):
+        output_dir = str(run.parents[1] / f"others{number}")
+        found.append(train(validate({**read_config(run).model_dump(), **changes, "output_dir": output_dir}), Silent()))
+    return found
 
 
-def test_an_unchanged_model_has_an_interval_of_nothing():
-    interval = paired_difference(np.array([0.1, 0.9]), np.array([0.1, 0.9]))
-    assert (interval.mean, interval.low, interval.high) == (0, 0, 0)
+@pytest.fixture(scope="module")
+def results(run: Path, others: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict]:
+    """The first run evaluated alone (False) and beside the others (True), in a folder of its own."""
+    folder = tmp_path_factory.mktemp("out")
+    return {
+        several: compared(run, "mlx", others=[str(path) for path in others if several], out=folder / str(several))[0]
+        for several in (False, True)
+    }
 
 
 def test_torch_and_mlx_complete_the_same_prompts_alike(run: Path):
@@ -75,20 +85,36 @@ def test_torch_and_mlx_complete_the_same_prompts_alike(run: Path):
     assert {path.name for path in written} == {
         "eval.json",
         "training_curves.png",
+        "components_by_step.png",
+        "completion_lengths.png",
+        "calibration.png",
+        "before_after.png",
         "baseline_vs_trained.png",
         "reward_components.png",
         "reward_distribution.png",
     }
 
 
-def test_results_hold_every_episode_and_the_means_follow_from_them(run: Path):
-    results, _ = compared(run, "mlx")
-    saved = json.loads((run / "eval.json").read_text())
+def test_results_hold_every_episode_and_the_means_follow_from_them(run: Path, tmp_path: Path):
+    results, written = compared(run, "mlx", out=tmp_path / "new")
+    saved = json.loads((tmp_path / "new" / "eval.json").read_text())
+    assert {path.parent for path in written} == {tmp_path / "new", tmp_path / "new" / "plots"}
     assert saved["models"] == results["models"]
     episodes = saved["models"]["trained"]
     assert [e["prompt_id"] for e in episodes] == [row["id"] for row in read_rows(run.parents[1] / "heldout.jsonl")]
     assert saved["means"]["trained"]["reward"] == pytest.approx(np.mean([e["reward"] for e in episodes]))
     assert saved["majority_class_rate"] == pytest.approx(2 / 3)
+    assert saved["resampled_by"] == "episode"  # three rows are too few jobs
+    gain = saved["differences"]["trained"]["characters"]
+    base = saved["models"]["baseline"]
+    assert gain["mean"] == pytest.approx(
+        np.mean([e["characters"] - b["characters"] for e, b in zip(episodes, base, strict=True)])
+    )
+    assert gain["low"] <= gain["mean"] <= gain["high"]
+    assert 0 < gain["p"] <= 1
+    assert saved["over_warm_start"]["trained"] == saved["grpo_over_warm_start"]
+    figures = {"balanced_accuracy", "roc_auc", "spearman", "ndcg_at_10", "valid"}
+    assert figures <= saved["means"]["trained"].keys() == saved["grpo_over_warm_start"].keys()
     assert set(episodes[0]["components"]) == {
         "format_valid",
         "decision_match",
@@ -99,15 +125,92 @@ def test_results_hold_every_episode_and_the_means_follow_from_them(run: Path):
     }
 
 
+def test_a_completion_without_an_answer_is_wrong_and_ranks_last(run: Path):
+    prompts = heldout_prompts(run)
+    labels = [prompt.columns["decision"] for prompt in prompts]
+    completions = [
+        f'<think>no</think>{{"decision":"{labels[0]}","score":"0.3","reasons":[]}}',
+        f"{{'decision':'{labels[1]}','score':7}}",
+        "I would hire them.",
+    ]
+    episodes = score_completions(prompts, completions, load_reward(read_config(run).reward))
+    assert [e["correct"] for e in episodes] == [True, True, False]
+    assert [e["score"] for e in episodes] == [0.3, 1.0, None]
+    assert [e["valid"] for e in episodes] == [True, False, False]  # single quotes are no JSON
+    assert [e["characters"] for e in episodes] == [len(completions[0]) - 17, len(completions[1]), 18]
+    assert [e["fit"] for e in episodes] == [prompt.columns["score"] for prompt in prompts]
+    outcome = outcome_of(episodes)
+    assert outcome.judged.scores.tolist() == [0.3, 1.0, LOWEST]
+    assert outcome.judged.correct.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("score", ['"high"', "null", "[1]", "NaN", "1" + "0" * 400])
+def test_a_score_that_is_no_number_is_none(score: str):
+    assert said_score(f'{{"score":{score}}}') is None
+
+
+def test_prompts_that_chose_the_adapter_are_not_evaluated(run: Path, tmp_path: Path):
+    config = read_config(run).model_dump() | {"eval_steps": 1}
+    config["eval"] |= {"episodes": 1, "validation": 1}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    ids = [prompt.id for prompt in heldout_prompts(run)]
+    assert [prompt.id for prompt in heldout_prompts(tmp_path, 3)] == ids[:2]
+    assert [prompt.id for prompt in heldout_prompts(run, 3, [tmp_path])] == ids[:2]
+
+
+def test_other_runs_are_rows_beside_the_first_on_the_same_prompts(
+    run: Path, others: list[Path], results: dict[bool, dict]
+):
+    alone, results = results[False], results[True]
+    assert alone["runs"] == {"trained": run.name}
+    assert list(results["runs"].values()) == [run.name, *(path.name for path in others)]
+    assert list(results["models"]) == [
+        "baseline",
+        "warm start",
+        "trained",
+        "warm start, seed 1",
+        "trained, seed 1",
+        "trained, shuffled reward, no warm start",
+    ]
+    for name in ("baseline", "warm start", "trained"):
+        assert results["models"][name] == alone["models"][name]
+    assert list(results["over_warm_start"]) == ["trained", "trained, seed 1"]
+    pair = [results["means"][name]["reward"] for name in ("trained", "trained, seed 1")]
+    found = results["seeds"]["trained, 2 seeds"]["figures"]["reward"]
+    assert found == {"mean": pytest.approx(np.mean(pair)), "sd": pytest.approx(abs(pair[0] - pair[1]) / np.sqrt(2))}
+    for model in results["models"].values():
+        assert [e["prompt_id"] for e in model] == [e["prompt_id"] for e in results["models"]["baseline"]]
+
+
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_tables_fit_the_terminal_and_name_every_model(run: Path, width: int):
-    results, written = compared(run, "mlx")
+@pytest.mark.parametrize("several", [False, True])
+def test_the_tables_fit_the_terminal_and_name_every_model(results: dict[bool, dict], width: int, several: bool):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    print_comparison(console, results, written)
-    text = console.export_text()
-    tabled = [line for line in text.splitlines() if "┃" in line or "│" in line]
-    assert all(len(line) <= width for line in tabled)
-    assert all(name in text for name in ("baseline", "warm start", "trained", "reason_quality", "total"))
+    print_comparison(console, results[several], [])
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    words = " ".join(" ".join(lines).split())
+    for told in ("baseline", "warm start", "reason_quality", "total", "ROC AUC", "Spearman", "NDCG@10", "What GRPO"):
+        assert told in words
+    assert ("trained, 2 seeds" in words) == several
+    rows = [line for line in lines if line.startswith("baseline ")]
+    assert all("…" not in row and "0." in row for row in rows)
+
+
+def test_a_reward_of_ones_own_has_no_ranking(run: Path, tmp_path: Path):
+    own = {"rubric": None, "functions": ["toy_rewards:only_long"]}
+    config = read_config(run).model_dump() | {"reward": own, "output_dir": str(tmp_path), "max_completion_length": 4}
+    (tmp_path / "rows.jsonl").write_text(
+        "\n".join(json.dumps({"prompt": f"say {i}", "completion": "a"}) for i in "abc")
+    )
+    config["data"] = {"train": str(tmp_path / "rows.jsonl"), "heldout": str(tmp_path / "rows.jsonl")}
+    config["eval"]["max_new_tokens"] = 4  # only_long applies to none of them
+    results, written = compared(train(validate(config), Silent()), "mlx")
+    assert results["means"]["trained"] == {"reward": None, "characters": pytest.approx(4, abs=4), "only_long": None}
+    assert not {"calibration.png", "before_after.png"} & {path.name for path in written}
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_comparison(console, results, [])
+    assert "–" in console.export_text()
 
 
 def test_the_export_holds_a_card_with_the_measured_tables(run: Path, tmp_path: Path):
@@ -119,6 +222,12 @@ def test_the_export_holds_a_card_with_the_measured_tables(run: Path, tmp_path: P
     assert tables.markdown_table(*tables.headline(results)) in card
     assert "enable_thinking=False" in card
     assert "model.safetensors" in summary.files
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(run: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--out: .*file can't be made"):
+        compared(run, "mlx", out=tmp_path / "file")
 
 
 def test_a_folder_that_is_no_run_is_told_apart(tmp_path: Path):

@@ -46,6 +46,7 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "reward.limits": ({"min_reasons": 1, "max_reasons": 1}, "scores", {"reward": {"rubric": "strict"}}),
     "reward.functions": (["toy_rewards:only_long"], "scores", {}),
     "reward.reward_weights": ([3.0], "scores", {}),
+    "reward.shuffle": (True, "adapter", {"reward": LETTERS}),
     "warm_start.steps": (2, "warm start", {}),
     "warm_start.batch_size": (3, "warm start", {"warm_start": {"steps": 1}}),
     "warm_start.learning_rate": (0.03, "warm start", {"warm_start": {"steps": 1}}),

@@ -1,0 +1,144 @@
+"""`mlx-grpo score`: completions from a file, each graded and explained."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from mlx_grpo.config import DataConfig
+from mlx_grpo.data import dataset_files, read_rows
+from mlx_grpo.errors import UserError
+from mlx_grpo.runs import CONFIG, read_config
+from mlx_grpo.scoring import RUBRIC_COLUMNS, strip_thinking
+from reward import COMPONENTS, RUBRICS, Rubric
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """One completion's marks, and the line for each component that says why."""
+
+    id: str
+    model: str | None
+    """Whose completion it is, where FILE tells (eval.json does)."""
+    completion: str
+    marks: dict[str, float]
+    """The six components and `total`."""
+    lines: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Grades:
+    """All completions of a file, and the mean marks of each model in it (under "" where FILE names none)."""
+
+    rubric: str
+    means: dict[str, dict[str, float]]
+    completions: list[Grade]
+
+
+def grade_file(file: Path, rubric: str, data: str | None) -> Grades:
+    """Grade a JSONL file of completions, or a run's samples.jsonl or eval.json.
+
+    Raises UserError listing every row that can't be graded, by line number.
+    """
+    grader, labels = RUBRICS[rubric], read_labels(file, data)
+    if file.suffix == ".json":
+        rows = _evaluated(file, labels, grader)
+    else:
+        rows = [(None, row) for row in read_rows(file, lambda row: _problem(row, labels, grader))]
+    grades = [_grade(row, model, labels, grader) for model, row in rows]
+    by_model = {
+        model: [g.marks for g in grades if g.model == model] for model in dict.fromkeys(g.model for g in grades)
+    }
+    means = {
+        model or "": {name: float(np.mean([marks[name] for marks in found])) for name in found[0]}
+        for model, found in by_model.items()
+    }
+    return Grades(rubric, means, grades)
+
+
+def read_labels(file: Path, data: str | None) -> dict[str, Row]:
+    """Dataset rows by id: of `data` (as data.train names it), or of the run whose folder holds FILE; none without."""
+    if data is not None:
+        settings = DataConfig(train=data)
+    elif (file.parent / CONFIG).is_file():
+        settings = read_config(file.parent).data
+    else:
+        return {}
+    return {str(row["id"]): row for path in dataset_files(settings) if path is not None for row in read_rows(path)}
+
+
+def print_grades(console: Console, grades: Grades) -> None:
+    """Every completion with a line for each component, and the means."""
+    for grade in grades.completions:
+        of = f"  {grade.model}" if grade.model else ""
+        console.print(
+            Text.assemble((visible(grade.id), "bold"), f"{of}  total {grade.marks['total']:.3f}"), soft_wrap=True
+        )
+        for line in [grade.completion, *grade.lines]:
+            console.print(f"  {visible(line)}", highlight=False, markup=False, soft_wrap=True)
+    for model, means in grades.means.items():
+        count = sum((grade.model or "") == model for grade in grades.completions)
+        marks = ", ".join(f"{name} {means[name]:.3f}" for name in ("total", *COMPONENTS))
+        name = f"{model}, mean" if model else "mean"
+        console.print(f"{name} of {count} by {grades.rubric}: {marks}", highlight=False, markup=False)
+
+
+def visible(text: str) -> str:
+    """Foreign text on one line, with everything escaped that could act on a terminal or that UTF-8 cannot carry."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+
+
+def _evaluated(file: Path, labels: dict[str, Row], grader: Rubric) -> list[tuple[str, Row]]:
+    """The episodes of an eval.json, each with its model's name."""
+    try:
+        models = json.loads(file.read_text(encoding="utf-8"))["models"]
+        rows = [(model, {"id": e["prompt_id"], **e}) for model, episodes in models.items() for e in episodes]
+    except OSError as error:
+        raise UserError(f"{file}: not readable ({error.strerror}); correct the path") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{file}: not an eval.json; write JSON objects, one a line, into a .jsonl file") from None
+    problems = [f"{file}, {model}, {row['id']}: {p}" for model, row in rows if (p := _problem(row, labels, grader))]
+    if problems:
+        raise UserError(*problems)
+    return rows
+
+
+def _grade(row: Row, model: str | None, labels: dict[str, Row], grader: Rubric) -> Grade:
+    completion = strip_thinking(row["completion"])
+    found = grader(completion, **_gold(row, labels))
+    return Grade(str(row.get("prompt_id", row["id"])), model, completion, found.as_dict(), found.lines()[:-1])
+
+
+def _gold(row: Row, labels: dict[str, Row]) -> Row | None:
+    """What a row is graded against: its own columns, or those of the dataset's row that its `prompt_id` names."""
+    source = row if all(column in row for column in RUBRIC_COLUMNS) else labels.get(str(row.get("prompt_id")))
+    return source and {column: source.get(column) for column in RUBRIC_COLUMNS}
+
+
+def _problem(row: Any, labels: dict[str, Row], grader: Rubric) -> str | None:
+    """Why a row can't be graded, with the remedy."""
+    if not isinstance(row, dict):
+        return f'holds {type(row).__name__}, not an object; write {{"completion": ...}}'
+    if not isinstance(row.get("completion"), str):
+        return "has no `completion` that is text; add it"
+    gold = _gold(row, labels)
+    if gold is None and "prompt_id" in row:
+        return f"{row['prompt_id']!r} is in no dataset here; name the one it comes from with --data"
+    if gold is None:
+        missing = [column for column in RUBRIC_COLUMNS if column not in row]
+        return f"has no {', '.join(missing)}; add what to grade against, or a `prompt_id` and --data"
+    if not isinstance(gold["context"], str):
+        return "`context` is not text; give the job and profile that the completion is about"
+    try:
+        grader("", **gold)
+    except ValueError as error:
+        return str(error)
+    return None

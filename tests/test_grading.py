@@ -1,0 +1,106 @@
+"""`mlx-grpo score`: marks and reasons for completions in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from mlx_grpo.errors import UserError
+from mlx_grpo.grading import grade_file, print_grades
+from reward import PUBLISHED, STRICT
+
+JOB = "[JOB]\nAnalyst, 2-4 years. Required: Python, SQL.\n[CANDIDATE]\nAnalyst, 3 years. Skills: Python (expert, 40m)."
+GOLD = {"decision": "reject", "score": 0.45, "context": JOB}
+FALSE = '{"reasons":["worked at Initech","lacks SQL"],"score":0.45,"decision":"reject"}'
+GOOD = '{"reasons":["has Python (expert, 40m)","lacks SQL"],"score":0.45,"decision":"reject"}'
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    return path
+
+
+def printed(*arguments: object, width: int = 80) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_grades(console, grade_file(*arguments))
+    return console.export_text()
+
+
+def test_each_component_is_explained_in_words(tmp_path: Path):
+    file = write(tmp_path / "mine.jsonl", {"completion": FALSE, **GOLD}, "", {"completion": GOOD, **GOLD})
+    text = printed(file, "strict", None)
+    assert "'Initech' stands nowhere in the job or the profile" in text
+    assert "mine-1  total" in text
+    assert "mine-3  total" in text
+    grades = grade_file(file, "strict", None)
+    assert grades.completions[0].marks == STRICT(FALSE, **GOLD).as_dict()
+    totals = [grade.marks["total"] for grade in grades.completions]
+    assert grades.means[""]["total"] == pytest.approx(sum(totals) / 2)
+    assert totals[1] > totals[0]
+
+
+def test_the_rubric_can_be_chosen_and_thinking_does_not_count(tmp_path: Path):
+    file = write(tmp_path / "mine.jsonl", {"completion": f"<think>{{}}</think>{GOOD}", **GOLD})
+    assert grade_file(file, "published", None).completions[0].marks == PUBLISHED(GOOD, **GOLD).as_dict()
+
+
+def test_the_samples_of_a_run_find_their_labels_in_its_dataset(tmp_path: Path):
+    write(tmp_path / "data.jsonl", {"id": "a", "prompt": "p", **GOLD})
+    data = {"train": str(tmp_path / "data.jsonl")}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": "m", "data": data}))
+    file = write(tmp_path / "samples.jsonl", {"prompt_id": "a", "completion": GOOD, "reward": 0.1})
+    by_run = grade_file(file, "strict", None)
+    assert by_run.completions[0].id == "a"
+    (tmp_path / "config.yaml").unlink()
+    assert grade_file(file, "strict", data["train"]) == by_run
+
+
+def test_an_evaluation_is_graded_model_by_model(tmp_path: Path):
+    write(tmp_path / "data.jsonl", {"id": "a", "prompt": "p", **GOLD})
+    models = {name: [{"prompt_id": "a", "completion": c, "score": 0.1}] for name, c in (("x", FALSE), ("y", GOOD))}
+    file = write(tmp_path / "eval.json", {"models": models})
+    grades = grade_file(file, "strict", str(tmp_path / "data.jsonl"))
+    assert list(grades.means) == ["x", "y"]
+    assert grades.means["y"]["total"] == STRICT(GOOD, **GOLD).total
+    assert "y, mean of 1 by strict" in printed(file, "strict", str(tmp_path / "data.jsonl"))
+
+
+def test_every_bad_row_is_listed_by_its_line(tmp_path: Path):
+    file = write(
+        tmp_path / "mine.jsonl",
+        {"completion": GOOD, **GOLD},
+        {"completion": GOOD, **GOLD, "decision": "maybe"},
+        "nonsense",
+        [1],
+        {"completion": 3, **GOLD},
+        {"completion": GOOD, "decision": "reject"},
+        {"completion": GOOD, "prompt_id": "a"},
+        {"completion": GOOD, **GOLD, "context": None},
+    )
+    with pytest.raises(UserError) as caught:
+        grade_file(file, "strict", None)
+    told = ["maybe", "not JSON", "holds list", "has no `completion`", "has no score, context", "--data", "`context`"]
+    assert len(caught.value.problems) == 7
+    for line, (problem, words) in enumerate(zip(caught.value.problems, told, strict=True), start=2):
+        assert f"line {line}: " in problem
+        assert words in problem
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "nonsense", '{"models": [1]}', '{"models": {"x": [{}]}}'])
+def test_a_json_file_that_is_no_evaluation_is_told_apart(text: str, tmp_path: Path):
+    with pytest.raises(UserError, match=r"not an eval\.json"):
+        grade_file(write(tmp_path / "other.json", text), "strict", None)
+    with pytest.raises(UserError, match="No such file"):
+        grade_file(tmp_path / "absent.json", "strict", None)
+
+
+def test_foreign_text_cannot_act_on_the_terminal(tmp_path: Path):
+    file = write(tmp_path / "mine.jsonl", {"id": "[red]\x1b[2J", "completion": "\x1b[31m\ud800 [bold]x", **GOLD})
+    text = printed(file, "strict", None)
+    assert "\x1b" not in text
+    assert "\\x1b[31m\\ud800 [bold]x" in text
+    assert "[red]\\x1b[2J" in text
