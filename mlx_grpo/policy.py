@@ -20,6 +20,7 @@ from mlx_lm.utils import load as load_model_and_tokenizer
 from mlx_lm.utils import load_tokenizer
 
 from mlx_grpo.config import Config
+from mlx_grpo.device import auto_dtype, set_memory_limits, this_device
 from mlx_grpo.errors import UserError
 from mlx_grpo.logps import check_architecture
 
@@ -79,18 +80,25 @@ def load_policy(config: Config) -> Policy:
         model.freeze()
         linear_to_lora_layers(model, config.lora.num_layers, lora_parameters(config))
     else:
+        if is_quantized(model):
+            raise UserError(
+                f"fine_tune_type: full, but {model_name(config.model)} is quantized, and packed weights cannot learn; "
+                "use fine_tune_type lora, or the model that it was quantized from"
+            )
         # Adam's steps vanish in bf16 (0.02 + 1e-6 is 0.02), so a full fine-tune computes on its fp32 weights.
         model.set_dtype(mx.float32)
     if not tree_flatten(model.trainable_parameters()):
         raise UserError(f"lora.keys: {config.lora.keys} matches no linear layer of this model; leave it out for all")
     model.eval()
     mx.eval(model.parameters())
+    check_range(model)
     check_architecture(model)
     return Policy(model, tokenizer, path)
 
 
 def _load(path: Path) -> tuple[nn.Module, TokenizerWrapper]:
     settings = read_settings(path)
+    set_memory_limits()
     # transformers 5 nests rope_theta, where mlx-lm's Llama does not look; it would fall back to 10,000 in silence.
     nested = (settings.get("rope_parameters") or {}).get("rope_theta")
     changes = {"rope_theta": nested} if nested and "rope_theta" not in settings else None
@@ -110,10 +118,21 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def compute_dtype(name: str) -> mx.Dtype:
-    """The dtype of the base weights; `auto` is bfloat16 on a GPU, float32 on the CPU (whose half types are slow)."""
+    """The dtype of the base weights; `auto` is what suits this device."""
     if name == "auto":
-        name = "bfloat16" if mx.default_device() == mx.Device(mx.gpu) else "float32"
+        name, _ = auto_dtype(this_device())
     return {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[name]
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether any of its weights are packed integers, as in mlx-community's 4- and 8-bit checkpoints."""
+    return any(isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding) for module in model.modules())
+
+
+def check_range(model: nn.Module) -> None:
+    """Raise UserError where activations leave the dtype's range, as large ones do in float16 at the first token."""
+    if not mx.isfinite(model(mx.array([[0, 1, 2]]))).all().item():
+        raise UserError("dtype: this model's activations are too large for it; set dtype: float32")
 
 
 def lora_parameters(config: Config) -> dict[str, Any]:

@@ -166,18 +166,48 @@ def test_micro_batches_share_the_prompts_pass_and_add_up_to_the_whole(
     assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(wanted)})
 
 
-def test_a_part_without_gradient_adds_its_values_alone(tiny_qwen3: Path):
+@pytest.mark.parametrize(
+    ("changes", "checkpointing"),
+    [
+        ({"lora": {"rank": 4, "dropout": 0.5}}, False),
+        ({}, True),
+        ({"fine_tune_type": "full", "lora": {}}, False),
+    ],
+)
+def test_micro_batches_evaluated_apart_give_the_gradient_of_one_evaluation(
+    tiny_qwen3: Path, changes: dict, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+):
+    policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([7, 5], [4, 2, 6, 1])
+
+    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
+        scores = score_tokens(policy.model, part, 0.7, prefixes=prefixes)
+        return -(scores.logps * part.advantages[:, None]).sum(), scores.logps
+
+    def run(apart: bool) -> tuple[list, dict]:
+        mx.random.seed(5)
+        return accumulate(policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, apart=apart)
+
+    wanted_values, wanted = run(False)
+    passes = count_tokens(policy.model, monkeypatch)
+    values, found = run(True)
+    assert sum(passes) == 2 * (6 + 4) + batch.completion_ids.size  # each prompt forward once, and again to go back
+    np.testing.assert_allclose(*(np.concatenate([v[1] for v in vs]) for vs in (values, wanted_values)), rtol=1e-5)
+    assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(wanted)})
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_part_without_gradient_adds_its_values_alone(tiny_qwen3: Path, apart: bool):
     policy, batch = tiny_policy(tiny_qwen3), make_rows([7], [4, 2])
 
     def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
         return (-score_tokens(policy.model, part, prefixes=prefixes).logps.sum(),)
 
     parts = split_batch(batch, 1)
-    values, found = accumulate(policy.model, loss, parts, has_gradient=lambda part: part is parts[1])
+    values, found = accumulate(policy.model, loss, parts, has_gradient=lambda part: part is parts[1], apart=apart)
     alone = accumulate(policy.model, loss, [slice_batch(batch, 1, 2)])[1]
     assert len(values) == 2
     assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(alone)})
-    assert accumulate(policy.model, loss, parts, has_gradient=lambda part: False)[1] is None
+    assert accumulate(policy.model, loss, parts, has_gradient=lambda part: False, apart=apart)[1] is None
 
 
 def count_tokens(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
