@@ -9,7 +9,7 @@ from pathlib import Path
 from convert.hf import ExportSummary, export_hf
 from mlx_grpo.card import model_card
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import ADAPTER_WEIGHTS, compute_dtype, find_model
+from mlx_grpo.policy import ADAPTER_WEIGHTS, compute_dtype, find_model, stores_packed
 from mlx_grpo.runs import ADAPTER, find_run, read_config
 
 MARKER = "export.json"
@@ -36,13 +36,19 @@ def export_run(name: str | None, out: Path | None, dtype: str | None) -> tuple[P
     return folder, summary
 
 
-def exported_adapter(run: Path, base: Path, adapter: Path, dtype: str) -> Path:
-    """The Hugging Face folder of one of a run's adapters in `dtype`, made now unless it is there and up to date."""
-    folder = run / ("hf" if adapter.name == ADAPTER else f"hf-{adapter.name}")
-    marker = folder / MARKER
-    fresh = marker.is_file() and marker.stat().st_mtime >= (adapter / ADAPTER_WEIGHTS).stat().st_mtime
+def exported_model(run: Path, base: Path, adapter: Path | None, dtype: str) -> Path:
+    """The Hugging Face folder of a run's base or one of its adapters in `dtype`, made now unless it is up to date.
+
+    A base in plain weights is one already; PyTorch cannot read MLX's packed ones.
+    """
+    if adapter is None and not stores_packed(base):
+        return base
+    name = "base" if adapter is None else adapter.name
+    folder = run / ("hf" if name == ADAPTER else f"hf-{name}")
+    marker, source = folder / MARKER, base / "config.json" if adapter is None else adapter / ADAPTER_WEIGHTS
+    fresh = marker.is_file() and marker.stat().st_mtime >= source.stat().st_mtime
     if not fresh or json.loads(marker.read_text(encoding="utf-8"))["dtype"] != dtype:
-        export_hf(base, folder, adapter=adapter, dtype=dtype, card=model_card(run) if adapter.name == ADAPTER else None)
+        export_hf(base, folder, adapter=adapter, dtype=dtype, card=model_card(run) if name == ADAPTER else None)
     return folder
 
 

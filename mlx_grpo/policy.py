@@ -80,7 +80,7 @@ def load_policy(config: Config) -> Policy:
         model.freeze()
         linear_to_lora_layers(model, config.lora.num_layers, lora_parameters(config))
     else:
-        if is_quantized(model):
+        if stores_packed(path):
             raise UserError(
                 f"fine_tune_type: full, but {model_name(config.model)} is quantized, and packed weights cannot learn; "
                 "use fine_tune_type lora, or the model that it was quantized from"
@@ -124,9 +124,9 @@ def compute_dtype(name: str) -> mx.Dtype:
     return {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[name]
 
 
-def is_quantized(model: nn.Module) -> bool:
-    """Whether any of its weights are packed integers, as in mlx-community's 4- and 8-bit checkpoints."""
-    return any(isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding) for module in model.modules())
+def stores_packed(folder: Path) -> bool:
+    """Whether a model's weights are packed integers, as in mlx-community's 4- and 8-bit checkpoints."""
+    return "quantization" in read_settings(folder)
 
 
 def check_range(model: nn.Module) -> None:
