@@ -88,12 +88,12 @@ def prompt_of_length(row: Prompt, length: int) -> Prompt:
     return Prompt(row.id, row.text, (row.token_ids * -(-length // len(row.token_ids)))[:length], row.columns)
 
 
-def matrix_speed(dtype: mx.Dtype) -> float:
+def matrix_speed(dtype: mx.Dtype, side: int = MATRIX) -> float:
     """Floating point operations a second in a large matrix product."""
-    a = mx.random.normal((MATRIX, MATRIX)).astype(dtype)
+    a = mx.random.normal((side, side)).astype(dtype)
     mx.eval(a)
     times = [timed(lambda: mx.eval([a @ a for _ in range(8)]))[0] for _ in range(4)]
-    return 8 * 2 * MATRIX**3 / min(times)
+    return 8 * 2 * side**3 / min(times)
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:

@@ -173,6 +173,31 @@ def bench_command(config: str, overrides: tuple[str, ...], shapes: str, repeats:
         print_bench(console, results)
 
 
+@main.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def doctor_command(context: click.Context, as_json: bool) -> None:
+    """Examine this machine before the first run: back end, speed, memory, dtype, Hub, disk.
+
+    Exits with 1 where training can't work.
+
+    \b
+    mlx-grpo doctor
+    mlx-grpo doctor --json
+    """
+    from dataclasses import asdict
+
+    from mlx_grpo.doctor import can_train, examine, print_findings
+
+    with errors.status("examining", spinner="line"):
+        findings = examine()
+    if as_json:
+        click.echo(json_module.dumps({"can_train": can_train(findings), "findings": [asdict(f) for f in findings]}))
+    else:
+        print_findings(console, findings)
+    context.exit(0 if can_train(findings) else 1)
+
+
 @main.group()
 def data() -> None:
     """Make datasets of your own files."""
