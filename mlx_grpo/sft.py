@@ -49,6 +49,7 @@ def warm_start(learner: Learner, prompts: Sequence[Prompt], run: Path, reporter:
         if learner.ranks.leads:
             runs.append_jsonl(run / runs.METRICS, metrics)
         reporter.step(metrics)
+    mx.clear_cache()  # decoding comes next, whose buffers have other shapes
 
 
 def check_completions(prompts: Sequence[Prompt]) -> None:

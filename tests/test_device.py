@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
 
 # isort: split
 import mlx.core as mx
 import pytest
+from conftest import tiny_config
+from test_trainer import make_learner, paid_for
 
+from mlx_grpo import trainer
+from mlx_grpo.data import make_prompt
 from mlx_grpo.device import (
     Limits,
     auto_dtype,
@@ -118,3 +124,25 @@ def test_this_device_is_described():
     device = this_device()
     assert device.backend in ("metal", "cuda", "cpu")
     assert auto_dtype(device)[1]
+
+
+def test_training_starts_without_the_buffers_of_generation(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+    learner = make_learner(tiny_config(tiny_qwen3, reward=paid_for("share_of_letters")))
+    prompts = [make_prompt({"id": "0", "prompt": "say something"}, learner.policy.tokenizer)]
+    held = []
+    roll_out, update_policy = trainer.roll_out, trainer.update_policy
+
+    def generation(*arguments: object) -> tuple:
+        result = roll_out(*arguments)
+        held.append(mx.get_cache_memory())
+        return result
+
+    def training(*arguments: object) -> dict:
+        held.append(mx.get_cache_memory())
+        return update_policy(*arguments)
+
+    monkeypatch.setattr(trainer, "roll_out", generation)
+    monkeypatch.setattr(trainer, "update_policy", training)
+    trainer.train_step(learner, prompts, 0)
+    after_generation, before_training = held
+    assert before_training < after_generation / 10
