@@ -5,7 +5,7 @@ Decisions are functions of what `mx.device_info()` reports, so that they hold fo
 1. bfloat16. Apple GPUs multiply it in hardware from the M3 on (generation 15 of `applegpu_gNN`); on the M1 and M2
    Metal emulates it: float16 generated 1.6 times as fast on an M2 Ultra (ml-explore/mlx-examples#186).
 2. The wired limit is the working set that Metal recommends, as in mlx-lm; the cache of freed buffers, which MLX
-   lets grow to 1.5 times that, gets half of it.
+   lets grow to as much as 1.5 times that, gets half of it.
 3. macOS kills a GPU's command buffer that keeps the display waiting ("Impacting Interactivity", ml-explore/mlx#3267).
    MLX begins a new buffer after 40 or 50 operations or megabytes of whatever is evaluated. This package bounds
    each operation (the head by 512 positions, attention by 256 queries, a prompt's prefill by 512 tokens) and, on

@@ -15,6 +15,7 @@ from urllib.error import HTTPError, URLError
 
 from huggingface_hub import constants
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mlx_grpo import BLAS, __version__
@@ -70,9 +71,9 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
         table.add_column(overflow=overflow)
     for finding in findings:
         status = f"[{colours[finding.status]}]{finding.status}[/]"
-        table.add_row(status, finding.subject, finding.detail.replace("[", r"\["))
+        table.add_row(status, finding.subject, escape(finding.detail))
         if finding.remedy:
-            table.add_row("", "", f"[bold]remedy:[/] {finding.remedy}".replace("grpo[", r"grpo\["))
+            table.add_row("", "", f"[bold]remedy:[/] {escape(finding.remedy)}")
     console.print(table, highlight=False)
 
 
@@ -84,12 +85,12 @@ def python() -> Finding:
 
 def mlx() -> Finding:
     """MLX's versions and back end; a Linux wheel without one fails to import."""
-    extra = "" if sys.platform == "darwin" else "[cpu] or mlx-grpo[cuda]"
+    remedy = "pip install mlx" if sys.platform == "darwin" else "pip install 'mlx[cpu]', or 'mlx[cuda13]' for a GPU"
     try:
         import mlx.core as mx
     except ImportError as error:
         reason = str(error).split("\n")[0]
-        return Finding("MLX", "failure", f"can't be loaded: {reason}", f"pip install mlx-grpo{extra}")
+        return Finding("MLX", "failure", f"can't be loaded: {reason}", remedy)
     from mlx_grpo.device import this_device
 
     backend = {"metal": "Metal", "cuda": "CUDA", "cpu": "CPU"}[this_device().backend]
@@ -163,7 +164,7 @@ def torch() -> Finding:
     try:
         return Finding("PyTorch", "ok", version("torch"))
     except PackageNotFoundError:
-        remedy = "pip install mlx-grpo[torch], or `mlx-grpo eval --backend mlx`"
+        remedy = "pip install torch, or `mlx-grpo eval --backend mlx`"
         return Finding("PyTorch", "warning", "not installed; `mlx-grpo eval` completes with it", remedy)
 
 

@@ -85,7 +85,7 @@ def test_a_hub_out_of_reach_or_switched_off_is_a_warning_that_offers_a_local_fol
 
 def test_the_report_fits_80_columns_and_shows_remedies_whole():
     shown = io.StringIO()
-    remedy = "pip install mlx-grpo[torch]"
+    remedy = "pip install 'mlx[cpu]'"
     found = [*doctor.about(describe(M5_MAX), "26.0"), doctor.Finding("PyTorch", "warning", "absent", remedy)]
     doctor.print_findings(Console(file=shown, width=80), found)
     assert all(len(line.rstrip()) <= 80 for line in shown.getvalue().splitlines())
