@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlx_grpo.batch import by_prompt
 from mlx_grpo.device import splits_evaluations, this_device
-from mlx_grpo.prefix import KeysValues, Prefix, checkpointed_layers, prompt_prefixes, shares_prompt
+from mlx_grpo.prefix import KeysValues, Prefix, checkpointed_layers, prompt_prefixes, random_seed, shares_prompt
 from mlx_grpo.types import Batch
 
 Values = tuple[mx.array, ...]
@@ -117,7 +117,7 @@ def _shared_prompt_apart(
     model: nn.Module, loss: Loss, parts: Sequence[Batch], learning: Sequence[bool]
 ) -> tuple[list[Values], Gradients | None]:
     """The same in evaluations of one part each, at the price of a second forward pass over the prompt."""
-    trainable, before = model.trainable_parameters(), _random_seed()
+    trainable, before = model.trainable_parameters(), random_seed()
     known = dict(tree_flatten(prompt_prefixes(model, parts[0])[0]))
     mx.eval(known)
     values, total, prefix_total = [], None, None
@@ -134,18 +134,12 @@ def _shared_prompt_apart(
         remembered = dict(tree_flatten(prompt_prefixes(model, parts[0])[0]))
         return sum((remembered[name] * gradient).sum() for name, gradient in prefix_total.items())
 
-    after = _random_seed()
+    after = random_seed()
     mx.random.seed(before)  # dropout drops in this pass what it dropped in the first
     _, gradients = nn.value_and_grad(model, through_prompt)()
     mx.eval(gradients)
     mx.random.seed(after)
     return values, add(total, gradients)
-
-
-def _random_seed() -> int:
-    """The seed that sets MLX's random state to what it is now; a key is its seed's two halves."""
-    high, low = mx.random.state[0].tolist()
-    return high << 32 | low
 
 
 def _part_gradients(
