@@ -16,11 +16,11 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
+from mlx_lm.utils import dequantize_model, load_tokenizer
 from mlx_lm.utils import load as load_model_and_tokenizer
-from mlx_lm.utils import load_tokenizer
 
 from mlx_grpo.config import Config
-from mlx_grpo.device import auto_dtype, set_memory_limits, this_device
+from mlx_grpo.device import auto_dtype, multiplies_packed, set_memory_limits, this_device
 from mlx_grpo.errors import UserError
 from mlx_grpo.logps import check_architecture
 
@@ -103,10 +103,14 @@ def _load(path: Path) -> tuple[nn.Module, TokenizerWrapper]:
     nested = (settings.get("rope_parameters") or {}).get("rope_theta")
     changes = {"rope_theta": nested} if nested and "rope_theta" not in settings else None
     try:
-        return load_model_and_tokenizer(str(path), model_config=changes)
+        model, tokenizer = load_model_and_tokenizer(str(path), model_config=changes)
     except (FileNotFoundError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"model: {path} can't be loaded: {reason}; give a complete folder") from None
+    if "quantization" in settings and not multiplies_packed(this_device()):
+        model.set_dtype(mx.float32)  # of the scales, or what is unpacked would be rounded as they are
+        model = dequantize_model(model)
+    return model, tokenizer
 
 
 def read_settings(path: Path) -> dict[str, Any]:

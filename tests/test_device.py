@@ -19,6 +19,7 @@ from mlx_grpo.device import (
     auto_dtype,
     describe,
     memory_limits,
+    multiplies_packed,
     set_memory_limits,
     splits_evaluations,
     this_device,
@@ -104,6 +105,10 @@ def test_a_device_is_described_by_what_mlx_reports():
 
 def test_only_a_gpu_that_draws_a_macs_display_has_its_work_split():
     assert [splits_evaluations(describe(info)) for info in (M1, H100, CPU)] == [True, False, False]
+
+
+def test_only_a_cpu_unpacks_quantized_weights():
+    assert [multiplies_packed(describe(info)) for info in (M1, H100, CPU)] == [True, True, False]
 
 
 @pytest.mark.skipif(mx.metal.is_available(), reason="concerns devices other than a Mac's")

@@ -19,6 +19,7 @@ from test_logps import assert_same, gradients, make_rows
 from test_trainer import paid_for
 
 from convert.hf import export_hf, verify_export
+from mlx_grpo import policy as policy_module
 from mlx_grpo.accumulate import accumulate
 from mlx_grpo.batch import split_batch
 from mlx_grpo.completions import mlx_completions, torch_completions
@@ -26,7 +27,7 @@ from mlx_grpo.data import load_prompts
 from mlx_grpo.errors import UserError
 from mlx_grpo.exporting import export_run
 from mlx_grpo.logps import output_head, score_tokens
-from mlx_grpo.policy import load_policy
+from mlx_grpo.policy import load_for_inference, load_policy
 from mlx_grpo.progress import SilentReporter
 from mlx_grpo.runs import ADAPTER, METRICS, read_jsonl
 from mlx_grpo.trainer import train
@@ -44,11 +45,17 @@ def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return out
 
 
+@pytest.fixture
+def kept_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load as on a GPU, which multiplies packed weights; a CPU unpacks them."""
+    monkeypatch.setattr(policy_module, "multiplies_packed", lambda device: True)
+
+
 def logps(model: nn.Module, batch: Batch, **options: object) -> np.ndarray:
     return np.array(score_tokens(model, batch, 0.7, **options).logps)
 
 
-def test_the_shared_prompt_pass_is_exact_on_packed_weights(packed: Path):
+def test_the_shared_prompt_pass_is_exact_on_packed_weights(packed: Path, kept_packed: None):
     policy, batch = tiny_policy(packed), make_rows([9, 4], [3, 7, 1])
     shared, plain = (logps(policy.model, batch, shared=way) for way in (True, False))
     np.testing.assert_allclose(shared, plain, rtol=1e-5, atol=1e-5)
@@ -56,7 +63,7 @@ def test_the_shared_prompt_pass_is_exact_on_packed_weights(packed: Path):
 
 
 def test_packed_weights_give_the_log_probabilities_and_gradients_of_the_plain_weights_they_stand_for(
-    packed: Path, tmp_path: Path
+    packed: Path, kept_packed: None, tmp_path: Path
 ):
     export_hf(packed, tmp_path / "plain", dtype="float32")
     on_packed, on_plain = tiny_policy(packed), tiny_policy(tmp_path / "plain")
@@ -70,7 +77,7 @@ def test_packed_weights_give_the_log_probabilities_and_gradients_of_the_plain_we
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_micro_batches_add_up_on_packed_weights(packed: Path, checkpointing: bool):
+def test_micro_batches_add_up_on_packed_weights(packed: Path, kept_packed: None, checkpointing: bool):
     policy, batch = tiny_policy(packed), make_rows([7, 5], [4, 2, 6, 1])
 
     def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
@@ -87,7 +94,21 @@ def test_a_full_fine_tune_of_packed_weights_is_refused_with_a_remedy(packed: Pat
         load_policy(tiny_config(packed, fine_tune_type="full"))
 
 
-def test_a_run_trains_exports_and_completes_alike_in_mlx_and_pytorch(packed: Path, tmp_path: Path):
+def test_weights_that_a_cpu_unpacks_are_those_that_the_export_holds(packed: Path, tmp_path: Path):
+    export_hf(packed, tmp_path / "plain", dtype="float32")
+    unpacked, plain = (
+        dict(tree_flatten(load_for_inference(f, None, "float32").model.parameters()))
+        for f in (packed, tmp_path / "plain")
+    )
+    assert unpacked.keys() == plain.keys()
+    assert all(mx.array_equal(unpacked[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["packed", "unpacked"])
+def test_a_run_trains_exports_and_completes_alike_in_mlx_and_pytorch(
+    packed: Path, keeps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(policy_module, "multiplies_packed", lambda device: keeps)
     torch = pytest.importorskip("torch", reason="needs torch")
     transformers = pytest.importorskip("transformers")
     rows = [{"id": str(i), "prompt": f"say {i}"} for i in range(4)]
