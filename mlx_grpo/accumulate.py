@@ -11,7 +11,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlx_grpo.batch import by_prompt
-from mlx_grpo.prefix import KeysValues, Prefix, checkpointed_layers, prompt_prefixes, shares_prompt
+from mlx_grpo.device import splits_evaluations, this_device
+from mlx_grpo.prefix import KeysValues, Prefix, checkpointed_layers, prompt_prefixes, random_seed, shares_prompt
 from mlx_grpo.types import Batch
 
 Values = tuple[mx.array, ...]
@@ -33,20 +34,24 @@ def accumulate(
     has_gradient: Callable[[Batch], bool] = lambda part: True,
     checkpointing: bool = False,
     share: bool = True,
+    apart: bool | None = None,
 ) -> tuple[list[Values], Gradients | None]:
     """The loss's values for each part, and the sum of the parts' gradients; None where no part has one.
 
     Only one part's activations exist at a time, besides those of its prompt, whose pass the parts share where
-    the model allows it (`share`). Parts without gradient are run forward alone. Dropout is on.
+    the model allows it (`share`). Parts without gradient are run forward alone. Dropout is on. `apart` evaluates
+    each part by itself; None does where the device asks for it.
     """
     values, total = [], None
     share = share and shares_prompt(model)
+    apart = splits_evaluations(this_device()) if apart is None else apart
+    shared = _shared_prompt_apart if apart else _shared_prompt
     model.train()
     with checkpointed_layers(model) if checkpointing else nullcontext():
         for group in by_prompt(parts):
             learning = [has_gradient(part) for part in group]
             if len(group) > 1 and share and group[0].prompt_ids[0].size > 1:
-                group_values, gradients = _shared_prompt(model, loss, group, learning)
+                group_values, gradients = shared(model, loss, group, learning)
             else:
                 group_values, gradients = _one_by_one(model, loss, group, learning)
             total = add(total, gradients)
@@ -106,6 +111,35 @@ def _shared_prompt(
     (_, values, total), through_prompt = mx.value_and_grad(whole)(trainable)
     model.update(trainable)
     return values, None if total is None else add(total, through_prompt)
+
+
+def _shared_prompt_apart(
+    model: nn.Module, loss: Loss, parts: Sequence[Batch], learning: Sequence[bool]
+) -> tuple[list[Values], Gradients | None]:
+    """The same in evaluations of one part each, at the price of a second forward pass over the prompt."""
+    trainable, before = model.trainable_parameters(), random_seed()
+    known = dict(tree_flatten(prompt_prefixes(model, parts[0])[0]))
+    mx.eval(known)
+    values, total, prefix_total = [], None, None
+    for part, learns in zip(parts, learning, strict=True):
+        part_values, gradients = _part_gradients(model, loss, part, trainable, known, learns)
+        total, prefix_total = add(total, gradients[0]), add(prefix_total, gradients[1])
+        mx.eval(part_values, total, prefix_total)
+        values.append(part_values)
+    model.update(trainable)
+    if prefix_total is None:
+        return values, None
+
+    def through_prompt() -> mx.array:
+        remembered = dict(tree_flatten(prompt_prefixes(model, parts[0])[0]))
+        return sum((remembered[name] * gradient).sum() for name, gradient in prefix_total.items())
+
+    after = random_seed()
+    mx.random.seed(before)  # dropout drops in this pass what it dropped in the first
+    _, gradients = nn.value_and_grad(model, through_prompt)()
+    mx.eval(gradients)
+    mx.random.seed(after)
+    return values, add(total, gradients)
 
 
 def _part_gradients(

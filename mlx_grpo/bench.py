@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_flatten
 from rich.console import Console
 
 from mlx_grpo.accumulate import accumulate
@@ -88,12 +88,12 @@ def prompt_of_length(row: Prompt, length: int) -> Prompt:
     return Prompt(row.id, row.text, (row.token_ids * -(-length // len(row.token_ids)))[:length], row.columns)
 
 
-def matrix_speed(dtype: mx.Dtype) -> float:
+def matrix_speed(dtype: mx.Dtype, side: int = MATRIX) -> float:
     """Floating point operations a second in a large matrix product."""
-    a = mx.random.normal((MATRIX, MATRIX)).astype(dtype)
+    a = mx.random.normal((side, side)).astype(dtype)
     mx.eval(a)
     times = [timed(lambda: mx.eval([a @ a for _ in range(8)]))[0] for _ in range(4)]
-    return 8 * 2 * MATRIX**3 / min(times)
+    return 8 * 2 * side**3 / min(times)
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -166,13 +166,19 @@ def training_flops(model: Any, shape: Shape, full: bool) -> float:
     tokens = shape.prompt_tokens + shape.num_generations * shape.completion_tokens
     passes = 3 if full else 2
     head, _ = output_head(model)
-    frozen = {name: w for name, w in tree_flatten(model.model.layers[0].parameters()) if "lora" not in name}
-    linear = 2 * len(model.model.layers) * sum(w.size for w in frozen.values() if w.ndim == 2) * tokens * passes
-    vocabulary = 2 * head.weight.size * shape.num_generations * shape.completion_tokens * passes
+    linear = 2 * len(model.model.layers) * sum(map(weights_in, model.model.layers[0].modules())) * tokens * passes
+    vocabulary = 2 * weights_in(head) * shape.num_generations * shape.completion_tokens * passes
     own = shape.completion_tokens**2 / 2 + shape.completion_tokens * shape.prompt_tokens
     pairs = shape.prompt_tokens**2 / 2 + shape.num_generations * own
     heads = model.args.num_attention_heads * model.args.head_dim
     return linear + vocabulary + len(model.model.layers) * 4 * heads * pairs * 3
+
+
+def weights_in(module: nn.Module) -> int:
+    """The number of weights in a linear layer or embedding, packed or not; 0 for any other module."""
+    if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
+        return module.weight.size * 32 // module.bits
+    return module.weight.size if isinstance(module, nn.Linear | nn.Embedding) else 0
 
 
 def print_bench(console: Console, results: dict[str, Any]) -> None:

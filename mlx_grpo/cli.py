@@ -298,6 +298,29 @@ def rank(
         print_ranking(console, summary)
 
 
+@main.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def doctor_command(context: click.Context, as_json: bool) -> None:
+    """Examine this machine before the first run: back end, speed, memory, dtype, Hub, disk.
+
+    Exits with 1 where training can't work.
+
+    \b
+    mlx-grpo doctor
+    mlx-grpo doctor --json
+    """
+    from mlx_grpo.doctor import can_train, examine, print_findings
+
+    with errors.status("examining", spinner="line"):
+        findings = examine()
+    if as_json:
+        click.echo(json_module.dumps({"can_train": can_train(findings), "findings": [asdict(f) for f in findings]}))
+    else:
+        print_findings(console, findings)
+    context.exit(0 if can_train(findings) else 1)
+
+
 @main.group()
 def data() -> None:
     """Make datasets of your own files."""

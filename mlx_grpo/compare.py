@@ -52,7 +52,7 @@ def compare(
     dtype = trained_dtype(config.fine_tune_type, config.dtype)
     if backend == "torch":
         device = pick_device(device)
-        complete = torch_completions(tokens, config.eval.batch_size, device, dtype, report)
+        complete = torch_completions(run, tokens, config.eval.batch_size, device, dtype, report)
     else:
         device = str(mx.default_device().type).rpartition(".")[2]
         complete = mlx_completions(tokens, config.eval.batch_size, dtype, report)

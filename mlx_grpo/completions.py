@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convert import torch_eval
-from mlx_grpo.exporting import exported_adapter
+from mlx_grpo.exporting import exported_model
 from mlx_grpo.policy import load_for_inference, load_tokenizer_of
 from mlx_grpo.rollout import decode_completion, generate
 from mlx_grpo.sampling import Sampling
@@ -34,11 +34,13 @@ def mlx_completions(max_new_tokens: int, batch_size: int, dtype: str, progress: 
     return complete
 
 
-def torch_completions(max_new_tokens: int, batch_size: int, device: str, dtype: str, progress: Progress) -> Generate:
-    """Greedy completions by PyTorch, each adapter exported to its run's folder first if that has not been done."""
+def torch_completions(
+    run: Path, max_new_tokens: int, batch_size: int, device: str, dtype: str, progress: Progress
+) -> Generate:
+    """Greedy completions by PyTorch, each model exported to the run's folder first where that is needed."""
 
     def complete(name: str, base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
-        folder = base if adapter is None else exported_adapter(adapter.parent, base, adapter, dtype)
+        folder = exported_model(adapter.parent if adapter else run, base, adapter, dtype)
         tokenizer = load_tokenizer_of(base)
         stop_ids = sorted(tokenizer.eos_token_ids)
         token_ids = torch_eval.generate(

@@ -19,6 +19,9 @@ from mlx_lm.models.cache import KVCache, make_prompt_cache
 from mlx_grpo.attention import Partial, dispatch_on_cache, merge, over_prefix, partial_attention
 from mlx_grpo.prefix import SHARED_TOKENS, KeysValues, Prefix, common_start, extend, shares_prompt
 
+PREFILL_CHUNK = 512
+"""Prompt tokens run in one evaluation, so that a long prompt does not keep a GPU from drawing the display."""
+
 
 class Start(NamedTuple):
     """Tokens that prompts of several batches begin with, and what the layers remember of them."""
@@ -51,8 +54,8 @@ def prefill(model: nn.Module, prompts: Sequence[Sequence[int]], start: Start = N
         alike, known = max(((_alike(run.token_ids, ids), run.prefix) for run in (latest, start)), key=itemgetter(0))
         kept = alike if alike >= SHARED_TOKENS else 0
         prefix = cut(known, kept) if kept else None
-        if len(ids) > kept:
-            prefix = extend(model, mx.array(ids[kept:]), prefix)
+        for start in range(kept, len(ids), PREFILL_CHUNK):
+            prefix = extend(model, mx.array(ids[start : start + PREFILL_CHUNK]), prefix)
             mx.eval(prefix)
         latest = Start(ids, prefix)
         prefixes[index] = prefix or []
@@ -193,8 +196,8 @@ def _copied_prompts(model: nn.Module, prompts: Sequence[Sequence[int]], rows_eac
     rows = []
     for ids in prompts:
         caches = make_prompt_cache(model)
-        if len(ids) > 1:
-            model(mx.array(ids[:-1])[None], cache=caches)
+        for start in range(0, len(ids) - 1, PREFILL_CHUNK):
+            model(mx.array(ids[:-1][start : start + PREFILL_CHUNK])[None], cache=caches)
             mx.eval([cache.state for cache in caches])
         rows += [caches] * rows_each
     return [layer[0].merge(list(layer)) for layer in zip(*rows, strict=True)]

@@ -11,7 +11,7 @@ from convert.hf import ExportSummary, export_hf
 from convert.peft import export_peft
 from mlx_grpo.card import model_card
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import ADAPTER_WEIGHTS, compute_dtype, find_model, model_name
+from mlx_grpo.policy import ADAPTER_WEIGHTS, compute_dtype, find_model, model_name, stores_packed
 from mlx_grpo.runs import ADAPTER, find_run, read_config
 
 MARKER = "export.json"
@@ -91,13 +91,19 @@ def _megabytes(size: int) -> str:
     return f"{size / 2**20:.0f} MB" if size >= 2**20 else f"{size / 2**20:.2f} MB"
 
 
-def exported_adapter(run: Path, base: Path, adapter: Path, dtype: str) -> Path:
-    """The Hugging Face folder of one of a run's adapters in `dtype`, made now unless it is there and up to date."""
-    folder = run / ("hf" if adapter.name == ADAPTER else f"hf-{adapter.name}")
-    marker = folder / MARKER
-    fresh = marker.is_file() and marker.stat().st_mtime >= (adapter / ADAPTER_WEIGHTS).stat().st_mtime
+def exported_model(run: Path, base: Path, adapter: Path | None, dtype: str) -> Path:
+    """The Hugging Face folder of a run's base or one of its adapters in `dtype`, made now unless it is up to date.
+
+    A base in plain weights is one already; PyTorch cannot read MLX's packed ones.
+    """
+    if adapter is None and not stores_packed(base):
+        return base
+    name = "base" if adapter is None else adapter.name
+    folder = run / ("hf" if name == ADAPTER else f"hf-{name}")
+    marker, source = folder / MARKER, base / "config.json" if adapter is None else adapter / ADAPTER_WEIGHTS
+    fresh = marker.is_file() and marker.stat().st_mtime >= source.stat().st_mtime
     if not fresh or json.loads(marker.read_text(encoding="utf-8"))["dtype"] != dtype:
-        card = model_card(run, base) if adapter.name == ADAPTER else None
+        card = model_card(run, base) if name == ADAPTER else None
         export_hf(base, folder, adapter=adapter, dtype=dtype, card=card)
     return folder
 

@@ -14,10 +14,11 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
+from mlx_lm.utils import dequantize_model, load_tokenizer
 from mlx_lm.utils import load as load_model_and_tokenizer
-from mlx_lm.utils import load_tokenizer
 
 from mlx_grpo.config import Config
+from mlx_grpo.device import auto_dtype, multiplies_packed, set_memory_limits, this_device
 from mlx_grpo.errors import UserError
 from mlx_grpo.hub import PAPERS, download
 from mlx_grpo.logps import check_architecture
@@ -78,12 +79,18 @@ def load_policy(config: Config) -> Policy:
         model.freeze()
         linear_to_lora_layers(model, config.lora.num_layers, lora_parameters(config))
     else:
+        if stores_packed(path):
+            raise UserError(
+                f"fine_tune_type: full, but {model_name(config.model)} is quantized, and packed weights cannot learn; "
+                "use fine_tune_type lora, or the model that it was quantized from"
+            )
         # Adam's steps vanish in bf16 (0.02 + 1e-6 is 0.02), so a full fine-tune computes on its fp32 weights.
         model.set_dtype(mx.float32)
     if not tree_flatten(model.trainable_parameters()):
         raise UserError(f"lora.keys: {config.lora.keys} matches no linear layer of this model; leave it out for all")
     model.eval()
     mx.eval(model.parameters())
+    check_range(model)
     check_architecture(model)
     return Policy(model, tokenizer, path)
 
@@ -92,20 +99,35 @@ def _load(path: Path) -> tuple[nn.Module, TokenizerWrapper]:
     settings = read_settings(path)
     check_weights(path)
     check_tokenizer_files(path)
+    set_memory_limits()
     with faults_told(f"model: {path}", "give a complete folder, or fetch it again"):
         # transformers 5 nests rope_theta, where mlx-lm's Llama does not look; it would fall back to 10,000 in silence.
         nested = (settings.get("rope_parameters") or {}).get("rope_theta")
         changes = {"rope_theta": nested} if nested and "rope_theta" not in settings else None
         model, tokenizer = load_model_and_tokenizer(str(path), tokenizer_config=NO_CODE, model_config=changes)
     check_tokenizer(path, tokenizer, settings)
+    if "quantization" in settings and not multiplies_packed(this_device()):
+        model.set_dtype(mx.float32)  # of the scales, or what is unpacked would be rounded as they are
+        model = dequantize_model(model)
     return model, tokenizer
 
 
 def compute_dtype(name: str) -> mx.Dtype:
-    """The dtype of the base weights; `auto` is bfloat16 on a GPU, float32 on the CPU (whose half types are slow)."""
+    """The dtype of the base weights; `auto` is what suits this device."""
     if name == "auto":
-        name = "bfloat16" if mx.default_device() == mx.Device(mx.gpu) else "float32"
+        name, _ = auto_dtype(this_device())
     return {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[name]
+
+
+def stores_packed(folder: Path) -> bool:
+    """Whether a model's weights are packed integers, as in mlx-community's 4- and 8-bit checkpoints."""
+    return "quantization" in read_settings(folder)
+
+
+def check_range(model: nn.Module) -> None:
+    """Raise UserError where activations leave the dtype's range, as large ones do in float16 at the first token."""
+    if not mx.isfinite(model(mx.array([[0, 1, 2]]))).all().item():
+        raise UserError("dtype: this model's activations are too large for it; set dtype: float32")
 
 
 def lora_parameters(config: Config) -> dict[str, Any]:
@@ -171,6 +193,7 @@ def load_tokenizer_of(model: str | Path) -> TokenizerWrapper:
     path = find_model(str(model), TOKENIZER_FILES)
     settings = read_settings(path)
     check_tokenizer_files(path)
+    set_memory_limits()
     with faults_told(f"model: {path}", "give a complete folder, or fetch it again"):
         tokenizer = load_tokenizer(path, NO_CODE, eos_token_ids=settings.get("eos_token_id"))
     check_tokenizer(path, tokenizer, settings)

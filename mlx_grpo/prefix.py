@@ -144,6 +144,12 @@ def common_start(prompt_ids: Sequence[mx.array]) -> int:
     return alike if alike >= SHARED_TOKENS else 0
 
 
+def random_seed() -> int:
+    """The seed that sets MLX's random state to what it is now; a key is its seed's two halves."""
+    high, low = mx.random.state[0].tolist()
+    return high << 32 | low
+
+
 @contextmanager
 def checkpointed_layers(model: nn.Module) -> Iterator[None]:
     """Recompute each layer in the backward pass instead of keeping its activations (arXiv:1604.06174).
@@ -155,10 +161,17 @@ def checkpointed_layers(model: nn.Module) -> Iterator[None]:
     forward = layer_type.__call__
 
     def recomputed(layer: nn.Module, x: mx.array, mask=None, cache: PrefixCache | None = None) -> mx.array:
+        first = random_seed()
+
         def inner(weights: dict, x: mx.array, prefix: tuple[mx.array, ...]) -> tuple[mx.array, ...]:
             layer.update(weights)
             inside = PrefixCache(KeysValues(*prefix) if prefix else None) if cache is not None else None
-            return forward(layer, x, mask, inside), *(inside.own if inside else ())
+            later = random_seed()
+            mx.random.seed(first)  # recomputed, dropout drops what it dropped at first
+            out = forward(layer, x, mask, inside)
+            if later != first:
+                mx.random.seed(later)
+            return out, *(inside.own if inside else ())
 
         prefix = tuple(cache.prefix or ()) if cache is not None else ()
         out, *own = mx.checkpoint(inner)(layer.trainable_parameters(), x, prefix)

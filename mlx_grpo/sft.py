@@ -46,6 +46,7 @@ def warm_start(journal: Journal, prompts: Sequence[Prompt]) -> None:
         metrics["step_time"] = time.perf_counter() - started
         rows = [{"prompt_id": prompt.id, "completion": prompt.columns["completion"]} for prompt in chosen]
         journal.end_step(metrics, [], rows, last=step + 1 == settings.steps)
+    mx.clear_cache()  # decoding comes next, whose buffers have other shapes
 
 
 def warm_start_optimizer() -> optim.AdamW:

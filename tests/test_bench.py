@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mlx.nn as nn
 import pytest
 from conftest import LLAMA, make_model_folder
 from test_cli import cli
 
-from mlx_grpo.bench import Shape, training_flops
+from mlx_grpo.bench import Shape, training_flops, weights_in
 from mlx_grpo.policy import load_for_inference
 
 
@@ -64,3 +65,8 @@ def test_operations_are_counted_by_hand(tmp_path: Path):
     pairs = 5 * 5 / 2 + 3 * (2 * 2 / 2 + 2 * 5)
     expected = 2 * 2 * weights * (5 + 3 * 2) + 2 * 2 * vocabulary * 3 * 2 + 2 * 4 * 32 * pairs * 3
     assert training_flops(model, Shape(5, 3, 2), full=False) == pytest.approx(expected)
+
+
+def test_packed_weights_count_as_the_weights_they_stand_for():
+    assert weights_in(nn.QuantizedLinear(64, 32, group_size=32, bits=4)) == 64 * 32
+    assert weights_in(nn.QuantizedEmbedding(96, 64, group_size=32, bits=8)) == 96 * 64

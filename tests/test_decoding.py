@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from conftest import tiny_policy
@@ -55,6 +56,29 @@ def test_every_logit_is_that_of_the_row_alone(policy: Policy, lengths: tuple, le
 def test_rows_with_a_prompt_of_their_own_each_decode_the_same(policy: Policy, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decoding, "shares_prompt", lambda model: False)
     check_decoding(policy, random_ids(5, 1, 9), [[], [4], [0, 1]])
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_prompt_run_in_chunks_decodes_as_one_run_at_once(
+    policy: Policy, shares: bool, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(decoding, "PREFILL_CHUNK", 4)
+    monkeypatch.setattr(decoding, "shares_prompt", lambda model: shares)
+    longest = []
+    forward = type(policy.model.model).__call__
+
+    def measured(layers: nn.Module, ids: mx.array, *args: object) -> mx.array:
+        longest.append(ids.shape[1] if len(args) else 0)
+        return forward(layers, ids, *args)
+
+    prompts = random_ids(9, 10, 3)
+    monkeypatch.setattr(type(policy.model.model), "__call__", measured)
+    caches = decoding_caches(policy.model, prompts, 1, 1)
+    assert max(longest) == 4
+    monkeypatch.undo()
+    logits = policy.model(mx.array([ids[-1] for ids in prompts])[:, None], cache=caches)[:, -1]
+    for row, ids in enumerate(prompts):
+        np.testing.assert_allclose(np.array(logits[row]), np.array(policy.model(mx.array([ids]))[0, -1]), atol=1e-4)
 
 
 def test_what_prompts_begin_with_alike_is_run_once(policy: Policy, monkeypatch: pytest.MonkeyPatch):

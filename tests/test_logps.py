@@ -119,6 +119,25 @@ def test_recomputing_layers_in_the_backward_pass_changes_no_gradient(tiny_qwen3:
     assert_same(gradients(policy, batch, shared=shared), kept)
 
 
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_recomputed_layer_drops_what_it_dropped_at_first(tiny_qwen3: Path, rows: int):
+    policy = tiny_policy(tiny_qwen3, lora={"rank": 4, "dropout": 0.5})
+    batch = make_rows([6, 3], [4, 2])
+
+    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
+        return (-(score_tokens(policy.model, part, prefixes=prefixes).logps * part.advantages[:, None]).sum(),)
+
+    def run(seed: int, checkpointing: bool) -> dict[str, np.ndarray]:
+        mx.random.seed(seed)
+        _, found = accumulate(policy.model, loss, split_batch(batch, rows), checkpointing=checkpointing)
+        return {name: np.array(gradient) for name, gradient in tree_flatten(found)}
+
+    kept = run(5, False)
+    assert_same(run(5, True), kept)
+    name = next(iter(kept))
+    assert np.abs(run(6, False)[name] - kept[name]).max() > 0.1 * np.abs(kept[name]).max()
+
+
 @pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
 def test_the_head_in_chunks_gives_the_gradient_of_the_head_at_once(
     tiny_qwen3: Path, changes: dict, monkeypatch: pytest.MonkeyPatch
@@ -166,18 +185,48 @@ def test_micro_batches_share_the_prompts_pass_and_add_up_to_the_whole(
     assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(wanted)})
 
 
-def test_a_part_without_gradient_adds_its_values_alone(tiny_qwen3: Path):
+@pytest.mark.parametrize(
+    ("changes", "checkpointing"),
+    [
+        ({"lora": {"rank": 4, "dropout": 0.5}}, False),
+        ({"lora": {"rank": 4, "dropout": 0.5}}, True),
+        ({"fine_tune_type": "full", "lora": {}}, False),
+    ],
+)
+def test_micro_batches_evaluated_apart_give_the_gradient_of_one_evaluation(
+    tiny_qwen3: Path, changes: dict, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+):
+    policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([7, 5], [4, 2, 6, 1])
+
+    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
+        scores = score_tokens(policy.model, part, 0.7, prefixes=prefixes)
+        return -(scores.logps * part.advantages[:, None]).sum(), scores.logps
+
+    def run(apart: bool) -> tuple[list, dict]:
+        mx.random.seed(5)
+        return accumulate(policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, apart=apart)
+
+    wanted_values, wanted = run(False)
+    passes = count_tokens(policy.model, monkeypatch)
+    values, found = run(True)
+    assert sum(passes) == 2 * (6 + 4) + batch.completion_ids.size  # each prompt forward once, and again to go back
+    np.testing.assert_allclose(*(np.concatenate([v[1] for v in vs]) for vs in (values, wanted_values)), rtol=1e-5)
+    assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(wanted)})
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_part_without_gradient_adds_its_values_alone(tiny_qwen3: Path, apart: bool):
     policy, batch = tiny_policy(tiny_qwen3), make_rows([7], [4, 2])
 
     def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
         return (-score_tokens(policy.model, part, prefixes=prefixes).logps.sum(),)
 
     parts = split_batch(batch, 1)
-    values, found = accumulate(policy.model, loss, parts, has_gradient=lambda part: part is parts[1])
+    values, found = accumulate(policy.model, loss, parts, has_gradient=lambda part: part is parts[1], apart=apart)
     alone = accumulate(policy.model, loss, [slice_batch(batch, 1, 2)])[1]
     assert len(values) == 2
     assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(alone)})
-    assert accumulate(policy.model, loss, parts, has_gradient=lambda part: False)[1] is None
+    assert accumulate(policy.model, loss, parts, has_gradient=lambda part: False, apart=apart)[1] is None
 
 
 def count_tokens(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:

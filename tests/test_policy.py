@@ -89,6 +89,16 @@ def test_a_rope_theta_where_transformers_5_writes_it_is_heeded(tiny_llama: Path,
     assert np.abs(nested - logits(rope_theta=10000.0)).max() > 1e-3
 
 
+def test_activations_beyond_float16_are_refused_with_a_remedy(tiny_llama: Path, tmp_path: Path):
+    shutil.copytree(tiny_llama, tmp_path / "m")
+    weights = mx.load(str(tiny_llama / "model.safetensors"))
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 60000
+    mx.save_safetensors(str(tmp_path / "m/model.safetensors"), weights, metadata={"format": "pt"})
+    with pytest.raises(UserError, match="set dtype: float32"):
+        load_policy(tiny_config(tmp_path / "m", dtype="float16"))
+    assert load_policy(tiny_config(tmp_path / "m"))
+
+
 def test_a_folder_without_weights_says_so(tiny_llama: Path, tmp_path: Path):
     shutil.copytree(tiny_llama, tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors"))
     with pytest.raises(UserError, match="can't be loaded"):

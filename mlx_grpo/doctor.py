@@ -1,0 +1,177 @@
+"""`mlx-grpo doctor`: what this machine has, what will be chosen on it, and what stands in the way of training."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import urllib.request
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.error import HTTPError, URLError
+
+from huggingface_hub import constants
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mlx_grpo import BLAS, __version__
+from mlx_grpo.cpu import REMEDY, on_linux_cpu
+
+if TYPE_CHECKING:  # at run time its import of MLX may fail, which is a finding
+    from mlx_grpo.device import Device
+
+GIB = 2**30
+WANTED_DISK = 5 * GIB
+"""Qwen3-0.6B is 1.5 GB to fetch, and as much for each export in bfloat16."""
+HUB_TIMEOUT = 5  # seconds
+TF32_FROM = {"metal": 17, "cuda": 8}
+"""The first GPU generations on which MLX rounds what float32 products multiply to TF32 (ml-explore/mlx#3860)."""
+
+SPLIT = (
+    "long work is split; should macOS still end a run with `Impacting Interactivity`, "
+    "lower micro_batch_size, or let the display sleep"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    subject: str
+    status: Literal["ok", "warning", "failure"]
+    """A warning costs something; with a failure, training can't work."""
+    detail: str
+    remedy: str | None = None
+
+
+def examine() -> list[Finding]:
+    """Everything worth knowing before the first run; takes a few seconds, and asks the Hub whether it is there."""
+    found = [python(), mlx()]
+    if can_train(found):
+        from mlx_grpo.device import this_device
+
+        found += [*about(this_device(), platform.mac_ver()[0]), speed()]
+    return [*found, hub(constants.ENDPOINT), torch(), disk(Path.cwd())]
+
+
+def can_train(findings: list[Finding]) -> bool:
+    """Whether nothing found keeps training from working."""
+    return all(finding.status != "failure" for finding in findings)
+
+
+def print_findings(console: Console, findings: list[Finding]) -> None:
+    """A line for each finding, with its remedy below; folds to the terminal's width."""
+    colours = {"ok": "green", "warning": "yellow", "failure": "red"}
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for overflow in ("ignore", "ignore", "fold"):
+        table.add_column(overflow=overflow)
+    for finding in findings:
+        status = f"[{colours[finding.status]}]{finding.status}[/]"
+        table.add_row(status, finding.subject, escape(finding.detail))
+        if finding.remedy:
+            table.add_row("", "", f"[bold]remedy:[/] {escape(finding.remedy)}")
+    console.print(table, highlight=False)
+
+
+def python() -> Finding:
+    """The interpreter and the system."""
+    place = "virtual environment" if sys.prefix != sys.base_prefix else "no virtual environment"
+    return Finding("Python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {place}")
+
+
+def mlx() -> Finding:
+    """MLX's versions and back end; a Linux wheel without one fails to import."""
+    remedy = "pip install mlx" if sys.platform == "darwin" else "pip install 'mlx[cpu]', or 'mlx[cuda13]' for a GPU"
+    try:
+        import mlx.core as mx
+    except ImportError as error:
+        reason = str(error).split("\n")[0]
+        return Finding("MLX", "failure", f"can't be loaded: {reason}", remedy)
+    from mlx_grpo.device import this_device
+
+    backend = {"metal": "Metal", "cuda": "CUDA", "cpu": "CPU"}[this_device().backend]
+    detail = f"{mx.__version__} on {backend}; mlx-lm {version('mlx-lm')}; mlx-grpo {__version__}"
+    if sys.platform == "darwin" and backend == "CPU":
+        return Finding("MLX", "warning", detail, "this Mac's GPU is not in use; run natively on macOS 14 or newer")
+    return Finding("MLX", "ok", detail)
+
+
+def about(device: Device, macos: str) -> list[Finding]:
+    """What a device holds and what is chosen on it; `macos` is the system's version on a Mac."""
+    from mlx_grpo.device import auto_dtype, memory_limits, splits_evaluations
+
+    memory = device.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    detail, limits, remedy = f"{device.name}, {memory / GIB:.0f} GB", memory_limits(device), None
+    if limits is not None:
+        detail += f"; wired limit {limits.wired / GIB:.1f} GB, cache limit {limits.cache / GIB:.1f} GB"
+        if int(macos.partition(".")[0]) < 15:
+            remedy = "from macOS 15 on the wired limit keeps weights in memory; older systems may page them out"
+    found = [Finding("device", "warning" if remedy else "ok", detail, remedy)]
+    name, reason = auto_dtype(device)
+    detail = f"auto = {name}: {reason}"
+    rounds = device.generation is not None and device.generation >= TF32_FROM[device.backend]
+    if rounds and os.environ.get("MLX_ENABLE_TF32") != "0":
+        detail += "; float32 products are rounded to TF32 here unless MLX_ENABLE_TF32=0"
+    found.append(Finding("dtype", "ok", detail))
+    if splits_evaluations(device):
+        found.append(Finding("display", "ok", SPLIT))
+    return found
+
+
+def speed() -> Finding:
+    """How fast MLX multiplies; on Linux's CPU back end that is up to the BLAS."""
+    import mlx.core as mx
+
+    from mlx_grpo.bench import MATRIX, matrix_speed
+
+    missing = on_linux_cpu() and BLAS is None
+    side = 256 if missing else MATRIX  # the reference BLAS would take a minute
+    measured = f"{matrix_speed(mx.float32, side) / 1e9:.0f} GFLOP/s in float32 products of {side}"
+    if missing:
+        return Finding("BLAS", "warning", measured, REMEDY)
+    if on_linux_cpu():
+        return Finding("BLAS", "ok", f"{measured}, by {Path(BLAS).name}")
+    return Finding("speed", "ok", measured)
+
+
+def hub(endpoint: str) -> Finding:
+    """Whether models can be fetched, and which are here already."""
+    cached = sorted(
+        folder.name.removeprefix("models--").replace("--", "/")
+        for folder in Path(constants.HF_HUB_CACHE).glob("models--*")
+        if any(folder.glob("snapshots/*/config.json"))
+    )
+    here = f"cached: {', '.join(cached)}" if cached else "nothing cached"
+    remedy = "name a local folder as `model`" + (", or a cached one" if cached else "")
+    if constants.HF_HUB_OFFLINE:
+        return Finding("Hub", "warning", f"switched off by HF_HUB_OFFLINE; {here}", f"{remedy}, or unset it")
+    try:
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=HUB_TIMEOUT).close()
+    except HTTPError as error:
+        if error.code >= 500:
+            return Finding("Hub", "warning", f"{endpoint} answers {error.code}; {here}", remedy)
+    except URLError as error:
+        return Finding("Hub", "warning", f"{endpoint} can't be reached ({error.reason}); {here}", remedy)
+    return Finding("Hub", "ok", f"{endpoint} reachable; {here}")
+
+
+def torch() -> Finding:
+    """PyTorch, which only the evaluation of exports needs."""
+    try:
+        return Finding("PyTorch", "ok", version("torch"))
+    except PackageNotFoundError:
+        remedy = "pip install torch, or `mlx-grpo eval --backend mlx`"
+        return Finding("PyTorch", "warning", "not installed; `mlx-grpo eval` completes with it", remedy)
+
+
+def disk(folder: Path) -> Finding:
+    """Room for a model, a run and its export."""
+    free = shutil.disk_usage(folder).free
+    detail = f"{free / GIB:.0f} GB free in {folder}"
+    if free < WANTED_DISK:
+        return Finding("disk", "warning", detail, f"a run with its export wants about {WANTED_DISK / GIB:.0f} GB")
+    return Finding("disk", "ok", detail)
