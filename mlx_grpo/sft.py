@@ -71,7 +71,10 @@ def supervised_step(
         return (-score_tokens(policy.model, part, prefixes=prefixes).logps.sum() / tokens,)
 
     rows = ranks.share(range(batch.mask.shape[0]))
-    parts = [slice_batch(batch, rows[0], rows[-1] + 1)] if rows else []
+    size = config.micro_batch_size or len(rows)
+    parts = [
+        slice_batch(batch, mine[0], mine[-1] + 1) for i in range(0, len(rows), size) if (mine := rows[i : i + size])
+    ]
     values, gradients = accumulate(policy.model, loss, parts, checkpointing=config.gradient_checkpointing)
     gradients = ranks.sum_gradients(gradients, policy.model.trainable_parameters())
     norm = apply_update(policy.model, optimizer, gradients, rate, config.max_grad_norm)
