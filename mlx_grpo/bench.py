@@ -14,6 +14,7 @@ from mlx.utils import tree_flatten
 from rich.console import Console
 
 from mlx_grpo.accumulate import accumulate
+from mlx_grpo.architecture import head_size
 from mlx_grpo.batch import make_batch, split_batch
 from mlx_grpo.config import Config
 from mlx_grpo.data import check_lengths, dataset_files, load_prompts
@@ -163,16 +164,21 @@ def training_flops(model: Any, shape: Shape, full: bool) -> float:
 
     A frozen weight costs its product with the activations and one with their gradient; a trained one a third.
     """
+    weights, attention = forward_flops(model, shape)
+    return weights * (3 if full else 2) + attention * 3
+
+
+def forward_flops(model: Any, shape: Shape) -> tuple[float, float]:
+    """Operations of a forward pass with a shared prompt: products with weights, and within attention."""
     tokens = shape.prompt_tokens + shape.num_generations * shape.completion_tokens
-    passes = 3 if full else 2
     head, _ = output_head(model)
     frozen = {name: w for name, w in tree_flatten(model.model.layers[0].parameters()) if "lora" not in name}
-    linear = 2 * len(model.model.layers) * sum(w.size for w in frozen.values() if w.ndim == 2) * tokens * passes
-    vocabulary = 2 * head.weight.size * shape.num_generations * shape.completion_tokens * passes
+    linear = 2 * len(model.model.layers) * sum(w.size for w in frozen.values() if w.ndim == 2) * tokens
+    vocabulary = 2 * head.weight.size * shape.num_generations * shape.completion_tokens
     own = shape.completion_tokens**2 / 2 + shape.completion_tokens * shape.prompt_tokens
     pairs = shape.prompt_tokens**2 / 2 + shape.num_generations * own
-    heads = model.args.num_attention_heads * model.args.head_dim
-    return linear + vocabulary + len(model.model.layers) * 4 * heads * pairs * 3
+    heads = model.args.num_attention_heads * head_size(model)
+    return linear + vocabulary, len(model.model.layers) * 4 * heads * pairs
 
 
 def print_bench(console: Console, results: dict[str, Any]) -> None:

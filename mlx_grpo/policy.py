@@ -17,7 +17,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 from mlx_lm.utils import load as load_model_and_tokenizer
-from mlx_lm.utils import load_tokenizer
+from mlx_lm.utils import load_model, load_tokenizer
 
 from mlx_grpo.config import Config
 from mlx_grpo.errors import UserError
@@ -74,6 +74,15 @@ def load_policy(config: Config) -> Policy:
     path = find_model(config.model)
     mx.random.seed(config.seed)  # LoRA's starting matrices
     model, tokenizer = _load(path)
+    make_trainable(model, config)
+    model.eval()
+    mx.eval(model.parameters())
+    check_architecture(model)
+    return Policy(model, tokenizer, path)
+
+
+def make_trainable(model: nn.Module, config: Config) -> None:
+    """Give the model its dtype and its trainable parameters; nothing is computed yet."""
     if config.fine_tune_type == "lora":
         model.set_dtype(compute_dtype(config.dtype))
         model.freeze()
@@ -83,22 +92,44 @@ def load_policy(config: Config) -> Policy:
         model.set_dtype(mx.float32)
     if not tree_flatten(model.trainable_parameters()):
         raise UserError(f"lora.keys: {config.lora.keys} matches no linear layer of this model; leave it out for all")
-    model.eval()
-    mx.eval(model.parameters())
-    check_architecture(model)
-    return Policy(model, tokenizer, path)
 
 
 def _load(path: Path) -> tuple[nn.Module, TokenizerWrapper]:
-    settings = read_settings(path)
-    # transformers 5 nests rope_theta, where mlx-lm's Llama does not look; it would fall back to 10,000 in silence.
-    nested = (settings.get("rope_parameters") or {}).get("rope_theta")
-    changes = {"rope_theta": nested} if nested and "rope_theta" not in settings else None
     try:
-        return load_model_and_tokenizer(str(path), model_config=changes)
+        return load_model_and_tokenizer(str(path), model_config=_settings_changes(path))
     except (FileNotFoundError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(f"model: {path} can't be loaded: {reason}; give a complete folder") from None
+
+
+def _settings_changes(path: Path) -> dict[str, Any] | None:
+    """What mlx-lm must be told of a config.json that it would misread."""
+    settings = read_settings(path)
+    # transformers 5 nests rope_theta, where mlx-lm's Llama does not look; it would fall back to 10,000 in silence.
+    nested = (settings.get("rope_parameters") or {}).get("rope_theta")
+    return {"rope_theta": nested} if nested and "rope_theta" not in settings else None
+
+
+def outline(path: Path, config: Config, bits: int | None = None) -> nn.Module:
+    """The model in training as `load_policy` makes it, of config.json alone; its arrays have shapes and no values.
+
+    Evaluated, it is a model with random weights. `bits` quantizes its base.
+    """
+    try:
+        model, _ = load_model(path, lazy=True, strict=False, model_config=_settings_changes(path))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"model: {path / 'config.json'} describes no model that mlx-lm knows ({error})") from None
+    quantization = {"group_size": 64, "bits": bits} if bits else read_settings(path).get("quantization")
+    if quantization and not any(isinstance(module, nn.QuantizedLinear) for module in model.modules()):
+        size = quantization["group_size"]
+
+        def divides(_: str, module: nn.Module) -> bool:
+            return isinstance(module, (nn.Linear, nn.Embedding)) and module.weight.shape[-1] % size == 0
+
+        nn.quantize(model, group_size=size, bits=quantization["bits"], class_predicate=divides)
+    make_trainable(model, config)
+    model.eval()
+    return model
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from mlx_grpo.groups import groups_with_signal, roll_out
 from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.metrics import reward_metrics, samples
 from mlx_grpo.optimizer import learning_rate_at
+from mlx_grpo.plan import check_memory
 from mlx_grpo.policy import load_policy, save_adapter
 from mlx_grpo.prefix import shares_prompt
 from mlx_grpo.progress import Reporter, SilentReporter
@@ -39,14 +40,17 @@ from mlx_grpo.update import update_policy
 from mlx_grpo.validation import Best, validate, validation_prompts
 
 
-def train(config: Config, reporter: Reporter) -> Path:
+def train(config: Config, reporter: Reporter, force: bool = False) -> Path:
     """Train as configured and return the run's folder.
 
-    Raises UserError for anything wrong with the model, the data or the reward, before a run folder is made.
+    Raises UserError for anything wrong with the model, the data or the reward, and where memory can't suffice
+    (unless `force`), before a run folder is made.
     """
     ranks = join_ranks()
     reporter = reporter if ranks.leads else SilentReporter()
     learner, prompts, heldout = prepare(config, ranks)
+    if ranks.leads:
+        check_memory(learner, prompts, reporter, force)
     run = Path(ranks.gather(str(runs.create_run(config)) if ranks.leads else None)[0])
     reporter.note(f"run folder: {run}")
     if ranks.size > 1:
