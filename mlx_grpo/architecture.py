@@ -58,6 +58,11 @@ class Architecture:
     """Bytes of an activation."""
 
     @property
+    def keys_values(self) -> int:
+        """Bytes that a layer's cache takes for a token."""
+        return 2 * self.kv_heads * self.head_dim * self.itemsize
+
+    @property
     def full(self) -> bool:
         """Whether the base weights themselves are trained."""
         return self.base_bytes == 0

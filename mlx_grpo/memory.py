@@ -10,7 +10,7 @@ the constants below, fitted to peaks measured on the CPU back end.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlx_grpo.architecture import Architecture
 from mlx_grpo.attention import CAUSAL_BLOCK
@@ -34,6 +34,10 @@ RECOMPUTED = (1.3, 5.0)
 """The same with checkpointing: the layer itself, computed again, with its scores and masked scores."""
 FORWARD = (0.5, 2.0)
 """The same of a forward pass alone."""
+AHEAD_BLOCKS = 5
+"""Blocks of causal attention that the evaluator runs ahead of itself; a longer prompt holds no more of them."""
+OVERLAPPING_PARTS = 4
+"""Micro-batches of one prompt that are computed again at once."""
 UPDATE_LARGEST, UPDATE_LAYERS = 4.3, 20
 """Arrays that AdamW's update holds: of the largest one alone, or of a layer's largest ones in a row."""
 VOCABULARY_GRADIENTS = 2.2
@@ -115,19 +119,29 @@ def by_pair(a: Architecture) -> int:
     return a.heads * (FP32 + (a.itemsize if a.itemsize < FP32 else 0))
 
 
-def layer_bytes(a: Architecture, passes: Sequence[Pass], fused: bool, shares: tuple[float, float] = (1, 1)) -> float:
-    """What one layer keeps of some passes, or shares of it: of what goes by token, and what by pair."""
+def layer_bytes(a: Architecture, passes: Sequence[Pass], fused: bool) -> float:
+    """What one layer keeps of some passes for its backward pass."""
+    return sum(p.tokens * by_token(a, fused, p.prefix > 0) + pair_bytes(a, p) for p in passes)
+
+
+def pair_bytes(a: Architecture, p: Pass) -> int:
+    """What one layer keeps of a pass by pairs: exponentials, and the mask for the query heads of a key head."""
+    return p.pairs * by_pair(a) + p.own_pairs * a.heads // a.kv_heads
+
+
+def working_bytes(a: Architecture, passes: Sequence[Pass], fused: bool, shares: tuple[float, float]) -> float:
+    """What one layer's computation holds beside what is kept, in shares of the latter's tokens and pairs."""
     tokens = sum(p.tokens * by_token(a, fused, p.prefix > 0) for p in passes)
-    pairs = sum(p.pairs * by_pair(a) + p.own_pairs * a.heads // a.kv_heads for p in passes)  # and the mask
+    ahead = [min(1, AHEAD_BLOCKS * CAUSAL_BLOCK / p.length) if not p.prefix else 1 for p in passes]
+    pairs = sum(pair_bytes(a, p) * share for p, share in zip(passes, ahead, strict=True))
     return shares[0] * tokens + shares[1] * pairs
 
 
 def kept(a: Architecture, prompts: Sequence[Pass], rows: Sequence[Pass], checkpointing: bool, fused: bool) -> float:
     """What all layers keep; of a prompt the last one makes keys and values alone."""
-    keys_values = 2 * a.kv_heads * a.head_dim * a.itemsize
     if checkpointing:
-        return a.learning_layers * sum(p.tokens for p in [*prompts, *rows]) * (a.hidden * a.itemsize + keys_values)
-    last = sum(p.tokens for p in prompts) * (a.hidden * (a.itemsize + FP32) + keys_values)
+        return a.learning_layers * sum(p.tokens for p in [*prompts, *rows]) * (a.hidden * a.itemsize + a.keys_values)
+    last = sum(p.tokens for p in prompts) * (a.hidden * (a.itemsize + FP32) + a.keys_values)
     of_prompts = layer_bytes(a, prompts, fused)
     return a.learning_layers * (layer_bytes(a, rows, fused) + of_prompts) - of_prompts + last
 
@@ -144,7 +158,7 @@ def gradient_bytes(
 ) -> tuple[float, float, float]:
     """One micro-batch forward and backward: what its layers keep, the head at its largest, the backward's own."""
     once = kept(a, prompts, rows, checkpointing, fused)
-    backward = layer_bytes(a, [*prompts, *rows], fused, RECOMPUTED if checkpointing else BACKWARD)
+    backward = working_bytes(a, [*prompts, *rows], fused, RECOMPUTED if checkpointing else BACKWARD)
     if a.full:
         backward += VOCABULARY_GRADIENTS * a.largest_trainable * FP32
     return once, head_bytes(a, positions), backward
@@ -176,47 +190,41 @@ def warm_batch(a: Architecture, config: Config, lengths: Lengths) -> tuple[list[
     return [Pass(1, alike)] if alike else [], own, rows * lengths.imitated
 
 
+def decoding_bytes(a: Architecture, lengths: Lengths, prompts: int, rows_each: int, width: int) -> tuple[int, int]:
+    """Keys and values of prompts and of their rows' `width` tokens, and the sampler's arrays."""
+    rows = prompts * rows_each
+    tokens = (prompts if a.shares_prompt else rows) * lengths.prompt + rows * width
+    return a.keys_values * a.layers * tokens, SAMPLER_ARRAYS * rows * a.vocabulary * FP32
+
+
+def warm_peak(a: Architecture, config: Config, lengths: Lengths, fused: bool) -> float:
+    """What a supervised step holds beside weights and moments."""
+    prompts, rows, positions = warm_batch(a, config, lengths)
+    trained, checkpointing = a.trainable * FP32, config.gradient_checkpointing
+    earlier = trained if rows[0].rows < config.warm_start.batch_size else 0
+    needs = gradient_bytes(a, prompts, rows, positions, checkpointing, fused)
+    return earlier + training_peak(*needs, trained, checkpointing)
+
+
 def estimate(a: Architecture, config: Config, lengths: Lengths, fused: bool) -> Estimate:
     """Peaks of a run's phases; `fused` for back ends whose norms have a kernel of their own (Metal, CUDA)."""
-    trained = a.trainable * FP32
-    moments, reference = 2 * trained, trained if config.beta > 0 else 0
-    weights = a.base_bytes + trained
-    held = weights + moments + reference
-    checkpointing = config.gradient_checkpointing
+    trained, checkpointing = a.trainable * FP32, config.gradient_checkpointing
+    reference = trained if config.beta > 0 else 0
     prompts, rows, positions, splits = micro_batch(a, config, lengths)
     once, head, backward = gradient_bytes(a, prompts, rows, positions, checkpointing, fused)
+    if checkpointing and splits:
+        # mx.checkpoint holds a layer back until its forward pass is done, not until its gradient is due: parts overlap.
+        overlap = [replace(rows[0], rows=min(config.num_generations, OVERLAPPING_PARTS * rows[0].rows))]
+        backward += working_bytes(a, overlap, fused, RECOMPUTED) - working_bytes(a, rows, fused, RECOMPUTED)
     other = kept(a, prompts, rows, not checkpointing, fused)
-    keys_values = 2 * a.kv_heads * a.head_dim * a.itemsize * a.layers
-    generated = config.prompts_per_step * config.num_generations
-    cache = keys_values * (
-        (config.prompts_per_step if a.shares_prompt else generated) * lengths.prompt
-        + generated * config.max_completion_length
+    cache, sampler = decoding_bytes(
+        a, lengths, config.prompts_per_step, config.num_generations, config.max_completion_length
     )
-    prefill = layer_bytes(a, [Pass(1, lengths.prompt)], fused, FORWARD)
-    sampler = SAMPLER_ARRAYS * generated * a.vocabulary * FP32
-    shared = keys_values * lengths.prompt if splits else 0  # the prompt's keys and values, and their gradients
-    earlier = trained * ((config.prompts_per_step > 1) + splits)  # sums over the prompts and over the parts so far
-    update = FP32 * max(UPDATE_LARGEST * a.largest_trainable, UPDATE_LAYERS * a.largest_in_layer)
-    phases = {
-        "load": max(a.checkpoint_bytes, a.base_bytes + (trained if a.full else 0)),
-        "decode": held + cache + max(prefill, sampler),
-        "gradient": held + earlier + 2 * shared + training_peak(once, head, backward, trained, checkpointing),
-        "update": held + trained + update,
-    }
-    if config.beta > 0:
-        forward = layer_bytes(a, [*prompts, *rows], fused, FORWARD)
-        phases["reference"] = held + shared + max(forward, head)
-    if config.warm_start.steps:
-        parts = gradient_bytes(a, *warm_batch(a, config, lengths), checkpointing, fused)
-        earlier = (
-            trained if config.warm_start.batch_size > (config.micro_batch_size or config.warm_start.batch_size) else 0
-        )
-        phases["warm start"] = weights + moments + earlier + training_peak(*parts, trained, checkpointing)
     parts = {
         "base weights": a.base_bytes,
         "trained weights": trained,
         "gradients": trained,
-        "optimizer state": moments,
+        "optimizer state": 2 * trained,
         "reference": reference,
         "KV cache": cache,
         "sampler": sampler,
@@ -225,14 +233,33 @@ def estimate(a: Architecture, config: Config, lengths: Lengths, fused: bool) -> 
         "backward's own": backward,
         "logit chunks": head,
     }
+    held = a.base_bytes + 3 * trained + reference
+    prefill = working_bytes(a, [Pass(1, lengths.prompt)], fused, FORWARD)
+    shared = a.keys_values * a.layers * lengths.prompt if splits else 0
+    earlier = trained * ((config.prompts_per_step > 1) + splits)  # sums over the prompts and over the parts so far
+    phases = {
+        "load": max(a.checkpoint_bytes, a.base_bytes + (trained if a.full else 0)),
+        "decode": held + cache + max(prefill, sampler),
+        # A split group's prompt keeps its keys and values by themselves, and their gradients.
+        "gradient": held + earlier + 2 * shared + training_peak(once, head, backward, trained, checkpointing),
+        "update": held + trained + FP32 * max(UPDATE_LARGEST * a.largest_trainable, UPDATE_LAYERS * a.largest_in_layer),
+    }
+    if config.beta > 0:
+        forward = working_bytes(a, [*prompts, *rows], fused, FORWARD)
+        phases["reference"] = held + shared + max(forward, head)
+    if config.warm_start.steps:
+        phases["warm start"] = a.base_bytes + 3 * trained + warm_peak(a, config, lengths, fused)
+    if config.eval_steps:
+        width = min(config.eval.max_new_tokens, config.max_completion_length)
+        phases["validation"] = held + max(prefill, sum(decoding_bytes(a, lengths, config.eval.batch_size, 1, width)))
     return Estimate({k: round(v) for k, v in parts.items()}, {k: round(v) for k, v in phases.items()})
 
 
 def training_peak(once: float, head: float, backward: float, trained: float, checkpointing: bool) -> float:
-    """The largest sum of what lives together: what is kept, the head and the last layer's backward pass, or the end.
+    """The largest sum of what lives together: what is kept, the head, and the last layer's backward pass.
 
     Gradients grow as what was kept is given up, so the larger of the two counts.
     """
-    if checkpointing:  # a layer is computed again long after the head
+    if checkpointing:  # the layer is computed again after the head has gone
         return max(once + head, max(once, trained) + backward)
     return max(once + head, trained) + backward
