@@ -236,7 +236,7 @@ def estimate(a: Architecture, config: Config, lengths: Lengths, fused: bool) -> 
     held = a.base_bytes + 3 * trained + reference
     prefill = working_bytes(a, [Pass(1, lengths.prompt)], fused, FORWARD)
     shared = a.keys_values * a.layers * lengths.prompt if splits else 0
-    earlier = trained * ((config.prompts_per_step > 1) + splits)  # sums over the prompts and over the parts so far
+    earlier = trained if config.prompts_per_step > 1 or splits else 0  # the sum of the gradients so far
     phases = {
         "load": max(a.checkpoint_bytes, a.base_bytes + (trained if a.full else 0)),
         "decode": held + cache + max(prefill, sampler),
