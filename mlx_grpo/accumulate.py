@@ -55,6 +55,7 @@ def accumulate(
             else:
                 group_values, gradients = _one_by_one(model, loss, group, learning)
             total = add(total, gradients)
+            del gradients  # or they would live on beside the sum while the next group is computed
             mx.eval(group_values, total)
             values += group_values
     model.eval()
@@ -75,6 +76,7 @@ def _one_by_one(
     for part, learns in zip(parts, learning, strict=True):
         part_values, gradients = nn.value_and_grad(model, loss)(part) if learns else (loss(part), None)
         total = add(total, gradients)
+        del gradients
         mx.eval(part_values, total)
         values.append(part_values)
     return values, total
@@ -101,8 +103,9 @@ def _shared_prompt(
             part_values, gradients = _part_gradients(model, loss, part, fixed, known, learns)
             values.append(part_values)
             total, prefix_total = add(total, gradients[0]), add(prefix_total, gradients[1])
-            # The next part waits for this one, or all their activations could exist at once.
-            known = dict(zip(known, mx.depends(list(known.values()), list(part_values)), strict=True))
+            # The next part waits for this one and its backward pass, or all their activations could exist at once.
+            done = [*part_values, *(array for _, array in tree_flatten((total or {}, prefix_total or {})))]
+            known = dict(zip(known, mx.depends(list(known.values()), done), strict=True))
         if prefix_total is None:
             return mx.zeros(()), values, None
         through_prompt = sum((remembered[name] * mx.stop_gradient(g)).sum() for name, g in prefix_total.items())

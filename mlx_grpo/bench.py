@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from mlx_grpo.accumulate import accumulate
+from mlx_grpo.architecture import head_size
 from mlx_grpo.batch import make_batch, split_batch
 from mlx_grpo.config import Config
 from mlx_grpo.data import check_lengths, dataset_files, load_prompts
@@ -163,15 +164,20 @@ def training_flops(model: Any, shape: Shape, full: bool) -> float:
 
     A frozen weight costs its product with the activations and one with their gradient; a trained one a third.
     """
+    weights, attention = forward_flops(model, shape)
+    return weights * (3 if full else 2) + attention * 3
+
+
+def forward_flops(model: Any, shape: Shape) -> tuple[float, float]:
+    """Operations of a forward pass with a shared prompt: products with weights, and within attention."""
     tokens = shape.prompt_tokens + shape.num_generations * shape.completion_tokens
-    passes = 3 if full else 2
     head, _ = output_head(model)
-    linear = 2 * len(model.model.layers) * sum(map(weights_in, model.model.layers[0].modules())) * tokens * passes
-    vocabulary = 2 * weights_in(head) * shape.num_generations * shape.completion_tokens * passes
+    linear = 2 * len(model.model.layers) * sum(map(weights_in, model.model.layers[0].modules())) * tokens
+    vocabulary = 2 * weights_in(head) * shape.num_generations * shape.completion_tokens
     own = shape.completion_tokens**2 / 2 + shape.completion_tokens * shape.prompt_tokens
     pairs = shape.prompt_tokens**2 / 2 + shape.num_generations * own
-    heads = model.args.num_attention_heads * model.args.head_dim
-    return linear + vocabulary + len(model.model.layers) * 4 * heads * pairs * 3
+    heads = model.args.num_attention_heads * head_size(model)
+    return linear + vocabulary, len(model.model.layers) * 4 * heads * pairs
 
 
 def weights_in(module: nn.Module) -> int:

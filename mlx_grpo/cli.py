@@ -55,8 +55,9 @@ def main() -> None:
 @click.argument("overrides", nargs=-1)
 @click.option("--resume", is_flag=True, help="Go on with the latest run of CONFIG, or with the run folder given.")
 @click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs: share each step among them.")
+@click.option("--force", is_flag=True, help="Train even where the predicted memory does not fit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's folder and last metrics as JSON.")
-def train(config: str, overrides: tuple[str, ...], resume: bool, processes: int, as_json: bool) -> None:
+def train(config: str, overrides: tuple[str, ...], resume: bool, processes: int, force: bool, as_json: bool) -> None:
     """Train as CONFIG says; KEY=VALUE overrides its keys.
 
     CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2.
@@ -75,10 +76,10 @@ def train(config: str, overrides: tuple[str, ...], resume: bool, processes: int,
 
     settings, resumed = find_resumable(config, overrides) if resume else (load_config(config, overrides), None)
     with (
-        launch.processes(processes, ["train", config, *overrides, *(["--resume"] if resume else [])]),
+        launch.processes(processes, ["train", config, *overrides, *["--resume"][:resume], *["--force"][:force]]),
         ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter,
     ):
-        run = run_training(settings, reporter, resumed)
+        run = run_training(settings, reporter, resumed, force)
     if not join_ranks().leads:
         return
     if as_json:
@@ -319,6 +320,39 @@ def doctor_command(context: click.Context, as_json: bool) -> None:
     else:
         print_findings(console, findings)
     context.exit(0 if can_train(findings) else 1)
+
+
+@main.command("plan")
+@click.argument("config")
+@click.argument("overrides", nargs=-1)
+@click.option("--memory", help="Plan for a Mac with this much unified memory, such as 16GB; this machine by default.")
+@click.option("--prompt-tokens", type=click.IntRange(min=2), help="Longest prompt; counted in the data by default.")
+@click.option("--gflops", type=click.FloatRange(min=0, min_open=True), help="Speed to reckon hours with.")
+@click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
+def plan_command(
+    config: str,
+    overrides: tuple[str, ...],
+    memory: str | None,
+    prompt_tokens: int | None,
+    gflops: float | None,
+    as_json: bool,
+) -> None:
+    """Predict a run's memory and time from the model's config.json, without its weights.
+
+    CONFIG and its overrides are those of `train`.
+
+    \b
+    mlx-grpo plan configs/qwen3.yaml --memory 16GB
+    mlx-grpo plan smollm2 micro_batch_size=2 --prompt-tokens 500
+    """
+    from mlx_grpo.config import load_config
+    from mlx_grpo.plan import plan, print_plan
+
+    result = plan(load_config(config, overrides), memory, prompt_tokens, gflops)
+    if as_json:
+        click.echo(json_module.dumps(result))
+    else:
+        print_plan(console, result)
 
 
 @main.group()

@@ -14,9 +14,10 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
-from mlx_lm.utils import dequantize_model, load_tokenizer
+from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 from mlx_lm.utils import load as load_model_and_tokenizer
 
+from convert.folder import nested_rope_theta
 from mlx_grpo.config import Config
 from mlx_grpo.device import auto_dtype, multiplies_packed, set_memory_limits, this_device
 from mlx_grpo.errors import UserError
@@ -73,26 +74,31 @@ def load_policy(config: Config) -> Policy:
     """Load the base model and make it trainable, as LoRA adapters or in full; dropout stays off until training."""
     path = find_model(config.model)
     mx.random.seed(config.seed)  # LoRA's starting matrices
+    if config.fine_tune_type == "full" and stores_packed(path):
+        raise UserError(
+            f"fine_tune_type: full, but {model_name(config.model)} is quantized, and packed weights cannot learn; "
+            "use fine_tune_type lora, or the model that it was quantized from"
+        )
     model, tokenizer = _load(path)
-    if config.fine_tune_type == "lora":
-        model.set_dtype(compute_dtype(config.dtype))
-        model.freeze()
-        linear_to_lora_layers(model, config.lora.num_layers, lora_parameters(config))
-    else:
-        if stores_packed(path):
-            raise UserError(
-                f"fine_tune_type: full, but {model_name(config.model)} is quantized, and packed weights cannot learn; "
-                "use fine_tune_type lora, or the model that it was quantized from"
-            )
-        # Adam's steps vanish in bf16 (0.02 + 1e-6 is 0.02), so a full fine-tune computes on its fp32 weights.
-        model.set_dtype(mx.float32)
-    if not tree_flatten(model.trainable_parameters()):
-        raise UserError(f"lora.keys: {config.lora.keys} matches no linear layer of this model; leave it out for all")
+    make_trainable(model, config)
     model.eval()
     mx.eval(model.parameters())
     check_range(model)
     check_architecture(model)
     return Policy(model, tokenizer, path)
+
+
+def make_trainable(model: nn.Module, config: Config) -> None:
+    """Give the model its dtype and its trainable parameters; nothing is computed yet."""
+    if config.fine_tune_type == "lora":
+        model.set_dtype(compute_dtype(config.dtype))
+        model.freeze()
+        linear_to_lora_layers(model, config.lora.num_layers, lora_parameters(config))
+    else:
+        # Adam's steps vanish in bf16 (0.02 + 1e-6 is 0.02), so a full fine-tune computes on its fp32 weights.
+        model.set_dtype(mx.float32)
+    if not tree_flatten(model.trainable_parameters()):
+        raise UserError(f"lora.keys: {config.lora.keys} matches no linear layer of this model; leave it out for all")
 
 
 def _load(path: Path) -> tuple[nn.Module, TokenizerWrapper]:
@@ -101,15 +107,35 @@ def _load(path: Path) -> tuple[nn.Module, TokenizerWrapper]:
     check_tokenizer_files(path)
     set_memory_limits()
     with faults_told(f"model: {path}", "give a complete folder, or fetch it again"):
-        # transformers 5 nests rope_theta, where mlx-lm's Llama does not look; it would fall back to 10,000 in silence.
-        nested = (settings.get("rope_parameters") or {}).get("rope_theta")
-        changes = {"rope_theta": nested} if nested and "rope_theta" not in settings else None
+        changes = nested_rope_theta(settings)
         model, tokenizer = load_model_and_tokenizer(str(path), tokenizer_config=NO_CODE, model_config=changes)
     check_tokenizer(path, tokenizer, settings)
     if "quantization" in settings and not multiplies_packed(this_device()):
         model.set_dtype(mx.float32)  # of the scales, or what is unpacked would be rounded as they are
         model = dequantize_model(model)
     return model, tokenizer
+
+
+def outline(path: Path, config: Config, bits: int | None = None) -> nn.Module:
+    """The model in training as `load_policy` makes it, of config.json alone; its arrays have shapes and no values.
+
+    Evaluated, it is a model with random weights. `bits` quantizes its base.
+    """
+    try:
+        model, _ = load_model(path, lazy=True, strict=False, model_config=nested_rope_theta(read_settings(path)))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"model: {path / 'config.json'} describes no model that mlx-lm knows ({error})") from None
+    quantization = {"group_size": 64, "bits": bits} if bits else read_settings(path).get("quantization")
+    if quantization and not any(isinstance(module, nn.QuantizedLinear) for module in model.modules()):
+        size = quantization["group_size"]
+
+        def divides(_: str, module: nn.Module) -> bool:
+            return isinstance(module, (nn.Linear, nn.Embedding)) and module.weight.shape[-1] % size == 0
+
+        nn.quantize(model, group_size=size, bits=quantization["bits"], class_predicate=divides)
+    make_trainable(model, config)
+    model.eval()
+    return model
 
 
 def compute_dtype(name: str) -> mx.Dtype:

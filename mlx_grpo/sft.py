@@ -73,7 +73,8 @@ def supervised_step(learner: Learner, batch: Batch, rate: float) -> dict[str, fl
         return (-score_tokens(model, part, prefixes=prefixes).logps.sum() / tokens,)
 
     rows = ranks.share(range(batch.mask.shape[0]))
-    parts = [slice_batch(batch, rows[0], rows[-1] + 1)] if rows else []
+    size = config.micro_batch_size or max(1, len(rows))
+    parts = [slice_batch(batch, mine[0], mine[-1] + 1) for mine in (rows[i : i + size] for i in rows[::size])]
     values, gradients = accumulate(model, loss, parts, checkpointing=config.gradient_checkpointing)
     gradients = ranks.sum_gradients(gradients, model.trainable_parameters())
     mean = ranks.sum(sum((value for (value,) in values), mx.zeros(()))).item()

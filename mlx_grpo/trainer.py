@@ -32,6 +32,7 @@ from mlx_grpo.journal import Journal
 from mlx_grpo.learner import Learner, begin_grpo
 from mlx_grpo.metrics import reward_metrics, samples, token_records
 from mlx_grpo.optimizer import learning_rate_at
+from mlx_grpo.plan import check_memory
 from mlx_grpo.policy import load_policy, save_adapter
 from mlx_grpo.prefix import shares_prompt
 from mlx_grpo.progress import Reporter, SilentReporter
@@ -45,15 +46,17 @@ from mlx_grpo.update import update_policy
 from mlx_grpo.validation import validate, validation_prompts
 
 
-def train(config: Config, reporter: Reporter, resumed: Path | None = None) -> Path:
+def train(config: Config, reporter: Reporter, resumed: Path | None = None, force: bool = False) -> Path:
     """Train as configured and return the run's folder: a new one, or `resumed`, gone on with as if it had not stopped.
 
-    Raises UserError for anything wrong with the model, the data or the reward, before a run folder is made, and
-    Interrupted where Ctrl-C or SIGTERM ended the run, its state saved.
+    Raises UserError for anything wrong with the model, the data or the reward, or (unless `force`) memory that can't
+    suffice, before a run folder is made, and Interrupted where Ctrl-C or SIGTERM ended the run, its state saved.
     """
     ranks = join_ranks()
     reporter = reporter if ranks.leads else SilentReporter()
     learner, prompts, heldout = prepare(config, ranks)
+    if ranks.leads:
+        check_memory(learner, prompts, reporter, force)
     run = Path(ranks.gather(str(resumed or runs.create_run(config)) if ranks.leads else None)[0])
     reporter.note(f"run folder: {run}")
     if ranks.size > 1:

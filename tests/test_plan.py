@@ -1,0 +1,118 @@
+"""`mlx-grpo plan`, and what `train` says and refuses before it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import SHARED, tiny_config
+from test_cli import cli
+from test_trainer import Silent, make_learner, paid_for, rows_file
+
+from mlx_grpo.config import load_config
+from mlx_grpo.data import load_prompts
+from mlx_grpo.errors import UserError
+from mlx_grpo.plan import GB, check_memory, parse_memory, plan, working_set
+
+QWEN3_FOLDER = SHARED / "models" / "qwen3-0.6b"
+needs_qwen3 = pytest.mark.skipif(not QWEN3_FOLDER.is_dir(), reason="needs Qwen3's real config.json")
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_sizes_are_gibibytes_and_metal_gets_two_thirds_or_three_quarters():
+    assert parse_memory("16GB") == parse_memory("16") == parse_memory(" 16 gib") == 16 * GB
+    assert working_set(16 * GB) / GB == pytest.approx(10.67, abs=0.01)
+    assert working_set(64 * GB) == 48 * GB
+    for text in ("much", "0GB", "-3", "16MB"):
+        with pytest.raises(UserError, match="--memory"):
+            parse_memory(text)
+
+
+@needs_qwen3
+def test_qwen3_fits_16_gb_with_room_and_its_full_fine_tune_does_not(tmp_path: Path):
+    (tmp_path / "config.json").write_text((QWEN3_FOLDER / "config.json").read_text())  # and nothing else
+    lora = plan(load_config("qwen3", [f"model={tmp_path}"]), "16GB", 500, None)
+    assert lora["fits"] and lora["peak"] < 0.8 * lora["available"]
+    full = plan(load_config("qwen3-full", [f"model={tmp_path}"]), "16GB", 500, None)
+    assert not full["fits"]
+    assert "fine_tune_type=lora" in full["change"]
+    assert plan(load_config("qwen3-full", [f"model={tmp_path}"]), "24GB", 500, None)["fits"]
+
+
+@needs_qwen3
+@pytest.mark.parametrize("name", ["qwen3", "qwen3-full", "published"])
+@pytest.mark.parametrize("memory", ["4GB", "6GB", "8GB", "12GB"])
+def test_the_change_that_is_named_makes_it_fit(name: str, memory: str):
+    model = f"model={QWEN3_FOLDER}"
+    result = plan(load_config(name, [model]), memory, 1000, None)
+    if result["fits"] or "bits" in (result["change"] or "bits"):
+        return
+    changed = load_config(name, [model, *result["change"].split()])
+    assert plan(changed, memory, 1000, None)["fits"]
+
+
+def test_prompts_are_counted_by_the_tokenizer_and_need_one(tiny_qwen3: Path, tmp_path: Path):
+    rows_file(tmp_path, completion="yes")
+    (tmp_path / "c.yaml").write_text(
+        f"model: {tiny_qwen3}\ndata: {{train: rows.jsonl}}\nwarm_start: {{steps: 1}}\n"
+        "reward: {rubric: null, functions: ['toy_rewards:f']}\n"
+    )
+    done = cli("plan", "c.yaml", "--gflops", "100", "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["lengths"] == {"prompt": len("say 0"), "imitated": len("yes") + 1, "alike": 0}
+    assert result["hours"] == pytest.approx(result["run_flops"] / 100e9 / 3600)
+    assert result["peak"] == max(result["phases"].values())
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text((tiny_qwen3 / "config.json").read_text())
+    done = cli("plan", "c.yaml", "model=bare", folder=tmp_path)
+    assert done.returncode == 2
+    assert "--prompt-tokens" in done.stderr
+    done = cli("plan", "c.yaml", "model=bare", "--prompt-tokens", "50", "--memory", "8GB", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "5.3 GB available: fits" in done.stdout
+    assert all(len(line) <= 100 for line in done.stdout.splitlines())
+
+
+def test_train_says_its_verdict_first_and_refuses_what_cannot_fit(tiny_qwen3: Path, tmp_path: Path):
+    changes = {
+        "data": {"train": rows_file(tmp_path)},
+        "reward": paid_for("share_of_letters"),
+        "output_dir": str(tmp_path),
+    }
+    for rows, fits in ((2, True), (10**9, False)):
+        learner = make_learner(tiny_config(tiny_qwen3, prompts_per_step=rows, **changes))
+        prompts = load_prompts(tmp_path / "rows.jsonl", learner.policy.tokenizer)
+        notes = Notes()
+        if fits:
+            check_memory(learner, prompts, notes, force=False)
+            assert notes.lines[0].endswith("fits")
+        else:
+            with pytest.raises(UserError, match=r"does not fit; .* --force"):
+                check_memory(learner, prompts, notes, force=False)
+            check_memory(learner, prompts, notes, force=True)
+            assert all(line.endswith("does not fit") for line in notes.lines)
+
+
+def test_the_command_refuses_before_a_run_folder_is_made(tiny_qwen3: Path, tmp_path: Path):
+    rows_file(tmp_path)
+    (tmp_path / "toy.py").write_text("def f(completions, **columns):\n    return [len(c) for c in completions]\n")
+    (tmp_path / "c.yaml").write_text(
+        f"model: {tiny_qwen3}\ndata: {{train: rows.jsonl}}\nmax_completion_length: 8\nmax_steps: 1\n"
+        "reward: {rubric: null, functions: ['toy:f']}\n"
+    )
+    done = cli("train", "c.yaml", "prompts_per_step=1000000000", folder=tmp_path)
+    assert done.returncode == 2
+    assert "--force" in done.stderr
+    assert not (tmp_path / "runs").exists()
+    done = cli("train", "c.yaml", "prompts_per_step=1", "--force", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("memory: ")
