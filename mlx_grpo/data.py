@@ -166,9 +166,6 @@ def _read_row(line: str, problem_of: Callable[[Any], str | None]) -> dict[str, A
     """The row on a line; raises ValueError with what is wrong and the remedy."""
     try:
         row = json.loads(line)
-        json.dumps(row, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"holds half a character ({error.reason}); write surrogates in pairs") from None
     except (ValueError, RecursionError) as error:  # ValueError: also an integer of more than 4300 digits
         raise ValueError(f"not JSON ({error}); write one object per line") from None
     if problem := problem_of(row):
@@ -179,6 +176,10 @@ def _read_row(line: str, problem_of: Callable[[Any], str | None]) -> dict[str, A
 def _row_problem(row: Any) -> str | None:
     if not isinstance(row, dict):
         return f'holds {type(row).__name__}, not an object; write {{"prompt": ...}}'
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        return f"holds half a character ({error.reason}); write surrogates in pairs"
     name = row.get("id", "row")
     if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).isprintable() or name == "":
         return f"`id` is {shown(name)}; give a whole number or a printable text"

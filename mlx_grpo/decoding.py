@@ -54,8 +54,8 @@ def prefill(model: nn.Module, prompts: Sequence[Sequence[int]], start: Start = N
         alike, known = max(((_alike(run.token_ids, ids), run.prefix) for run in (latest, start)), key=itemgetter(0))
         kept = alike if alike >= SHARED_TOKENS else 0
         prefix = cut(known, kept) if kept else None
-        for start in range(kept, len(ids), PREFILL_CHUNK):
-            prefix = extend(model, mx.array(ids[start : start + PREFILL_CHUNK]), prefix)
+        for first in range(kept, len(ids), PREFILL_CHUNK):
+            prefix = extend(model, mx.array(ids[first : first + PREFILL_CHUNK]), prefix)
             mx.eval(prefix)
         latest = Start(ids, prefix)
         prefixes[index] = prefix or []

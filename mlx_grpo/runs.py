@@ -131,5 +131,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def kept_step(run: Path) -> int | None:
     """How many GRPO steps are behind the adapter, where it was chosen by its reward on other held-out prompts."""
+    if not (run / METRICS).is_file():  # an adapter in a folder of another making
+        return None
     steps = [record["eval/best_step"] for record in read_jsonl(run / METRICS) if "eval/best_step" in record]
     return int(steps[-1]) if steps else None

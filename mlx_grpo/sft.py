@@ -74,7 +74,8 @@ def supervised_step(learner: Learner, batch: Batch, rate: float) -> dict[str, fl
 
     rows = ranks.share(range(batch.mask.shape[0]))
     size = config.micro_batch_size or max(1, len(rows))
-    parts = [slice_batch(batch, mine[0], mine[-1] + 1) for mine in (rows[i : i + size] for i in rows[::size])]
+    some = [rows[first : first + size] for first in range(0, len(rows), size)]
+    parts = [slice_batch(batch, part[0], part[-1] + 1) for part in some]
     values, gradients = accumulate(model, loss, parts, checkpointing=config.gradient_checkpointing)
     gradients = ranks.sum_gradients(gradients, model.trainable_parameters())
     mean = ranks.sum(sum((value for (value,) in values), mx.zeros(()))).item()

@@ -76,7 +76,7 @@ def test_both_tables_with_their_intervals_and_the_four_pictures_are_in_it(run: P
     results = json.loads((run / "eval.json").read_text())
     for table in (tables.headline(results), tables.components(results)):
         assert tables.markdown_table(*table) in text
-    assert text.count("[95% interval]") == 2
+    assert text.count("[95% interval]") == 3
     shown = set(re.findall(r"!\[[^]]+\]\(([\w.]+)\)", text))
     assert shown == {path.name for path in (run / "plots").iterdir()}
     assert len(shown) == 4
@@ -135,7 +135,7 @@ def test_the_licence_is_the_one_that_the_base_models_card_states_and_its_text_go
     copied = Path(shutil.copytree(run, tmp_path / "a-run"))
     config = copied / "config.yaml"
     config.write_text(config.read_text().replace(str(tiny_qwen3), str(base)))
-    folder, summary = export_run(str(copied), None, None)
+    folder, summary = export_run(str(copied), ["hf"])
     assert "LICENSE" in summary.files
     assert (folder / "LICENSE").read_text() == "Apache License\n"
 
@@ -162,7 +162,7 @@ def test_thinking_is_switched_off_in_the_snippet_of_a_model_that_thinks_and_not_
 
 def test_the_snippet_runs(run: Path, capsys: pytest.CaptureFixture[str]):
     pytest.importorskip("torch", reason="needs torch")
-    folder, _ = export_run(str(run), None, None)
+    folder, _ = export_run(str(run), ["hf"])
     snippet = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)[1]
     exec(snippet.replace("USER/NAME", str(folder)), {})
     assert capsys.readouterr().out

@@ -215,7 +215,7 @@ def test_a_reward_of_ones_own_has_no_ranking(run: Path, tmp_path: Path):
 
 def test_the_export_holds_a_card_with_the_measured_tables(run: Path, tmp_path: Path):
     results, _ = compared(run, "mlx")
-    folder, summary = export_run(str(run), tmp_path / "out", None)
+    folder, summary = export_run(str(run), ["hf"], tmp_path / "out")
     card = (folder / "README.md").read_text()
     assert (folder / "training_curves.png").is_file()
     assert str(run.parents[1]) not in card

@@ -126,7 +126,7 @@ def test_a_run_trains_exports_and_completes_alike_in_mlx_and_pytorch(
     assert metrics["sampling/sampling_logp_difference/max"] < 1e-3
     assert metrics["grad_norm"] > 0
 
-    folder, _ = export_run(str(run), None, "float32")
+    folder, _ = export_run(str(run), ["hf"], dtype="float32")
     assert "quantization" not in json.loads((folder / "config.json").read_text())
     verification = verify_export(packed, folder, adapter=run / ADAPTER)
     assert verification.error < 1e-4 < verification.adapter_effect

@@ -50,6 +50,6 @@ def test_the_example_configs_train_and_export(name: str, shrunk: Path, tmp_path:
     metrics = [m for m in runs.read_jsonl(run / runs.METRICS) if "reward" in m]
     assert [m["step"] for m in metrics] == [0, 1]
     assert all(m["sampling/sampling_logp_difference/max"] < 1e-3 for m in metrics)
-    folder, summary = export_run(str(run), None, None)
+    folder, summary = export_run(str(run), ["hf"])
     assert summary.dtype == "float32"
     assert json.loads((folder / "config.json").read_text())["architectures"] == ["Qwen3ForCausalLM"]

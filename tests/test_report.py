@@ -13,11 +13,13 @@ from conftest import tiny_config
 from mlx_grpo.config import save_config
 from mlx_grpo.data import read_rows
 from mlx_grpo.errors import UserError
-from mlx_grpo.evaluate import score_completions, summarize
+from mlx_grpo.evaluate import score_completions
+from mlx_grpo.lineup import Lineup
 from mlx_grpo.report import gather, render, write_report
 from mlx_grpo.report_curves import curves
 from mlx_grpo.runs import append_jsonl
 from mlx_grpo.scoring import rubric_reward
+from mlx_grpo.summary import summarize
 from mlx_grpo.types import Prompt
 from reward import STRICT
 
@@ -28,7 +30,8 @@ MODELS = {"baseline": "I can't say.", "warm start": None, "trained": None}
 
 def make_run(folder: Path, episodes: int, split: str = "heldout", evaluated: bool = True) -> Path:
     """A run folder as training and evaluation leave it: gold completions, one candidate named like a script."""
-    rows = (read_rows(DATA / f"{split}.jsonl") * 10)[:episodes]
+    rows = [{**row, "id": f"{row['id']}#{copy}"} for copy in range(10) for row in read_rows(DATA / f"{split}.jsonl")]
+    rows = rows[:episodes]
     rows[0]["id"] = rows[0]["id"] + EVIL
     rows[0]["context"] = rows[0]["context"].replace("[CANDIDATE]\n", f"[CANDIDATE]\n{EVIL}, ")
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -40,7 +43,9 @@ def make_run(folder: Path, episodes: int, split: str = "heldout", evaluated: boo
         texts["trained"][0] = json.dumps({"reasons": [f"has {EVIL}", "\ud800"], "score": 0.1, "decision": "reject"})
         models = {name: score_completions(prompts, said, rubric_reward(STRICT)) for name, said in texts.items()}
         facts = {"rubric": "strict", "backend": "torch", "device": "cpu", "n_episodes": episodes, "max_new_tokens": 9}
-        (folder / "eval.json").write_text(json.dumps({**facts, **summarize(models, prompts), "models": models}))
+        (folder / "eval.json").write_text(
+            json.dumps({**facts, **summarize(models, Lineup(warm_starts={"trained": "warm start"})), "models": models})
+        )
     for step in range(30):
         append_jsonl(folder / "metrics.jsonl", {"step": step, "reward": step / 30, "loss": 0.5, "kl": 0.0})
         rewards = {"format_valid": 1.0, "decision_match": 0.0}

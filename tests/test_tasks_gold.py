@@ -96,5 +96,5 @@ def test_bundled_reasons_agree_with_the_fit_of_the_parsed_prompt(name):
         gold, reasons = fit(job, candidate), json.loads(row["completion"])["reasons"]
         for entry in gold.missing:
             assert not re.search(rf"strong in .*{re.escape(entry)}\b", reasons[0])
-        assert any(str(candidate.years).removesuffix(".0") in reason for reason in reasons)
+        assert gold.impossible or any(str(candidate.years).removesuffix(".0") in reason for reason in reasons)
         assert all(reason[0].islower() or reason[0].isdigit() for reason in reasons)

@@ -29,10 +29,10 @@ def gold_completion(job: Job, candidate: Candidate, fit: Fit, *, order: Order = 
 
 
 def gold_reasons(job: Job, candidate: Candidate, fit: Fit) -> list[str]:
-    """Two or three short reasons, each true and each citing words or numbers as the prompt writes them."""
+    """Three short reasons, each true and each citing words or numbers as the prompt writes them."""
     covered, lacking, standing = _covered(job, candidate, fit), _lacking(candidate, fit), _years(job, candidate, fit)
     if fit.impossible:
-        return [fit.impossible[0], covered or lacking]
+        return [fit.impossible[0], covered or lacking, _relevance(candidate, fit)]
     if not covered or not lacking:
         return [covered or lacking, standing, _relevance(candidate, fit)]
     # Everything in place is the plain case; work that is not related is what the score turns on, so it is said.
@@ -62,8 +62,9 @@ def _lacking(candidate: Candidate, fit: Fit) -> str:
     named = {entry: name for entry in fit.missing for name in entry.split(" or ") if mentions(name, prose)}
     absent = [entry.split(" or ")[0] for entry in fit.missing if entry not in named]
     parts = [f"thin on {join(_as_listed(candidate, fit.thin))}"] if fit.thin else []
+    # Before what is lacking: whatever follows "lacks" reads as denied.
+    parts += [f"names {join(list(named.values()))} in passing only"] if named and not (fit.thin and absent) else []
     parts += [f"lacks {join(absent, 'or')}"] if absent else []
-    parts += [f"names {join(list(named.values()))} in passing only"] if named and len(parts) < 2 else []
     return ", ".join(parts)
 
 
