@@ -32,9 +32,13 @@ print(tokenizer.decode(output[0, inputs["input_ids"].shape[1]:], skip_special_to
 
 PICTURES = {
     "training_curves": "Reward and loss by step",
+    "components_by_step": "Components of the reward by step",
+    "completion_lengths": "Length of completions by step",
     "baseline_vs_trained": "Reward of each held-out prompt, baseline and trained",
     "reward_components": "Mean of each reward component",
     "reward_distribution": "Distribution of rewards",
+    "calibration": "Score against the fit",
+    "before_after": "Score of each held-out candidate, before and after",
 }
 
 LIMITATIONS = (

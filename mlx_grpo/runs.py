@@ -115,7 +115,9 @@ def append_jsonl(path: Path, *records: dict[str, Any]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file that a run wrote; raises UserError where it is absent or damaged."""
+    """The records of a JSONL file that a run wrote; none where it has written none. UserError where it is damaged."""
+    if not path.is_file() and path.parent.is_dir():
+        return []
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -131,7 +133,5 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 def kept_step(run: Path) -> int | None:
     """How many GRPO steps are behind the adapter, where it was chosen by its reward on other held-out prompts."""
-    if not (run / METRICS).is_file():  # an adapter in a folder of another making
-        return None
     steps = [record["eval/best_step"] for record in read_jsonl(run / METRICS) if "eval/best_step" in record]
     return int(steps[-1]) if steps else None
