@@ -89,8 +89,8 @@ def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt]
     config = learner.config
     if heldout and not position.steps:
         seed_step(config.seed, 1, 0, learner.ranks.rank)
-        before = keep_best(journal, validate(learner, heldout), 0)
-        reporter.note(f"held-out reward before GRPO: {before['eval/reward']:.3f}")
+        keep_best(journal, heldout, 0)
+        reporter.note(f"held-out reward before GRPO: {position.best.reward:.3f}")
     journal.begin("GRPO", config.max_steps)
     for step in range(position.steps, config.max_steps):
         seed_step(config.seed, 1, step, learner.ranks.rank)
@@ -102,7 +102,7 @@ def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt]
         metrics["num_tokens"] = position.tokens_seen
         last = step + 1 == config.max_steps
         if heldout and ((step + 1) % config.eval_steps == 0 or last):
-            metrics |= keep_best(journal, validate(learner, heldout), step + 1)
+            metrics |= keep_best(journal, heldout, step + 1)
         elif not heldout and learner.ranks.leads and ((step + 1) % config.save_steps == 0 or last):
             save_adapter(learner.policy, config, journal.run / runs.ADAPTER)
         journal.end_step(metrics, samples(step, rollouts, scores), token_records(rollouts, scores), last)
@@ -123,12 +123,13 @@ def prepare(config: Config, ranks: Ranks) -> tuple[Learner, list[Prompt], list[P
     return Learner(policy, config, reward, warm_start_optimizer(), None, ranks), prompts, heldout
 
 
-def keep_best(journal: Journal, heldout: dict[str, float], steps: int) -> dict[str, float]:
-    """Save the adapter after `steps` steps if no earlier one earned as much on held-out prompts; returns metrics."""
+def keep_best(journal: Journal, heldout: Sequence[Prompt], steps: int) -> dict[str, float]:
+    """Look at held-out prompts after `steps` steps; save the adapter if it beats the best so far. Returns metrics."""
     learner, best = journal.learner, journal.position.best
-    if best.beaten_by(heldout["eval/reward"], steps) and learner.ranks.leads:
+    metrics, rewards = validate(learner, heldout)
+    if best.beaten_by(rewards, steps) and learner.ranks.leads:
         save_adapter(learner.policy, learner.config, journal.run / runs.ADAPTER)
-    return {**heldout, "eval/best_step": float(best.steps)}
+    return {**metrics, "eval/best_step": float(best.steps)}
 
 
 def train_step(

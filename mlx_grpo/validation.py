@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,16 +20,29 @@ from mlx_grpo.types import Prompt
 
 @dataclass(slots=True)
 class Best:
-    """The highest held-out reward so far, and the number of GRPO steps behind it."""
+    """What the best adapter so far earned on each held-out prompt, and the number of GRPO steps behind it."""
 
-    reward: float = -np.inf
+    rewards: list[float] = field(default_factory=list)
+    """NaN where the reward does not apply; empty before the first look."""
     steps: int = 0
 
-    def beaten_by(self, reward: float, steps: int) -> bool:
-        """Whether this reward is higher; if so, it is the best from now on."""
-        if not reward > self.reward:
+    @property
+    def reward(self) -> float:
+        """Their mean."""
+        return float(np.nanmean(self.rewards))
+
+    def beaten_by(self, rewards: Sequence[float], steps: int) -> bool:
+        """Whether these rewards are higher by more than chance; if so, they are the best from now on.
+
+        More than chance is a mean of the paired differences above their standard error (the one-standard-error rule:
+        Breiman et al., Classification and Regression Trees, 1984). A few dozen prompts tell no smaller gain from luck.
+        """
+        gains = np.array(rewards) - np.array(self.rewards if self.rewards else rewards)
+        gains = gains[~np.isnan(gains)]
+        error = gains.std(ddof=1) / np.sqrt(gains.size) if gains.size > 1 else 0.0
+        if self.rewards and not (gains.size and gains.mean() > error):
             return False
-        self.reward, self.steps = reward, steps
+        self.rewards, self.steps = list(rewards), steps
         return True
 
 
@@ -59,8 +72,8 @@ def validation_rows(config: Config, prompts: Sequence[Prompt]) -> list[Prompt]:
     return list(prompts[config.eval.episodes :][-config.eval.validation :])
 
 
-def validate(learner: Learner, prompts: Sequence[Prompt]) -> dict[str, float]:
-    """Mean reward and components of greedy completions, under TRL's names for an evaluation's metrics."""
+def validate(learner: Learner, prompts: Sequence[Prompt]) -> tuple[dict[str, float], list[float]]:
+    """Mean reward and components of greedy completions, by TRL's names for an evaluation; and each prompt's reward."""
     config, ranks = learner.config, learner.ranks
     sampling = Sampling(min(config.eval.max_new_tokens, config.max_completion_length), temperature=0)
     mine = ranks.share(prompts)
@@ -71,4 +84,5 @@ def validate(learner: Learner, prompts: Sequence[Prompt]) -> dict[str, float]:
         columns = {"eval/reward": scores.rewards} | {f"eval/{name}": v for name, v in scores.components.items()}
         found += [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]
     everyones = [row for rows in ranks.gather(found) for row in rows]
-    return {name: float(np.nanmean([row[name] for row in everyones])) for name in everyones[0]}
+    means = {name: float(np.nanmean([row[name] for row in everyones])) for name in everyones[0]}
+    return means, [row["eval/reward"] for row in everyones]

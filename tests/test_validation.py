@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import tiny_config
 from test_trainer import paid_for
@@ -34,33 +35,41 @@ def config_of(model: Path, folder: Path, rows: int = 8, **changes: object) -> Co
     )
 
 
-@pytest.mark.parametrize("rate", [2e-2, 3.0])  # one that learns, one that ruins the policy
-def test_what_is_kept_earns_the_best_held_out_reward(tiny_qwen3: Path, tmp_path: Path, rate: float):
+@pytest.mark.parametrize(("rate", "kept"), [(3.0, 2), (300.0, 0)])  # one that learns, one that ruins it
+def test_the_adapter_kept_is_the_last_that_beat_the_best_before_it(
+    tiny_qwen3: Path, tmp_path: Path, rate: float, kept: int
+):
     config = config_of(tiny_qwen3, tmp_path, learning_rate=rate)
     policy = load_policy(config)
     learner = Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), None)
     heldout = validation_prompts(config, policy)
-    before = validate(learner, heldout)["eval/reward"]
+    before, _ = validate(learner, heldout)
     run = train(config, SilentReporter())
     looks = [m for m in runs.read_jsonl(run / runs.METRICS) if "eval/reward" in m]
     assert [m["step"] for m in looks] == [1, 3, 5]
+    assert looks[-1]["eval/best_step"] == kept
     load_adapter(policy, run / runs.ADAPTER)
-    after = validate(learner, heldout)
-    assert after["eval/reward"] == pytest.approx(max(before, *(m["eval/reward"] for m in looks)))
-    assert after["eval/share_of_letters"] == after["eval/reward"]
-    rewards = {0: before} | {m["step"] + 1: m["eval/reward"] for m in looks}
-    assert looks[-1]["eval/best_step"] == max(rewards, key=rewards.get)
+    after, rewards = validate(learner, heldout)
+    found = {0: before["eval/reward"]} | {m["step"] + 1: m["eval/reward"] for m in looks}
+    assert after["eval/reward"] == pytest.approx(found[kept])
+    assert after["eval/share_of_letters"] == after["eval/reward"] == pytest.approx(np.mean(rewards))
 
 
-def test_only_a_higher_reward_is_better():
+def test_only_a_gain_beyond_one_standard_error_is_better():
+    nan = float("nan")
+    looks = {
+        "the first": ([0.2, 0.4, 0.6], True),
+        "the same": ([0.2, 0.4, 0.6], False),
+        "up by 0.1 on average, by 0.1 of standard error": ([0.2, 0.4, 0.9], False),
+        "up by 0.1 throughout": ([0.3, 0.5, 0.7], True),
+        "up where it applies": ([0.4, nan, 0.8], True),
+        "nowhere": ([nan, nan, nan], False),
+    }
     best = Best()
-    assert [best.beaten_by(reward, step) for step, reward in enumerate((0.2, 0.2, float("nan"), 0.3))] == [
-        True,
-        False,
-        False,
-        True,
-    ]
-    assert (best.reward, best.steps) == (0.3, 3)
+    for name, (rewards, better) in looks.items():
+        assert best.beaten_by(rewards, len(name)) == better, name
+    assert best.reward == pytest.approx(0.6)
+    assert best.steps == len("up where it applies")
 
 
 def test_the_prompts_are_none_that_the_evaluation_reads(tiny_qwen3: Path, tmp_path: Path):
