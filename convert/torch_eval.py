@@ -52,12 +52,12 @@ def generate(
     device: str = "auto",
     dtype: str = "float32",
     batch_size: int = 8,
-    progress: Callable[[int], None] | None = None,
+    on_batch: Callable[[list[list[int]]], None] | None = None,
 ) -> list[list[int]]:
     """Greedy completions of `prompts` (token ids) in their order, each cut after its first stop token.
 
-    Batches are padded on the left; a completion does not depend on its neighbours. `progress` is called with the
-    number of finished prompts after each batch. UserError for an unusable argument, folder or device.
+    Batches are padded on the left; a completion does not depend on its neighbours. `on_batch` is given
+    each finished batch. UserError for an unusable argument, folder or device.
     """
     _check(model_dir, prompts, max_new_tokens, dtype, batch_size)
     if not prompts:
@@ -68,8 +68,8 @@ def generate(
         completions: list[list[int]] = []
         for start in range(0, len(prompts), batch_size):
             completions += _complete(model, prompts[start : start + batch_size], stop_ids)
-            if progress is not None:
-                progress(len(completions))
+            if on_batch is not None:
+                on_batch(completions[start:])
     return completions
 
 

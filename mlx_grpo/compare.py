@@ -11,7 +11,7 @@ from rich.console import Console
 
 from convert.torch_eval import pick_device
 from mlx_grpo import tables
-from mlx_grpo.completions import mlx_completions, torch_completions
+from mlx_grpo.completions import UNFINISHED, mlx_completions, remembered, torch_completions
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluate import evaluate
 from mlx_grpo.exporting import refresh_card, trained_dtype
@@ -52,13 +52,16 @@ def compare(
     dtype = trained_dtype(config.fine_tune_type, config.dtype)
     if backend == "torch":
         device = pick_device(device)
-        complete = torch_completions(run, tokens, config.eval.batch_size, device, dtype, report)
+        complete = torch_completions(run, tokens, config.eval.batch_size, device, dtype)
     else:
         device = str(mx.default_device().type).rpartition(".")[2]
-        complete = mlx_completions(tokens, config.eval.batch_size, dtype, report)
+        complete = mlx_completions(tokens, config.eval.batch_size, dtype)
+    store = folder / UNFINISHED
+    generate = remembered(complete, store, (backend, device, dtype, tokens, config.eval.batch_size), report)
     results = evaluate(
-        runs, complete, episodes=episodes, backend=backend, device=device, max_new_tokens=tokens, out=out
+        runs, generate, episodes=episodes, backend=backend, device=device, max_new_tokens=tokens, out=out
     )
+    store.unlink(missing_ok=True)
     pictures = [*draw_training(run / METRICS, folder / "plots"), *draw_evaluation(results, folder / "plots")]
     if out is None:
         refresh_card(run)

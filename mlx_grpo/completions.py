@@ -1,57 +1,99 @@
-"""Greedy completions of held-out prompts, by MLX or by PyTorch."""
+"""Greedy completions of held-out prompts, by MLX or by PyTorch, batch by batch; an interrupted evaluation goes on."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convert import torch_eval
 from mlx_grpo.exporting import exported_model
-from mlx_grpo.policy import load_for_inference, load_tokenizer_of
+from mlx_grpo.policy import ADAPTER_WEIGHTS, load_for_inference, load_tokenizer_of
 from mlx_grpo.rollout import decode_completion, generate
+from mlx_grpo.runs import append_jsonl, read_jsonl
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.types import Prompt
+
+Keep = Callable[[list[str]], None]
+"""Given each finished batch's completions."""
+
+Complete = Callable[[Path, Path | None, Sequence[Prompt], Keep], None]
+"""(base model, adapter or None, prompts, keep) -> greedy completions, handed on in their order."""
 
 Generate = Callable[[str, Path, Path | None, Sequence[Prompt]], list[str]]
 """(name, base model, adapter or None, prompts) -> greedy completions."""
 
-Progress = Callable[[str, int], None]
-"""(name of the model, prompts done)."""
+UNFINISHED = "completions.jsonl"
+"""Where an evaluation keeps what is done, until all of it is."""
 
 
-def mlx_completions(max_new_tokens: int, batch_size: int, dtype: str, progress: Progress) -> Generate:
+def mlx_completions(max_new_tokens: int, batch_size: int, dtype: str) -> Complete:
     """Greedy completions by MLX, a batch at a time."""
 
-    def complete(name: str, base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
+    def complete(base: Path, adapter: Path | None, prompts: Sequence[Prompt], keep: Keep) -> None:
         policy = load_for_inference(base, adapter, dtype)
-        texts: list[str] = []
         for start in range(0, len(prompts), batch_size):
             rollouts = generate(policy, prompts[start : start + batch_size], 1, Sampling(max_new_tokens, temperature=0))
-            texts += [rollout.completion for rollout in rollouts]
-            progress(name, len(texts))
-        return texts
+            keep([rollout.completion for rollout in rollouts])
 
     return complete
 
 
-def torch_completions(
-    run: Path, max_new_tokens: int, batch_size: int, device: str, dtype: str, progress: Progress
-) -> Generate:
+def torch_completions(run: Path, max_new_tokens: int, batch_size: int, device: str, dtype: str) -> Complete:
     """Greedy completions by PyTorch, each model exported to the run's folder first where that is needed."""
 
-    def complete(name: str, base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
+    def complete(base: Path, adapter: Path | None, prompts: Sequence[Prompt], keep: Keep) -> None:
         folder = exported_model(adapter.parent if adapter else run, base, adapter, dtype)
         tokenizer = load_tokenizer_of(base)
-        stop_ids = sorted(tokenizer.eos_token_ids)
-        token_ids = torch_eval.generate(
+        torch_eval.generate(
             folder,
             [prompt.token_ids for prompt in prompts],
             max_new_tokens=max_new_tokens,
-            stop_ids=stop_ids,
+            stop_ids=sorted(tokenizer.eos_token_ids),
             device=device,
             batch_size=batch_size,
-            progress=lambda done: progress(name, done),
+            on_batch=lambda batch: keep([decode_completion(tokenizer, ids) for ids in batch]),
         )
-        return [decode_completion(tokenizer, ids) for ids in token_ids]
 
     return complete
+
+
+def remembered(
+    complete: Complete, store: Path, settings: Sequence[object], progress: Callable[[str, int], None]
+) -> Generate:
+    """Completions that are written to `store` by the batch and read from there when asked for again.
+
+    `settings` are whatever else they depend on. Batches stay whole, so what is done later is what it would have been.
+    `progress` is told the model's name and how many prompts are done.
+    """
+    _drop_torn_line(store)
+
+    def kept(name: str, base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
+        key = _key(settings, base, adapter, prompts)
+        texts = [text for record in read_jsonl(store) if record["key"] == key for text in record["texts"]]
+
+        def keep(batch: list[str]) -> None:
+            append_jsonl(store, {"key": key, "texts": batch})
+            texts.extend(batch)
+            progress(name, len(texts))
+
+        if len(texts) < len(prompts):
+            complete(base, adapter, prompts[len(texts) :], keep)
+        return texts
+
+    return kept
+
+
+def _key(settings: Sequence[object], base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> str:
+    digest = hashlib.sha256(json.dumps([*map(str, settings), str(base), [p.token_ids for p in prompts]]).encode())
+    if adapter is not None:
+        digest.update((adapter / ADAPTER_WEIGHTS).read_bytes())
+    return digest.hexdigest()
+
+
+def _drop_torn_line(store: Path) -> None:
+    """Cut off what a process killed while writing left without its line's end."""
+    if store.is_file():
+        data = store.read_bytes()
+        store.write_bytes(data[: data.rfind(b"\n") + 1])

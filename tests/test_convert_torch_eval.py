@@ -80,10 +80,11 @@ def test_a_batch_ends_when_all_its_rows_have(folder, greedy, monkeypatch):
     assert len(calls) == 1
 
 
-def test_progress_counts_finished_prompts_in_order(folder):
-    counts = []
-    complete(folder, max_new_tokens=2, batch_size=3, progress=counts.append)
-    assert counts == [3, 6, 8]
+def test_batches_are_handed_on_in_order_as_they_finish(folder):
+    batches = []
+    whole = complete(folder, max_new_tokens=2, batch_size=3, on_batch=batches.append)
+    assert [len(batch) for batch in batches] == [3, 3, 2]
+    assert [ids for batch in batches for ids in batch] == whole
 
 
 def test_nothing_is_printed_or_warned(folder, capfd, recwarn):
@@ -130,5 +131,5 @@ def test_openblas_gets_its_threads_back(folder):
         pytest.skip("no OpenBLAS is loaded on this machine")
     library = ctypes.CDLL(mlx_grpo.BLAS)
     before, during = library.openblas_get_num_threads(), []
-    complete(folder, max_new_tokens=1, progress=lambda _: during.append(library.openblas_get_num_threads()))
+    complete(folder, max_new_tokens=1, on_batch=lambda _: during.append(library.openblas_get_num_threads()))
     assert during == [1] and library.openblas_get_num_threads() == before > 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import mlx.core as mx
 import numpy as np
 import pytest
 import yaml
@@ -14,6 +16,7 @@ from test_trainer import Silent
 
 from mlx_grpo import tables
 from mlx_grpo.compare import compare, print_comparison
+from mlx_grpo.completions import UNFINISHED
 from mlx_grpo.config import validate
 from mlx_grpo.data import read_rows
 from mlx_grpo.errors import UserError
@@ -233,3 +236,42 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(run: Path, tmp_p
 def test_a_folder_that_is_no_run_is_told_apart(tmp_path: Path):
     with pytest.raises(UserError, match="not a run folder"):
         compared(tmp_path, "mlx")
+
+
+@pytest.mark.parametrize("backend", ["mlx", "torch"])
+def test_an_interrupted_evaluation_goes_on_with_the_batch_it_was_in(run: Path, tmp_path: Path, backend: str):
+    whole, done = [], []
+    results, _ = compared(run, backend, out=tmp_path / "whole", progress=lambda *call: whole.append(call))
+
+    def unplug(*call: object) -> None:
+        done.append(call)
+        if len(done) == len(whole) // 2 + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compared(run, backend, out=tmp_path / "cut", progress=unplug)
+    with (tmp_path / "cut" / UNFINISHED).open("a") as file:
+        file.write('{"key": "torn')
+    resumed, _ = compared(run, backend, out=tmp_path / "cut", progress=lambda *call: done.append(call))
+    assert done == whole
+    assert resumed["models"] == results["models"]
+    assert not (tmp_path / "cut" / UNFINISHED).exists()
+
+
+def test_what_was_done_for_another_adapter_is_not_used(run: Path, tmp_path: Path):
+    copied = shutil.copytree(run, tmp_path / "copied")
+
+    weights = mx.load(str(run / "warm_start" / "adapters.safetensors"))
+    for name in ("warm_start", "adapter"):
+        changed = {key: value * (2 if name == "adapter" else 1) for key, value in weights.items()}
+        mx.save_safetensors(str(copied / name / "adapters.safetensors"), changed)
+
+    def unplug(model: str, done: int, total: int) -> None:
+        if model == "trained":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compared(copied, "mlx", progress=unplug)
+    shutil.copyfile(run / "warm_start" / "adapters.safetensors", copied / "adapter" / "adapters.safetensors")
+    results, _ = compared(copied, "mlx")
+    assert results["models"]["trained"] == results["models"]["warm start"]
