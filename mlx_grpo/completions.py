@@ -86,7 +86,9 @@ def remembered(
 
 
 def _key(settings: Sequence[object], base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> str:
-    digest = hashlib.sha256(json.dumps([*map(str, settings), str(base), [p.token_ids for p in prompts]]).encode())
+    digest = hashlib.sha256(
+        json.dumps([*map(str, (*settings, base, adapter)), [p.token_ids for p in prompts]]).encode()
+    )
     if adapter is not None:
         digest.update((adapter / ADAPTER_WEIGHTS).read_bytes())
     return digest.hexdigest()
