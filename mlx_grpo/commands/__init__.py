@@ -1,0 +1,1 @@
+"""The commands, by what they are about; `mlx_grpo.cli` puts them together."""

@@ -1,0 +1,22 @@
+"""Where commands print: results to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+
+console = Console()
+errors = Console(stderr=True)
+
+
+def tell(*lines: str) -> None:
+    """Lines to stderr as they are, whatever brackets or numbers they hold."""
+    for line in lines:
+        errors.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def show(lines: Iterable[str]) -> None:
+    """Lines of a result, likewise."""
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
