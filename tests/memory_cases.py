@@ -27,7 +27,6 @@ from mlx_grpo.config import validate
 from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.memory import Lengths, estimate
 from mlx_grpo.policy import Policy, load_tokenizer_of, outline
-from mlx_grpo.ranks import Ranks
 from mlx_grpo.scoring import Scores
 from mlx_grpo.sft import supervised_step
 from mlx_grpo.trainer import train_step
@@ -134,12 +133,11 @@ def predicted_and_measured(wanted: dict[str, Any]) -> tuple[int, int]:
     learner = Learner(policy, config, reward, grpo_optimizer(config), reference)
     peaks = [mx.get_active_memory()]
     if config.warm_start.steps:
-        optimizer = grpo_optimizer(config)
         chosen = prompts[: config.warm_start.batch_size]
         batch = make_supervised_batch(chosen, [[3] * width for _ in chosen])
         for _ in range(2):
-            supervised_step(policy, batch, optimizer, 0.0, config, Ranks())
-        del optimizer
+            supervised_step(learner, batch, 0.0)
+        learner.optimizer = grpo_optimizer(config)
         peaks.append(mx.get_peak_memory())
     for step in range(2):
         metrics, _, _ = train_step(learner, prompts, step)
