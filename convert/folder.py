@@ -21,15 +21,20 @@ def whole_folder(out: Path, marker: str) -> Iterator[Path]:
     `marker` is the file that such a folder of ours holds; an `out` with other things in it is refused (UserError).
     """
     refuse_foreign(out, marker)
-    out.parent.mkdir(parents=True, exist_ok=True)
     partial, old = (out.parent / f".{out.name}.{kind}-{secrets.token_hex(4)}" for kind in ("partial", "old"))
-    partial.mkdir()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+    except OSError as error:
+        raise UserError(f"{out}: can't be written ({error.strerror}); choose another place") from None
     try:
         yield partial
         if out.exists():
             os.rename(out, old)
         os.rename(partial, out)
     finally:
+        if old.exists() and not out.exists():
+            os.rename(old, out)
         for leftover in (partial, old):
             shutil.rmtree(leftover, ignore_errors=True)
 

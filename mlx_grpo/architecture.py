@@ -68,12 +68,12 @@ class Architecture:
         return self.base_bytes == 0
 
 
-def count(path: Path, config: Config, bits: int | None = None) -> tuple[Architecture, nn.Module]:
+def count(path: Path, config: Config, bits: int | None = None, packed: bool = True) -> tuple[Architecture, nn.Module]:
     """The sizes of the model in a folder that holds at least config.json, and the model's outline.
 
-    `bits` supposes base weights quantized to so many.
+    `bits` supposes base weights quantized to so many, and `packed` a device that computes on them as they are.
     """
-    model = outline(path, config, bits)
+    model = outline(path, config, bits, packed)
     args = model.args
     trainable = dict(tree_flatten(model.trainable_parameters()))
     learning = [bool(tree_flatten(layer.trainable_parameters())) for layer in model.layers]

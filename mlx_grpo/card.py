@@ -14,7 +14,7 @@ from mlx_grpo import tables
 from mlx_grpo.config import Config
 from mlx_grpo.data import BUNDLED, dataset_files, read_rows
 from mlx_grpo.policy import ADAPTER_CONFIG
-from mlx_grpo.runs import ADAPTER, METRICS, RESULTS, kept_step, read_config, read_jsonl
+from mlx_grpo.runs import ADAPTER, METRICS, kept_step, read_config, read_jsonl, read_results
 from mlx_grpo.scoring import make_rubric
 
 SNIPPET = """```python
@@ -57,7 +57,7 @@ def model_card(run: Path, base: Path, repo: str | None = None) -> str:
     `base` is the base model's folder, read for its licence and its template; `repo` is where the export will live.
     """
     config = read_config(run)
-    results = json.loads((run / RESULTS).read_text(encoding="utf-8")) if (run / RESULTS).is_file() else None
+    results = read_results(run)
     licence = _licence(base)
     metadata = ModelCardData(
         base_model=_hub_id(run, config),
@@ -116,7 +116,7 @@ def _summary(run: Path, config: Config) -> str:
 def _use(config: Config, base: Path, repo: str) -> list[str]:
     # A made-up prompt: a row of the training data could be a real person's profile.
     example = [{"role": "user", "content": "..."}]
-    if config.data.train in BUNDLED:
+    if config.data.train in BUNDLED and (config.data.heldout is None or config.data.heldout in BUNDLED):
         example = read_rows(dataset_files(config.data)[1])[0]["prompt"]
     thinking = f"enable_thinking={config.data.enable_thinking}, " if _thinks(base) else ""
     snippet = SNIPPET.format(

@@ -22,7 +22,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_grpo import runs
-from mlx_grpo.config import Config
+from mlx_grpo.config import Config, validate
 from mlx_grpo.data import with_full_paths
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner, begin_grpo
@@ -33,6 +33,7 @@ FOLDER = "checkpoints"
 OPTIMIZER = "optimizer.safetensors"
 BEST = "best.safetensors"
 STATE = "state.json"
+ASIDE = "before-"
 
 Phase = Literal["warm_start", "grpo"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -86,7 +87,8 @@ def load_checkpoint(run: Path, learner: Learner, note: Callable[[str], None]) ->
     name = ranks.gather(newest_sound(run, learner.config, note) if ranks.leads else None)[0]
     if name is None:
         if ranks.leads:
-            _cut_back(run, None, dict.fromkeys((runs.METRICS, runs.SAMPLES), 0))
+            _set_aside(run)
+            note(f"no checkpoint to go on from: starting over; what was written is kept as {ASIDE}*")
         return None
     folder = run / FOLDER / name
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
@@ -104,6 +106,12 @@ def load_checkpoint(run: Path, learner: Learner, note: Callable[[str], None]) ->
     if ranks.leads:
         _cut_back(run, folder, state["lengths"])
     return position
+
+
+def _set_aside(run: Path) -> None:
+    for name in (runs.METRICS, runs.SAMPLES):
+        if (run / name).is_file():
+            (run / name).replace(run / f"{ASIDE}{name}")
 
 
 def newest_sound(run: Path, config: Config, note: Callable[[str], None]) -> str | None:
@@ -129,7 +137,7 @@ def unsound(folder: Path, run: Path, config: Config) -> str | None:
     """Why a checkpoint can't be used; None where it can."""
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        if state["config_sha256"] != config_sha256(config):
+        if config_sha256(validate(state["config"])) != config_sha256(config):  # new keys have their defaults
             return "made with another configuration"
         for name, digest in state["files"].items():
             if _sha256(folder / name) != digest:
@@ -137,7 +145,7 @@ def unsound(folder: Path, run: Path, config: Config) -> str | None:
         for name, length in state["lengths"].items():
             if length and (run / name).stat().st_size < length:
                 return f"the run's {name} is shorter than it was"
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         return f"not readable ({type(error).__name__}: {error})"
     return None
 
@@ -164,8 +172,8 @@ def _write(folder: Path, run: Path, learner: Learner, position: Position) -> Non
         "position": asdict(position),
         "lengths": lengths,
         "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
-        "config_sha256": config_sha256(learner.config),
         "config": learner.config.model_dump(),
+        "config_sha256": config_sha256(learner.config),
         "versions": versions(),
     }
     (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
@@ -173,12 +181,12 @@ def _write(folder: Path, run: Path, learner: Learner, position: Position) -> Non
         _sync(path)
 
 
-def _cut_back(run: Path, folder: Path | None, lengths: dict[str, int]) -> None:
+def _cut_back(run: Path, folder: Path, lengths: dict[str, int]) -> None:
     """Take from the run's files what was written after a checkpoint, and give it back the best adapter of then."""
     for name, length in lengths.items():
         if (run / name).is_file():
             os.truncate(run / name, length)
-    if folder and (folder / BEST).is_file():
+    if (folder / BEST).is_file():
         adapter = run / runs.ADAPTER
         adapter.mkdir(exist_ok=True)
         shutil.copyfile(folder / ADAPTER_CONFIG, adapter / ADAPTER_CONFIG)

@@ -54,7 +54,10 @@ def compare(
         device = pick_device(device)
         complete = torch_completions(run, tokens, config.eval.batch_size, device, dtype)
     else:
-        device = str(mx.default_device().type).rpartition(".")[2]
+        present = str(mx.default_device().type).rpartition(".")[2]
+        if device not in ("auto", present):
+            raise UserError(f"--device {device}: MLX computes on the {present} here; leave it out, or use torch")
+        device = present
         complete = mlx_completions(tokens, config.eval.batch_size, dtype)
     store = folder / UNFINISHED
     generate = remembered(complete, store, (backend, device, dtype, tokens, config.eval.batch_size), report)

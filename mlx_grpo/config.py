@@ -239,7 +239,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested keys as overrides write them: {"lora": {"rank": 8}} is {"lora.rank": 8}."""
     pairs: dict[str, Any] = {}
     for key, value in values.items():
-        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
     return pairs
 
 

@@ -95,13 +95,15 @@ def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinkin
     return Prompt(str(row["id"]), text, tuple(token_ids), columns)
 
 
-def check_lengths(prompts: Sequence[Prompt], max_completion_length: int, context: int) -> None:
-    """Raise UserError where a prompt and its completion can't fit the model's context, in tokens."""
+def check_lengths(
+    prompts: Sequence[Prompt], most: int, context: int | None, key: str = "max_completion_length"
+) -> None:
+    """Raise UserError where a prompt and a completion of `most` tokens, which `key` allows, can't fit the context."""
     for prompt in prompts:
-        if len(prompt.token_ids) + max_completion_length > context:
+        if context is not None and len(prompt.token_ids) + most > context:
             raise UserError(
-                f"row {prompt.id}: {len(prompt.token_ids)} prompt tokens and max_completion_length "
-                f"{max_completion_length} exceed the model's context of {context}; shorten the prompt or the completion"
+                f"row {prompt.id}: {len(prompt.token_ids)} prompt tokens and {key} {most} exceed the model's context "
+                f"of {context}; shorten the prompt or the completion"
             )
 
 

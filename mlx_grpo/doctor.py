@@ -8,10 +8,11 @@ import shutil
 import sys
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 
 from huggingface_hub import constants
 from rich.console import Console
@@ -154,8 +155,8 @@ def hub(endpoint: str) -> Finding:
     except HTTPError as error:
         if error.code >= 500:
             return Finding("Hub", "warning", f"{endpoint} answers {error.code}; {here}", remedy)
-    except URLError as error:
-        return Finding("Hub", "warning", f"{endpoint} can't be reached ({error.reason}); {here}", remedy)
+    except (OSError, HTTPException, ValueError) as error:  # URLError is an OSError; ValueError: no URL at all
+        return Finding("Hub", "warning", f"{endpoint} can't be reached ({error}); {here}", remedy)
     return Finding("Hub", "ok", f"{endpoint} reachable; {here}")
 
 

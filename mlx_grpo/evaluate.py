@@ -44,7 +44,7 @@ def evaluate(
     base = find_model(config.model)
     prompts = heldout_prompts(run, episodes, runs[1:])
     check_columns(config.reward, prompts)
-    check_lengths(prompts, max_new_tokens, read_settings(base).get("max_position_embeddings"))
+    check_lengths(prompts, max_new_tokens, read_settings(base).get("max_position_embeddings"), "max_new_tokens")
     reward = load_reward(config.reward)
     models = {
         name: score_completions(prompts, complete(name, base, adapter, prompts), reward)

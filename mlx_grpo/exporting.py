@@ -12,10 +12,9 @@ from convert.peft import export_peft
 from mlx_grpo.card import model_card
 from mlx_grpo.errors import UserError
 from mlx_grpo.policy import ADAPTER_WEIGHTS, compute_dtype, find_model, model_name, stores_packed
-from mlx_grpo.runs import ADAPTER, find_run, read_config
+from mlx_grpo.runs import ADAPTER, find_run, read_config, require_adapter
 
 MARKER = "export.json"
-FORMATS = ("hf", "mlx", "peft")
 
 
 def export_run(
@@ -37,10 +36,9 @@ def export_run(
     _check_options(formats, dtype, bits)
     run = find_run(name)
     config = read_config(run)
-    if not (run / ADAPTER / ADAPTER_WEIGHTS).is_file():
-        raise UserError(f"{run}: has no {ADAPTER} yet; let `mlx-grpo train` finish first")
+    adapter = require_adapter(run)
     folder = out or run / formats[0]
-    base, adapter = find_model(config.model), run / ADAPTER
+    base = find_model(config.model)
     if formats[0] == "peft":
         return folder, export_peft(base, folder, adapter=adapter, base_name=model_name(config.model), verify=verify)
     summary = export_hf(
@@ -100,12 +98,21 @@ def exported_model(run: Path, base: Path, adapter: Path | None, dtype: str) -> P
         return base
     name = "base" if adapter is None else adapter.name
     folder = run / ("hf" if name == ADAPTER else f"hf-{name}")
-    marker, source = folder / MARKER, base / "config.json" if adapter is None else adapter / ADAPTER_WEIGHTS
-    fresh = marker.is_file() and marker.stat().st_mtime >= source.stat().st_mtime
-    if not fresh or json.loads(marker.read_text(encoding="utf-8"))["dtype"] != dtype:
+    source = base / "config.json" if adapter is None else adapter / ADAPTER_WEIGHTS
+    if _exported_as(folder) not in (None, dtype):  # the user's own export in another dtype stays
+        folder = folder.with_name(f"{folder.name}-{dtype}")
+    fresh = _exported_as(folder) == dtype and (folder / MARKER).stat().st_mtime >= source.stat().st_mtime
+    if not fresh:
         card = model_card(run, base) if name == ADAPTER else None
-        export_hf(base, folder, adapter=adapter, dtype=dtype, card=card)
+        papers = sorted(base.glob("LICENSE*")) if name == ADAPTER else ()
+        export_hf(base, folder, adapter=adapter, dtype=dtype, card=card, extra_files=papers)
     return folder
+
+
+def _exported_as(folder: Path) -> str | None:
+    """The dtype of an export of ours; None where there is none."""
+    marker = folder / MARKER
+    return json.loads(marker.read_text(encoding="utf-8"))["dtype"] if marker.is_file() else None
 
 
 def refresh_card(run: Path) -> None:

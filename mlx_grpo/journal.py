@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from mlx_grpo.checkpoint import Position, save_checkpoint
 from mlx_grpo.errors import UserError
 from mlx_grpo.interrupts import Interrupted, Stop, StopStep
 from mlx_grpo.learner import Learner
+from mlx_grpo.policy import save_adapter
 from mlx_grpo.progress import Reporter
 
 SKIPPED_LIMIT = 5
@@ -60,14 +62,15 @@ class Journal:
         position.steps += 1
         position.skipped = position.skipped + 1 if metrics["update_skipped"] else 0
         if learner.ranks.leads:
-            runs.append_jsonl(self.run / runs.SAMPLES, *samples)
-            runs.append_jsonl(self.run / runs.METRICS, metrics)
-        self.reporter.step(metrics)
-        self.history.append(metrics)
-        for warning in alarms.raised_at(metrics["step"], self.history):
-            self.reporter.note(warning)
+            with saved(self.run):
+                runs.append_jsonl(self.run / runs.SAMPLES, *samples)
+                runs.append_jsonl(self.run / runs.METRICS, metrics)
         if last or position.steps % learner.config.save_steps == 0:
             self.save()
+        self.reporter.step(metrics)
+        self.history.append(runs.without_nan(metrics))
+        for warning in alarms.raised_at(metrics["step"], self.history):
+            self.reporter.note(warning)
         if position.skipped >= SKIPPED_LIMIT:
             self._give_up(rows)
         signals = [signal for signal in learner.ranks.gather(self.stop.signal) if signal]
@@ -76,8 +79,17 @@ class Journal:
 
     def save(self) -> None:
         """Write a checkpoint of where the run is."""
+        if not self.learner.ranks.leads:
+            return
+        if self.position.phase == "grpo" and self.position.steps and not self.learner.config.eval_steps:
+            self.save_adapter(runs.ADAPTER)
+        save_checkpoint(self.run, self.learner, self.position)
+
+    def save_adapter(self, name: str) -> None:
+        """Write what is trained so far as one of the run's adapters."""
         if self.learner.ranks.leads:
-            save_checkpoint(self.run, self.learner, self.position)
+            with saved(self.run / name):
+                save_adapter(self.learner.policy, self.learner.config, self.run / name)
 
     def leave(self, signal: int) -> None:
         """Stop here, to be gone on from: raises Interrupted once the checkpoint is written."""
@@ -97,3 +109,12 @@ class Journal:
             f"step {self.position.steps}: loss or gradient was not finite {SKIPPED_LIMIT} times in a row; "
             f"the last batch is in {self.run / INSPECTION}; lower learning_rate, or use dtype float32"
         )
+
+
+@contextmanager
+def saved(what: Path) -> Iterator[None]:
+    """Tell in words where something of a run can't be written; its last checkpoint stands."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # MLX raises RuntimeError where a file can't be written
+        raise UserError(f"{what}: can't be written ({error}); free space there, then go on with --resume") from None

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlx_grpo.config import Config
+from mlx_grpo.config import Config, flat
 from mlx_grpo.data import dataset_files
 from mlx_grpo.errors import UserError
 from mlx_grpo.policy import ADAPTER_WEIGHTS
@@ -69,7 +69,7 @@ def _name(kind: str, words: Sequence[str]) -> str:
 
 def _misfit(run: Path, config: Config, configs: Sequence[Config]) -> list[str]:
     """Why a run can't stand beside the first one."""
-    if not (run / ADAPTER).is_dir():
+    if not (run / ADAPTER / ADAPTER_WEIGHTS).is_file():
         return [f"{run}: has no {ADAPTER} yet; let `mlx-grpo train` finish first"]
     first = configs[0]
     pairs = {
@@ -86,7 +86,7 @@ def _misfit(run: Path, config: Config, configs: Sequence[Config]) -> list[str]:
 
 def _words(first: Config, config: Config, *, seed: bool = True) -> list[str]:
     """What sets a run apart from the first, a phrase for each key."""
-    theirs, mine = _flat(first.model_dump()), _flat(config.model_dump())
+    theirs, mine = flat(first.model_dump()), flat(config.model_dump())
     if not (first.warm_start.steps and config.warm_start.steps):  # without steps the other keys say nothing
         mine |= {key: theirs[key] for key in mine if key.startswith("warm_start.") and key != "warm_start.steps"}
     differing = [key for key in {**theirs, **mine} if mine.get(key) != theirs.get(key) and not key.startswith(UNTOLD)]
@@ -100,11 +100,3 @@ def _phrase(key: str, value: Any) -> str:
     if key == "reward.shuffle" and value:
         return "shuffled reward"
     return f"{key}={value}"
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every key with its section, such as `lora.rank`."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return found

@@ -19,10 +19,11 @@ from mlx_grpo.architecture import Architecture, count
 from mlx_grpo.bench import Shape, forward_flops, matrix_speed, training_flops
 from mlx_grpo.config import Config, validate
 from mlx_grpo.data import dataset_files, make_prompt, read_rows
+from mlx_grpo.device import multiplies_packed, this_device
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner
 from mlx_grpo.memory import Lengths, estimate
-from mlx_grpo.policy import TOKENIZER_FILES, compute_dtype, find_model, load_tokenizer_of, model_name
+from mlx_grpo.policy import TOKENIZER_FILES, compute_dtype, find_model, load_tokenizer_of, model_name, stores_packed
 from mlx_grpo.prefix import common_start
 from mlx_grpo.progress import Reporter
 from mlx_grpo.tables import console_table
@@ -42,10 +43,10 @@ def plan(config: Config, memory: str | None, prompt_tokens: int | None, gflops: 
     """
     path = find_model(config.model, TOKENIZER_FILES)
     on_gpu = memory is not None or mx.default_device() == mx.Device(mx.gpu)
-    if on_gpu and config.dtype == "auto":
+    if memory is not None and config.dtype == "auto":  # a Mac that is not here
         config = config.model_copy(update={"dtype": "bfloat16"})
     lengths = read_lengths(config, path) if prompt_tokens is None else given_lengths(config, prompt_tokens)
-    sizes, model = count(path, config)
+    sizes, model = count(path, config, packed=memory is not None or multiplies_packed(this_device()))
     needs = estimate(sizes, config, lengths, on_gpu)
     available = working_set(parse_memory(memory)) if memory else available_memory()
     fits = needs.peak <= available
@@ -54,7 +55,7 @@ def plan(config: Config, memory: str | None, prompt_tokens: int | None, gflops: 
     return {
         "model": model_name(config.model),
         "fine_tune_type": config.fine_tune_type,
-        "dtype": "float32" if sizes.full else {4: "float32", 2: "bfloat16"}[sizes.itemsize],
+        "dtype": "float32" if sizes.full else str(compute_dtype(config.dtype)).rpartition(".")[2],
         "parameters": sizes.parameters,
         "trainable": sizes.trainable,
         "lengths": asdict(lengths),
@@ -78,7 +79,8 @@ def check_memory(learner: Learner, prompts: Sequence[Prompt], reporter: Reporter
     fused = mx.default_device() == mx.Device(mx.gpu)
     texts = [prompt.columns["completion"] for prompt in prompts] if config.warm_start.steps else []
     lengths = measured_lengths(prompts, texts, policy.tokenizer)
-    needs = estimate(count(policy.path, config)[0], config, lengths, fused)
+    sizes, _ = count(policy.path, config, packed=multiplies_packed(this_device()))
+    needs = estimate(sizes, config, lengths, fused)
     available = available_memory() / learner.ranks.size
     reporter.note(f"memory: {verdict(needs.peak, needs.where, available)}")
     if needs.peak > available and not force:
@@ -179,6 +181,8 @@ def cheapest_change(path: Path, config: Config, lengths: Lengths, fused: bool, a
         return count(path, changed, bits)[0]
 
     for overrides, bits in changes(config):
+        if bits and (stores_packed(path) or not fused):  # quantized already, or unpacked when loaded
+            continue
         values = config.model_dump()
         for key, value in overrides.items():
             section, _, name = key.rpartition(".")

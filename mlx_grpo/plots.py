@@ -50,7 +50,7 @@ def training_curves(metrics: list[dict[str, Any]]) -> plt.Figure:
         label=f"reward, mean of {window} steps",
     )
     looks = [(m["step"] + 1, m["eval/reward"]) for m in metrics if "eval/reward" in m]
-    heldout = np.array([value for _, value in looks])
+    heldout = np.array([value for _, value in looks], float)
     if looks:
         points += left.plot(
             [step for step, _ in looks],

@@ -116,10 +116,11 @@ def _load(path: Path) -> tuple[nn.Module, TokenizerWrapper]:
     return model, tokenizer
 
 
-def outline(path: Path, config: Config, bits: int | None = None) -> nn.Module:
+def outline(path: Path, config: Config, bits: int | None = None, packed: bool = True) -> nn.Module:
     """The model in training as `load_policy` makes it, of config.json alone; its arrays have shapes and no values.
 
-    Evaluated, it is a model with random weights. `bits` quantizes its base.
+    Evaluated, it is a model with random weights. `bits` quantizes its base; a quantized one is unpacked unless
+    the device keeps it `packed`.
     """
     try:
         model, _ = load_model(path, lazy=True, strict=False, model_config=nested_rope_theta(read_settings(path)))
@@ -133,6 +134,9 @@ def outline(path: Path, config: Config, bits: int | None = None) -> nn.Module:
             return isinstance(module, (nn.Linear, nn.Embedding)) and module.weight.shape[-1] % size == 0
 
         nn.quantize(model, group_size=size, bits=quantization["bits"], class_predicate=divides)
+    if not packed and any(isinstance(module, nn.QuantizedLinear) for module in model.modules()):
+        model.set_dtype(mx.float32)
+        model = dequantize_model(model)
     make_trainable(model, config)
     model.eval()
     return model

@@ -20,7 +20,7 @@ from mlx_grpo.data import dataset_files, read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.policy import model_name
 from mlx_grpo.report_curves import curves
-from mlx_grpo.runs import METRICS, RESULTS, SAMPLES, find_run, read_config, read_jsonl
+from mlx_grpo.runs import METRICS, RESULTS, SAMPLES, find_run, read_config, read_jsonl, read_results
 from mlx_grpo.scoring import make_rubric, strip_thinking
 from mlx_grpo.tasks.prompt import CANDIDATE, JOB
 from reward import STRICT
@@ -69,8 +69,8 @@ def gather(run: Path) -> Record:
     """Everything the page shows, as JSON can hold it."""
     config = read_config(run)
     missing: list[str] = []
-    results = json.loads((run / RESULTS).read_text(encoding="utf-8")) if (run / RESULTS).is_file() else None
-    metrics, samples = (read_jsonl(run / f) if (run / f).is_file() else [] for f in (METRICS, SAMPLES))
+    results = read_results(run)
+    metrics, samples = (read_jsonl(run / name) for name in (METRICS, SAMPLES))
     if results is None:
         missing.append(f"{RESULTS}: not written yet, so there is no comparison; run `mlx-grpo eval` first")
     if not any(record.get("reward") is not None for record in metrics):
@@ -191,7 +191,8 @@ def _answer(scored: Record, components: dict[str, float | None], row: Record, li
     """One completion: its reward and components, what it decides, and its reasons in parts."""
     text = strip_thinking(scored["completion"])
     fields = read_published(text) or {}
-    decision, score = str(fields.get("decision")).strip().lower(), fields.get("score")
+    decision = str(fields.get("decision")).strip().lower()
+    score = scored.get("score", fields.get("score"))  # an evaluation has read it already
     reasons = read_claims(text, row["context"], limits) if isinstance(row.get("context"), str) else None
     return {
         "reward": _number(scored["reward"]),

@@ -15,6 +15,7 @@ from typing import Any
 from mlx_grpo.config import Config, flat, load_config, save_config
 from mlx_grpo.data import with_full_paths
 from mlx_grpo.errors import UserError
+from mlx_grpo.policy import ADAPTER_WEIGHTS
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
@@ -58,10 +59,10 @@ def find_resumable(name: str, overrides: Sequence[str]) -> tuple[Config, Path]:
     if not (run / CONFIG).is_file():
         raise UserError(f"--resume: {config.output_dir} holds no run yet; leave --resume out, or give a run folder")
     was, now = (flat(c.model_dump()) for c in (read_config(run), with_full_paths(config)))
-    changed = [key for key in now if now[key] != was[key] and key not in FREE_KEYS]
+    changed = [key for key in {**was, **now} if now.get(key) != was.get(key) and key not in FREE_KEYS]
     if changed:
         raise UserError(
-            *(f"--resume: {key}: {was[key]!r} in {run.name}, {now[key]!r} now; it can't change" for key in changed),
+            *(f"--resume: {k}: {was.get(k)!r} in {run.name}, {now.get(k)!r} now; it can't change" for k in changed),
             f"--resume: {', '.join(FREE_KEYS)} can; for anything else start a new run, without --resume",
         )
     return config, run
@@ -101,6 +102,13 @@ def find_run(name: str | None) -> Path:
     return run.resolve()
 
 
+def require_adapter(run: Path) -> Path:
+    """A run's adapter; UserError where training has not written one yet."""
+    if not (run / ADAPTER / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{run}: has no {ADAPTER} yet; let `mlx-grpo train` finish first")
+    return run / ADAPTER
+
+
 def read_config(run: Path) -> Config:
     """The configuration that a run was started with."""
     return load_config(str(run / CONFIG))
@@ -109,9 +117,13 @@ def read_config(run: Path) -> Config:
 def append_jsonl(path: Path, *records: dict[str, Any]) -> None:
     """Add records to a JSONL file, each on a line of its own."""
     with path.open("a", encoding="utf-8") as file:
-        for record in records:  # JSON has no NaN and no infinity
-            values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-            file.write(json.dumps(values, ensure_ascii=False) + "\n")
+        for record in records:
+            file.write(json.dumps(without_nan(record), ensure_ascii=False) + "\n")
+
+
+def without_nan(record: dict[str, Any]) -> dict[str, Any]:
+    """A record as JSON can hold it, which knows neither NaN nor infinity: None in their place."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -131,7 +143,24 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def read_results(run: Path) -> dict[str, Any] | None:
+    """What `mlx-grpo eval` found; None where it has not been run. UserError where it is not of this version."""
+    path = run / RESULTS
+    if not path.is_file():
+        return None
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        complete = {"resampled_by", "differences", "means"} <= results.keys() and "baseline" in results["models"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        complete = False
+    if not complete:
+        raise UserError(f"{path}: is not what this version's `mlx-grpo eval` writes; run it again")
+    return results
+
+
 def kept_step(run: Path) -> int | None:
     """How many GRPO steps are behind the adapter, where it was chosen by its reward on other held-out prompts."""
     steps = [record["eval/best_step"] for record in read_jsonl(run / METRICS) if "eval/best_step" in record]
-    return int(steps[-1]) if steps else None
+    if steps:
+        return int(steps[-1])
+    return 0 if read_config(run).eval_steps else None  # the look before the first step chose it

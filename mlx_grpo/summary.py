@@ -44,8 +44,9 @@ def summarize(models: dict[str, list[Episode]], lineup: Lineup) -> dict[str, Any
 def outcome_of(episodes: Sequence[Episode]) -> Outcome:
     """The columns of one model's episodes, as eval.json holds them."""
     first = episodes[0]
-    columns = {key: [e[key] for e in episodes] for key in AVERAGED if key in first}
-    columns |= {name: [e["components"][name] for e in episodes] for name in first["components"]}
+    own = {key: [e[key] for e in episodes] for key in AVERAGED if key in first}
+    components = {name: [e["components"][name] for e in episodes] for name in first["components"]}
+    columns = own | components | own  # a reward function may have the name of one of ours
     means = {name: np.array(values, float) for name, values in columns.items()}  # null becomes NaN
     if "gold" not in first:
         return Outcome(means)

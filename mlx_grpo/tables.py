@@ -176,4 +176,4 @@ def _p(difference: dict[str, float]) -> str:
 
 
 def _spread(found: dict[str, float], sign: str = "") -> str:
-    return f"{found['mean']:{sign}.3f} ± {found['sd']:.3f}"
+    return NOTHING if found["mean"] is None else f"{found['mean']:{sign}.3f} ± {found['sd']:.3f}"

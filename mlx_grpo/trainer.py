@@ -33,7 +33,7 @@ from mlx_grpo.learner import Learner, begin_grpo
 from mlx_grpo.metrics import reward_metrics, samples, token_records
 from mlx_grpo.optimizer import learning_rate_at
 from mlx_grpo.plan import check_memory
-from mlx_grpo.policy import load_policy, save_adapter
+from mlx_grpo.policy import load_policy
 from mlx_grpo.prefix import shares_prompt
 from mlx_grpo.progress import Reporter, SilentReporter
 from mlx_grpo.ranks import Ranks, join_ranks
@@ -69,13 +69,12 @@ def train(config: Config, reporter: Reporter, resumed: Path | None = None, force
         if resumed and ranks.leads:
             runs.update_config(run, config)
         position = load_checkpoint(run, learner, reporter.note) if resumed else None
-        history = runs.read_jsonl(run / runs.METRICS) if position else []
+        history = runs.read_jsonl(run / runs.METRICS) if position and ranks.leads else []
         journal = Journal(run, learner, reporter, stop, position or Position("warm_start"), history)
         if journal.position.phase == "warm_start":
             if config.warm_start.steps:
                 warm_start(journal, prompts)
-                if ranks.leads:
-                    save_adapter(learner.policy, config, run / runs.WARM_START)
+                journal.save_adapter(runs.WARM_START)
             begin_grpo(learner)
             journal.position = Position("grpo")
             journal.save()
@@ -103,8 +102,6 @@ def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt]
         last = step + 1 == config.max_steps
         if heldout and ((step + 1) % config.eval_steps == 0 or last):
             metrics |= keep_best(journal, heldout, step + 1)
-        elif not heldout and learner.ranks.leads and ((step + 1) % config.save_steps == 0 or last):
-            save_adapter(learner.policy, config, journal.run / runs.ADAPTER)
         journal.end_step(metrics, samples(step, rollouts, scores), token_records(rollouts, scores), last)
     if heldout:
         reporter.note(f"kept the adapter of step {position.best.steps}: held-out reward {position.best.reward:.3f}")
@@ -127,8 +124,8 @@ def keep_best(journal: Journal, heldout: Sequence[Prompt], steps: int) -> dict[s
     """Look at held-out prompts after `steps` steps; save the adapter if it beats the best so far. Returns metrics."""
     learner, best = journal.learner, journal.position.best
     metrics, rewards = validate(learner, heldout)
-    if best.beaten_by(rewards, steps) and learner.ranks.leads:
-        save_adapter(learner.policy, learner.config, journal.run / runs.ADAPTER)
+    if best.beaten_by(rewards, steps):
+        journal.save_adapter(runs.ADAPTER)
     return {**metrics, "eval/best_step": float(best.steps)}
 
 

@@ -37,10 +37,11 @@ class Best:
         More than chance is a mean of the paired differences above their standard error (the one-standard-error rule:
         Breiman et al., Classification and Regression Trees, 1984). A few dozen prompts tell no smaller gain from luck.
         """
-        gains = np.array(rewards) - np.array(self.rewards if self.rewards else rewards)
+        known = not np.isnan(self.rewards).all()  # nor is there anything to beat where no reward applied
+        gains = np.array(rewards) - np.array(self.rewards if known else rewards)
         gains = gains[~np.isnan(gains)]
         error = gains.std(ddof=1) / np.sqrt(gains.size) if gains.size > 1 else 0.0
-        if self.rewards and not (gains.size and gains.mean() > error):
+        if known and not (gains.size and gains.mean() > error):
             return False
         self.rewards, self.steps = list(rewards), steps
         return True
@@ -81,7 +82,7 @@ def validate(learner: Learner, prompts: Sequence[Prompt]) -> tuple[dict[str, flo
     for start in range(0, len(mine), config.eval.batch_size):
         rollouts = generate(learner.policy, mine[start : start + config.eval.batch_size], 1, sampling)
         scores = learner.reward([r.prompt for r in rollouts], [r.completion for r in rollouts])
-        columns = {"eval/reward": scores.rewards} | {f"eval/{name}": v for name, v in scores.components.items()}
+        columns = {f"eval/{name}": v for name, v in scores.components.items()} | {"eval/reward": scores.rewards}
         found += [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]
     everyones = [row for rows in ranks.gather(found) for row in rows]
     means = {name: float(np.nanmean([row[name] for row in everyones])) for name in everyones[0]}

@@ -153,6 +153,13 @@ def test_another_configuration_is_refused_and_each_changed_key_named(stopped: Pa
     assert "beta" not in finished.stderr
 
 
+def test_a_key_inside_an_open_section_counts_as_changed_too(stopped: Path):
+    finished = resume(stopped, "reward.limits={max_reasons: 3}")
+    assert finished.returncode == 2
+    assert "--resume: reward.limits.max_reasons: None" in finished.stderr
+    assert (stopped / "metrics.jsonl").stat().st_size > 0
+
+
 def test_resuming_where_no_run_is_says_so(folder: Path):
     finished = cli("train", "c.yaml", "--resume", folder=folder)
     assert finished.returncode == 2
@@ -180,7 +187,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped: Path,
         (newest / "state.json").write_text("{")
     elif damage == "foreign":
         state = json.loads((newest / "state.json").read_text())
-        (newest / "state.json").write_text(json.dumps({**state, "config_sha256": "0"}))
+        (newest / "state.json").write_text(json.dumps({**state, "config": {**state["config"], "seed": 7}}))
     else:
         os.truncate(stopped / "samples.jsonl", (stopped / "samples.jsonl").stat().st_size - 1)
     whole = contents(stopped)
@@ -195,8 +202,11 @@ def test_without_a_sound_checkpoint_a_run_starts_over(stopped: Path):
     whole = contents(stopped)
     for checkpoint in list_checkpoints(stopped):
         (checkpoint / "state.json").unlink()
+    before = (stopped / "samples.jsonl").read_bytes()
     finished = resume(stopped)
     assert finished.returncode == 0, finished.stderr
+    assert "starting over" in finished.stdout
+    assert (stopped / "before-samples.jsonl").read_bytes() == before
     assert contents(stopped) == whole
 
 
@@ -215,6 +225,22 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_loses_nothing(folder: Path, n
     assert "all saved; go on with: mlx-grpo train" in said
     assert "Traceback" not in said
     assert resumed_to_the_end(folder) == whole
+
+
+def test_without_held_out_looks_the_adapter_is_that_of_where_the_run_stopped(folder: Path):
+    command = [sys.executable, "-m", "mlx_grpo.cli", "train", "c.yaml", "eval_steps=0", "save_steps=4", "max_steps=600"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if line.strip().startswith("6/600"):
+            break
+    process.send_signal(signal.SIGTERM)
+    process.stdout.read()
+    assert process.wait(timeout=60) == 143
+    run = folder / "runs" / "latest"
+    newest = list_checkpoints(run)[0]
+    assert int(newest.name[-6:]) >= 6
+    weights = [(at / "adapters.safetensors").read_bytes() for at in (run / "adapter", newest)]
+    assert weights[0] == weights[1]
 
 
 def test_two_processes_do_not_train_in_one_folder(stopped: Path):

@@ -72,6 +72,13 @@ def test_only_a_gain_beyond_one_standard_error_is_better():
     assert best.steps == len("up where it applies")
 
 
+def test_where_no_reward_applied_any_that_does_is_better():
+    best = Best()
+    assert best.beaten_by([float("nan")] * 3, 0)
+    assert best.beaten_by([0.1, 0.0, 0.2], 2)
+    assert best.steps == 2
+
+
 def test_the_prompts_are_none_that_the_evaluation_reads(tiny_qwen3: Path, tmp_path: Path):
     config = config_of(tiny_qwen3, tmp_path)
     assert [p.id for p in validation_prompts(config, load_policy(config))] == ["5", "6", "7"]

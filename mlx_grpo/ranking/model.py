@@ -11,8 +11,8 @@ from mlx_grpo.config import Config, EvalConfig, RewardConfig
 from mlx_grpo.data import dataset_files, read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.exporting import trained_dtype
-from mlx_grpo.policy import ADAPTER_WEIGHTS, find_model
-from mlx_grpo.runs import ADAPTER, CONFIG, read_config
+from mlx_grpo.policy import find_model
+from mlx_grpo.runs import CONFIG, read_config, require_adapter
 from mlx_grpo.scoring import make_rubric
 from mlx_grpo.tasks.build import DEFAULT_BUDGET
 from mlx_grpo.tasks.prompt import system_message
@@ -72,12 +72,11 @@ def find_ranking_model(model: str, form: Form | None) -> RankingModel:
 
 def _of_run(run: Path, form: Form | None) -> RankingModel:
     config = read_config(run)
-    if not (run / ADAPTER / ADAPTER_WEIGHTS).is_file():
-        raise UserError(f"{run}: has no {ADAPTER} yet; let `mlx-grpo train` finish first")
-    form, order = (form, "reasons_first") if form else _trained_form(run, config)
+    adapter = require_adapter(run)
+    form, order = _trained_form(run, config, form)
     return RankingModel(
         find_model(config.model),
-        run / ADAPTER,
+        adapter,
         trained_dtype(config.fine_tune_type, config.dtype),
         Settings(form, order, DEFAULT_BUDGET[form], config.eval.max_new_tokens, config.data.enable_thinking),
         config.eval.batch_size,
@@ -85,12 +84,17 @@ def _of_run(run: Path, form: Form | None) -> RankingModel:
     )
 
 
-def _trained_form(run: Path, config: Config) -> tuple[Form, Order]:
-    """The form and key order of the prompts that a run was trained on, told by their instruction."""
+def _trained_form(run: Path, config: Config, wanted: Form | None) -> tuple[Form, Order]:
+    """The form and key order of the prompts that a run was trained on, told by their instruction.
+
+    Where another form is `wanted`, or the prompts are not here, it is asked with the reasons first.
+    """
     asks = {system_message(form, order): (form, order) for form in get_args(Form) for order in get_args(Order)}
     path, _ = dataset_files(config.data)
     prompt = read_rows(path)[0]["prompt"] if path.is_file() else ""
     asked = "" if isinstance(prompt, str) else prompt[0]["content"]
+    if wanted and asks.get(asked, ("", ""))[0] != wanted:
+        return wanted, "reasons_first"
     if asked not in asks:
         raise UserError(
             f"{run}: its training prompts ({config.data.train}) are not here, or ask something else than the shortlist "
