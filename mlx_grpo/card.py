@@ -202,6 +202,11 @@ def _kept(run: Path) -> str:
     kept = kept_step(run)
     if kept is None:
         return f"These weights are those after the last of {steps} GRPO steps."
+    if kept == 0:
+        return (
+            f"These weights are those before the first of {steps} GRPO steps: none after it did better by more than "
+            "chance on held-out prompts kept aside for that."
+        )
     return (
         f"These weights are those after step {kept} of {steps}, which did best on held-out prompts kept aside for that."
     )

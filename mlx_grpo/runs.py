@@ -59,7 +59,14 @@ def find_resumable(name: str, overrides: Sequence[str]) -> tuple[Config, Path]:
     if not (run / CONFIG).is_file():
         raise UserError(f"--resume: {config.output_dir} holds no run yet; leave --resume out, or give a run folder")
     was, now = (flat(c.model_dump()) for c in (read_config(run), with_full_paths(config)))
-    changed = [key for key in {**was, **now} if now.get(key) != was.get(key) and key not in FREE_KEYS]
+    empty = (None, {})  # an open section without keys
+    changed = [
+        key
+        for key in {**was, **now}
+        if now.get(key) != was.get(key)
+        and key not in FREE_KEYS
+        and not (now.get(key) in empty and was.get(key) in empty)
+    ]
     if changed:
         raise UserError(
             *(f"--resume: {k}: {was.get(k)!r} in {run.name}, {now.get(k)!r} now; it can't change" for k in changed),

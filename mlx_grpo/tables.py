@@ -102,6 +102,8 @@ def grpo_gain(results: dict[str, Any]) -> str | None:
     if "correct" in results["grpo_over_warm_start"]:
         correct = results["grpo_over_warm_start"]["correct"]
         text += f", decisions {_gain(correct)}"
+    if results.get("kept_step") == 0:
+        return f"{text}; kept: the adapter before GRPO, which none after it beat by more than chance"
     if results.get("kept_step") is not None:
         text += f"; kept: step {results['kept_step']}, the best on other held-out prompts"
     return text

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import mlx.core as mx
 import pytest
+from conftest import tiny_config
 from test_cli import cli
 
 from mlx_grpo.checkpoint import list_checkpoints
+from mlx_grpo.errors import UserError
+from mlx_grpo.runs import create_run, find_resumable
 
 KILLER = Path(__file__).with_name("killer.py")
 CONFIG = """
@@ -153,11 +156,13 @@ def test_another_configuration_is_refused_and_each_changed_key_named(stopped: Pa
     assert "beta" not in finished.stderr
 
 
-def test_a_key_inside_an_open_section_counts_as_changed_too(stopped: Path):
-    finished = resume(stopped, "reward.limits={max_reasons: 3}")
-    assert finished.returncode == 2
-    assert "--resume: reward.limits.max_reasons: None" in finished.stderr
-    assert (stopped / "metrics.jsonl").stat().st_size > 0
+def test_a_key_inside_an_open_section_counts_as_changed_whether_it_comes_or_goes(tiny_qwen3: Path, tmp_path: Path):
+    config = tiny_config(tiny_qwen3, reward={"limits": {"max_reasons": 3}}, output_dir=str(tmp_path / "runs"))
+    run = str(create_run(config))
+    with pytest.raises(UserError, match=r"reward\.limits\.max_reasons: 3 in .*, None now"):
+        find_resumable(run, ["reward.limits={}"])
+    with pytest.raises(UserError, match=r"reward\.weights\.length_penalty: None in .*, 0\.0 now"):
+        find_resumable(run, ["reward.weights.length_penalty=0"])
 
 
 def test_resuming_where_no_run_is_says_so(folder: Path):
