@@ -52,10 +52,7 @@ def write_report(name: str | None, out: Path | None = None) -> Report:
     Raises UserError where the run's files can't be read or the page can't be written.
     """
     run = find_run(name)
-    try:
-        records = gather(run)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{run}: holds a line that is no JSON ({error}); let `mlx-grpo train` or `eval` end") from None
+    records = gather(run)
     page = render(records).encode()
     path = out or run / "report.html"
     try:

@@ -196,7 +196,7 @@ def test_a_torn_file_and_a_page_without_a_place_are_the_users_to_mend(run: Path,
         write_report(str(run), tmp_path / "absent" / "page.html")
     torn = make_run(tmp_path, 2)
     (torn / "eval.json").write_text('{"models": ')
-    with pytest.raises(UserError, match="no JSON"):
+    with pytest.raises(UserError, match="run it again"):
         write_report(str(torn))
 
 
