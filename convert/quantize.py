@@ -14,8 +14,6 @@ import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
 import mlx.nn as nn
 from mlx_lm.utils import load_model, quantize_model, save_config, save_model
 
-BITS = (4, 8)
-
 
 def quantize(model: nn.Module, bits: int, config: dict[str, Any] | None = None) -> dict[str, Any]:
     """Quantize `model` in place in groups of 64; returns `config` with the settings that mlx-lm reads.

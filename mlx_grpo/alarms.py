@@ -75,7 +75,8 @@ def _kl_runaway(steps: Sequence[Metrics]) -> Iterator[Alarm]:
     kls = [(record["step"], record["kl"]) for record in steps if record["kl"] is not None]
     for i, (step, kl) in enumerate(kls):
         before = [earlier for _, earlier in kls[max(0, i - KL_WINDOW) : i]]
-        grew = len(before) == KL_WINDOW and kl > max(KL_FLOOR, KL_GROWTH * float(np.median(before)))
+        # The floor first: a median for each step of a long run, at every step, would take longer than the steps.
+        grew = kl > KL_FLOOR and len(before) == KL_WINDOW and kl > KL_GROWTH * float(np.median(before))
         if grew or kl > KL_BOUND:
             since = f", over {KL_GROWTH} times that of the steps before" if grew else ""
             yield (

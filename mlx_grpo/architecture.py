@@ -11,7 +11,8 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_grpo.config import Config
-from mlx_grpo.policy import compute_dtype, outline, read_settings
+from mlx_grpo.model_folder import read_settings
+from mlx_grpo.policy import compute_dtype, outline
 from mlx_grpo.prefix import shares_prompt
 
 READERS = {

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from convert.torch_eval import pick_device
 from mlx_grpo import tables
-from mlx_grpo.completions import UNFINISHED, mlx_completions, remembered, torch_completions
+from mlx_grpo.completions import UNFINISHED, Complete, mlx_completions, remembered, torch_completions
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluate import evaluate
 from mlx_grpo.exporting import refresh_card, trained_dtype
@@ -50,15 +50,7 @@ def compare(
         progress(model, done, total)
 
     dtype = trained_dtype(config.fine_tune_type, config.dtype)
-    if backend == "torch":
-        device = pick_device(device)
-        complete = torch_completions(run, tokens, config.eval.batch_size, device, dtype)
-    else:
-        present = str(mx.default_device().type).rpartition(".")[2]
-        if device not in ("auto", present):
-            raise UserError(f"--device {device}: MLX computes on the {present} here; leave it out, or use torch")
-        device = present
-        complete = mlx_completions(tokens, config.eval.batch_size, dtype)
+    device, complete = _completer(backend, device, run, tokens, config.eval.batch_size, dtype)
     store = folder / UNFINISHED
     generate = remembered(complete, store, (backend, device, dtype, tokens, config.eval.batch_size), report)
     results = evaluate(
@@ -69,6 +61,17 @@ def compare(
     if out is None:
         refresh_card(run)
     return results, [folder / RESULTS, *pictures]
+
+
+def _completer(backend: str, device: str, run: Path, tokens: int, batch_size: int, dtype: str) -> tuple[str, Complete]:
+    """The device that "auto" means or that was asked for, and what completes on it; UserError where it is not there."""
+    if backend == "torch":
+        device = pick_device(device)
+        return device, torch_completions(run, tokens, batch_size, device, dtype)
+    present = str(mx.default_device().type).rpartition(".")[2]
+    if device not in ("auto", present):
+        raise UserError(f"--device {device}: MLX computes on the {present} here; leave it out, or use torch")
+    return present, mlx_completions(tokens, batch_size, dtype)
 
 
 def print_comparison(console: Console, results: dict[str, Any], written: list[Path]) -> None:

@@ -14,6 +14,7 @@ Decisions are functions of what `mx.device_info()` reports, so that they hold fo
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,6 +65,11 @@ def describe(info: Info) -> Device:
 def this_device() -> Device:
     """The device that MLX computes on by default."""
     return describe(mx.device_info())
+
+
+def physical_memory() -> int:
+    """All of the machine's memory, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def auto_dtype(device: Device) -> tuple[str, str]:

@@ -103,9 +103,9 @@ def mlx() -> Finding:
 
 def about(device: Device, macos: str) -> list[Finding]:
     """What a device holds and what is chosen on it; `macos` is the system's version on a Mac."""
-    from mlx_grpo.device import auto_dtype, memory_limits, splits_evaluations
+    from mlx_grpo.device import auto_dtype, memory_limits, physical_memory, splits_evaluations
 
-    memory = device.memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = device.memory or physical_memory()
     detail, limits, remedy = f"{device.name}, {memory / GIB:.0f} GB", memory_limits(device), None
     if limits is not None:
         detail += f"; wired limit {limits.wired / GIB:.1f} GB, cache limit {limits.cache / GIB:.1f} GB"

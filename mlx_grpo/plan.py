@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from mlx_grpo.architecture import Architecture, count
 from mlx_grpo.bench import Shape, forward_flops, matrix_speed, training_flops
 from mlx_grpo.config import Config, validate
 from mlx_grpo.data import dataset_files, make_prompt, read_rows
-from mlx_grpo.device import multiplies_packed, this_device
+from mlx_grpo.device import multiplies_packed, physical_memory, this_device
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner
 from mlx_grpo.memory import Lengths, estimate
@@ -120,7 +119,7 @@ def available_memory() -> int:
     for name in ("max_recommended_working_set_size", "total_memory"):
         if name in info:
             return info[name]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return physical_memory()
 
 
 def given_lengths(config: Config, prompt_tokens: int) -> Lengths:

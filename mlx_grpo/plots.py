@@ -35,20 +35,12 @@ def draw_training(metrics: Path, folder: Path) -> list[Path]:
 def training_curves(metrics: list[dict[str, Any]]) -> plt.Figure:
     """Mean reward (left axis, with its moving average) and loss (right axis) by step."""
     steps = np.array([m["step"] + 1 for m in metrics])
-    reward = np.array([m["reward"] for m in metrics])
+    reward = np.array([m["reward"] for m in metrics], float)
     figure, left = plt.subplots(figsize=SIZE)
     right = left.twinx()
     right.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
     loss = right.plot(steps, [m["loss"] for m in metrics], color=RED, linewidth=1, alpha=0.4, label="loss")
-    points = left.plot(steps, reward, "o", color=BLUE, markersize=4, alpha=0.5, label="reward")
-    window = window_of(reward)
-    line = left.plot(
-        steps[window - 1 :],
-        moving_average(reward, window),
-        color=BLUE,
-        linewidth=2,
-        label=f"reward, mean of {window} steps",
-    )
+    points, line = _with_average(left, steps, reward, "reward", "reward, mean")
     looks = [(m["step"] + 1, m["eval/reward"]) for m in metrics if "eval/reward" in m]
     heldout = np.array([value for _, value in looks], float)
     if looks:
@@ -62,8 +54,7 @@ def training_curves(metrics: list[dict[str, Any]]) -> plt.Figure:
         )
     left.set(xlabel="GRPO step", ylabel="mean reward", ylim=span(reward, heldout), title="Reward and loss by step")
     right.set_ylabel("loss")
-    left.set_zorder(right.get_zorder() + 1)
-    left.patch.set_visible(False)
+    _in_front(left, right)
     figure.legend(handles=[*points, *line, *loss], **{**LEGEND, "ncols": 4})
     left.xaxis.get_major_locator().set_params(integer=True)
     return figure
@@ -94,25 +85,33 @@ def completion_lengths(metrics: list[dict[str, Any]]) -> plt.Figure:
     steps = np.array([m["step"] + 1 for m in metrics])
     lengths = np.array([m["completions/mean_length"] for m in metrics])
     clipped = np.array([m["completions/clipped_ratio"] for m in metrics])
-    window = window_of(lengths)
     figure, left = plt.subplots(figsize=SIZE)
     right = left.twinx()
     bars = right.bar(steps, clipped, color=RED, alpha=0.35, width=0.8, label="share cut off at the limit")
-    points = left.plot(steps, lengths, "o", color=BLUE, markersize=4, alpha=0.5, label="mean length")
-    line = left.plot(
-        steps[window - 1 :],
-        moving_average(lengths, window),
-        color=BLUE,
-        linewidth=2,
-        label=f"mean of {window} steps",
-    )
+    points, line = _with_average(left, steps, lengths, "mean length", "mean")
     left.set(xlabel="GRPO step", ylabel="tokens", ylim=(0, 1.15 * lengths.max()), title="Completion length by step")
     right.set(ylabel="share of completions", ylim=(0, 1))
-    left.set_zorder(right.get_zorder() + 1)
-    left.patch.set_visible(False)
+    _in_front(left, right)
     figure.legend(handles=[*points, *line, bars], **LEGEND)
     left.xaxis.get_major_locator().set_params(integer=True)
     return figure
+
+
+def _with_average(
+    axes: plt.Axes, steps: np.ndarray, values: np.ndarray, label: str, average: str
+) -> tuple[list[plt.Line2D], list[plt.Line2D]]:
+    """Every step's value as a faint point, and their moving average as a line."""
+    points = axes.plot(steps, values, "o", color=BLUE, markersize=4, alpha=0.5, label=label)
+    window = window_of(values)
+    means = moving_average(values, window)
+    line = axes.plot(steps[window - 1 :], means, color=BLUE, linewidth=2, label=f"{average} of {window} steps")
+    return points, line
+
+
+def _in_front(left: plt.Axes, right: plt.Axes) -> None:
+    """Draw the left axis over its twin, which it does not hide."""
+    left.set_zorder(right.get_zorder() + 1)
+    left.patch.set_visible(False)
 
 
 def window_of(values: Sequence[float]) -> int:

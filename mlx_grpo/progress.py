@@ -29,17 +29,21 @@ class SilentReporter(Reporter):
     """Says nothing; for the processes of a run that are not the first."""
 
 
-class ConsoleReporter:
-    """Reports to a console: a bar for the phase and one line every `logging_steps` steps."""
+class Bars:
+    """Progress bars on a terminal while a `with` block lasts."""
 
-    def __init__(self, console: Console, logging_steps: int = 1):
-        self.console = console
-        self.logging_steps = logging_steps
-        self.progress = _bars(console)
-        self.phase = ""
-        self.steps = 0
-        self.positions = 0
-        self.task: TaskID | None = None
+    def __init__(self, console: Console):
+        # Without a terminal rich would write each bar as debris into the log, so there only lines are printed.
+        self.progress = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
 
     def __enter__(self) -> Self:
         self.progress.start()
@@ -49,6 +53,19 @@ class ConsoleReporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.progress.stop()
+
+
+class ConsoleReporter(Bars):
+    """Reports to a console: a bar for the phase and one line every `logging_steps` steps."""
+
+    def __init__(self, console: Console, logging_steps: int = 1):
+        super().__init__(console)
+        self.console = console
+        self.logging_steps = logging_steps
+        self.phase = ""
+        self.steps = 0
+        self.positions = 0
+        self.task: TaskID | None = None
 
     def begin(self, phase: str, steps: int) -> None:
         if self.task is not None:
@@ -72,23 +89,14 @@ class ConsoleReporter:
         self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-class CountReporter:
+class CountReporter(Bars):
     """Reports how many of something are done: a bar on a terminal, in a log a line for each tenth."""
 
     def __init__(self, console: Console, what: str):
+        super().__init__(console)
         self.what = what
-        self.progress = _bars(console)
         self.task = self.progress.add_task(f"{what}: loading", total=None, detail="")
         self.tenths = 0
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.progress.stop()
 
     def update(self, done: int, total: int) -> None:
         """So many of so many are done."""
@@ -97,20 +105,6 @@ class CountReporter:
         if self.progress.disable and tenths > self.tenths:
             self.progress.console.print(f"{self.what}: {done} of {total}", highlight=False, markup=False)
         self.tenths = tenths
-
-
-def _bars(console: Console) -> Progress:
-    # Without a terminal rich would write each bar as debris into the log, so there only lines are printed.
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[detail]}"),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
 
 
 def step_line(number: int, steps: int, metrics: dict[str, float]) -> str:

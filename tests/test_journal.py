@@ -12,20 +12,20 @@ from conftest import tiny_config
 from test_trainer import Silent, paid_for, rows_file
 
 from mlx_grpo import runs
+from mlx_grpo.config import Config
 from mlx_grpo.errors import UserError
 from mlx_grpo.journal import INSPECTION
 from mlx_grpo.trainer import train
 
 
+def letters(model: Path, folder: Path, **changes: object) -> Config:
+    """A run in `folder` that is paid for letters."""
+    data, reward = {"train": rows_file(folder)}, paid_for("share_of_letters")
+    return tiny_config(model, output_dir=str(folder / "runs"), data=data, reward=reward, **changes)
+
+
 def test_a_run_that_diverges_skips_updates_then_stops_and_leaves_the_batch(tiny_qwen3: Path, tmp_path: Path):
-    config = tiny_config(
-        tiny_qwen3,
-        output_dir=str(tmp_path / "runs"),
-        data={"train": rows_file(tmp_path)},
-        reward=paid_for("share_of_letters"),
-        max_steps=20,
-        learning_rate=1e30,
-    )
+    config = letters(tiny_qwen3, tmp_path, max_steps=20, learning_rate=1e30)
     with pytest.raises(UserError, match="not finite 5 times in a row"):
         train(config, Silent())
     run = tmp_path / "runs" / "latest"
@@ -46,15 +46,7 @@ def test_three_hundred_steps_keep_their_memory_and_their_pace(tiny_qwen3: Path, 
             memory.append(mx.get_active_memory())
             resident.append(int(Path("/proc/self/statm").read_text().split()[1]))
 
-    config = tiny_config(
-        tiny_qwen3,
-        output_dir=str(tmp_path / "runs"),
-        data={"train": rows_file(tmp_path)},
-        reward=paid_for("share_of_letters"),
-        max_steps=300,
-        save_steps=10,
-    )
-    train(config, Meter())
+    train(letters(tiny_qwen3, tmp_path, max_steps=300, save_steps=10), Meter())
     times = [record["step_time"] for record in runs.read_jsonl(tmp_path / "runs" / "latest" / runs.METRICS)]
     assert max(memory[50:]) <= 1.02 * memory[50]
     assert np.mean(resident[-50:]) < 1.05 * np.mean(resident[50:100])

@@ -19,7 +19,8 @@ from typing import TypeVar
 from mlx_grpo.data import make_prompt
 from mlx_grpo.decoding import Start, shared_start
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import Policy, load_for_inference, read_settings
+from mlx_grpo.model_folder import read_settings
+from mlx_grpo.policy import Policy, load_for_inference
 from mlx_grpo.ranking.answers import Answer, read_answer
 from mlx_grpo.ranking.files import ScoreLog, outputs, write_ranked
 from mlx_grpo.ranking.model import find_ranking_model
