@@ -23,6 +23,7 @@ from mlx_grpo.logps import output_head, score_tokens
 from mlx_grpo.optimizer import apply_update
 from mlx_grpo.policy import load_policy, model_name
 from mlx_grpo.prefix import shares_prompt
+from mlx_grpo.ranks import join_ranks
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import load_reward
@@ -31,6 +32,10 @@ from mlx_grpo.types import Batch, Prompt, Rollout
 
 MATRIX = 1024
 """Side of the square matrices whose product is the machine's measured speed."""
+
+
+PARTS = ("prefill", "decode", "reward", "train", "update")
+"""Of a step, one after the other; the update begins with the sum of all processes' gradients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +55,17 @@ class Shape:
         return cls(prompt_tokens, num_generations, completion_tokens)
 
 
-def bench(config: Config, shapes: Sequence[Shape], repeats: int, on_progress: Callable[[str], None]) -> dict[str, Any]:
-    """Time each part of a step for each shape; medians of `repeats`, seconds and GiB.
+def bench(
+    config: Config, shapes: Sequence[Shape], repeats: int, plain: bool, on_progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Time each part of a step for each shape; medians of `repeats`, seconds and GiB of one process.
 
-    Completions are sampled by the configured policy and go on to their full length whatever they say.
+    Completions are sampled by the configured policy and go on to their full length whatever they say. Of several
+    processes each takes a prompt of its own, and what is timed is the first one's, waiting included. `plain` has
+    the training half timed with the prompt run for each completion too.
     """
     policy = load_policy(config)
-    learner = Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), None)
+    learner = Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), None, join_ranks())
     row = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)[0]
     for shape in shapes:
         longest = policy.model.args.max_position_embeddings
@@ -66,10 +75,11 @@ def bench(config: Config, shapes: Sequence[Shape], repeats: int, on_progress: Ca
     for shape in shapes:
         on_progress(f"P={shape.prompt_tokens} G={shape.num_generations} T={shape.completion_tokens}")
         prompt = prompt_of_length(row, shape.prompt_tokens)
-        timed = [time_step(learner, prompt, shape) for _ in range(repeats + 1)][1:]  # the first one warms up
+        timed = [time_step(learner, prompt, shape, plain) for _ in range(repeats + 1)][1:]  # the first one warms up
         result = {name: median(times[name] for times in timed) for name in timed[0]}
         flops = training_flops(policy.model, shape, config.fine_tune_type == "full")
-        result["tokens_per_s"] = shape.num_generations * shape.completion_tokens / result["step"]
+        completions = learner.ranks.size * shape.num_generations
+        result["tokens_per_s"] = completions * shape.completion_tokens / result["step"]
         result["share_of_matrix_speed"] = flops / result["train"] / speed
         results.append({**asdict(shape), **result})
     return {
@@ -77,6 +87,7 @@ def bench(config: Config, shapes: Sequence[Shape], repeats: int, on_progress: Ca
         "fine_tune_type": config.fine_tune_type,
         "micro_batch_size": config.micro_batch_size,
         "gradient_checkpointing": config.gradient_checkpointing,
+        "processes": learner.ranks.size,
         "mlx": mx.__version__,
         "device": str(mx.default_device()),
         "matrix_gflops": speed / 1e9,
@@ -104,30 +115,35 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - started, result
 
 
-def time_step(learner: Learner, prompt: Prompt, shape: Shape) -> dict[str, float]:
+def time_step(learner: Learner, prompt: Prompt, shape: Shape, plain: bool) -> dict[str, float]:
     """Seconds of each part of one step, the training half on the shared and on the plain path, and their peaks.
 
     The prefill ends with the first token, which decoding has begun by then.
     """
-    config, policy = learner.config, learner.policy
+    config, policy, ranks = learner.config, learner.policy, learner.ranks
     result: dict[str, float] = {}
     sampling = Sampling(shape.completion_tokens, config.temperature, ignore_stop=True)
     drawn: list[float] = []  # when each position was
+    ranks.gather(None)  # all begin together
     started = time.perf_counter()
     rollouts = generate(
-        policy, [prompt], shape.num_generations, sampling, on_token=lambda _: drawn.append(time.perf_counter())
+        policy,
+        [prompt],
+        shape.num_generations,
+        sampling,
+        first_row=ranks.rank * shape.num_generations,
+        on_token=lambda _: drawn.append(time.perf_counter()),
     )
     result["prefill"], result["decode"] = drawn[0] - started, time.perf_counter() - drawn[0]
     texts = [rollout.completion for rollout in rollouts]
     result["reward"], _ = timed(lambda: learner.reward([prompt] * len(texts), texts))
     batch = batch_of(rollouts)
-    if shares_prompt(policy.model):
-        result["train"], gradients, result["train_peak_gb"] = time_gradient(learner, batch, True)
-        result["train_plain"], _, result["train_plain_peak_gb"] = time_gradient(learner, batch, False)
-    else:
-        result["train"], gradients, result["train_peak_gb"] = time_gradient(learner, batch, False)
+    shares = shares_prompt(policy.model)
+    result["train"], gradients, result["train_peak_gb"] = time_gradient(learner, batch, shares)
     result["update"], _ = timed(lambda: _update(learner, gradients))
-    result["step"] = sum(result[part] for part in ("prefill", "decode", "reward", "train", "update"))
+    result["step"] = sum(result[part] for part in PARTS)
+    if plain and shares:
+        result["train_plain"], _, result["train_plain_peak_gb"] = time_gradient(learner, batch, False)
     return result
 
 
@@ -155,6 +171,7 @@ def time_gradient(learner: Learner, batch: Batch, shared: bool) -> tuple[float, 
 
 def _update(learner: Learner, gradients: Any) -> None:
     model = learner.policy.model
+    gradients = learner.ranks.sum_gradients(gradients, model.trainable_parameters())
     apply_update(model, learner.optimizer, gradients, 0.0, learner.config.max_grad_norm)
     mx.eval(model.trainable_parameters(), learner.optimizer.state)
 
@@ -189,15 +206,16 @@ def weights_in(module: nn.Module) -> int:
 
 def print_bench(console: Console, results: dict[str, Any]) -> None:
     """The whole step and its training half, a table each."""
+    each = f"{results['processes']} processes with a prompt each, " if results["processes"] > 1 else ""
     console.print(
-        f"{model_name(results['model'])}, {results['fine_tune_type']}, MLX {results['mlx']} on {results['device']}: "
-        f"{results['matrix_gflops']:.0f} GFLOP/s in a matrix product of {MATRIX}",
+        f"{model_name(results['model'])}, {results['fine_tune_type']}, {each}MLX {results['mlx']} on "
+        f"{results['device']}: {results['matrix_gflops']:.0f} GFLOP/s in a matrix product of {MATRIX}",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
     names = [f"{r['prompt_tokens']} x {r['num_generations']} x {r['completion_tokens']}" for r in results["shapes"]]
-    parts = ("prefill", "decode", "reward", "train", "update", "step")
+    parts = (*PARTS, "step")
     whole = [
         [name, *(f"{r[part]:.2f}" for part in parts), f"{r['tokens_per_s']:.0f}"]
         for name, r in zip(names, results["shapes"], strict=True)
@@ -210,7 +228,7 @@ def print_bench(console: Console, results: dict[str, Any]) -> None:
 
 def _training_cells(r: dict[str, Any]) -> list[str]:
     share = f"{r['share_of_matrix_speed']:.0%}"
-    if "train_plain" not in r:  # a model that cannot share has the plain path alone
+    if "train_plain" not in r:
         return ["", f"{r['train']:.2f}", "", "", f"{r['train_peak_gb']:.2f}", share]
     faster = f"{r['train_plain'] / r['train']:.1f}x"
     memory = [f"{r['train_peak_gb']:.2f}", f"{r['train_plain_peak_gb']:.2f}"]

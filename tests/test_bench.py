@@ -39,6 +39,20 @@ def test_every_part_is_timed_for_every_shape(tiny_qwen3: Path, tmp_path: Path):
         assert 0 < r["share_of_matrix_speed"] < 1.5
 
 
+def test_processes_take_a_prompt_each(tiny_qwen3: Path, tmp_path: Path):
+    config_file(tiny_qwen3, tmp_path)
+    options = ("--shapes", "20x2x5", "--repeats", "1", "--no-plain", "--processes", "2")
+    done = cli("bench", "c.yaml", *options, "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    (shape,) = results["shapes"]
+    assert results["processes"] == 2
+    assert shape["tokens_per_s"] == pytest.approx(2 * 2 * 5 / shape["step"])
+    assert "train_plain" not in shape
+    done = cli("bench", "c.yaml", *options, folder=tmp_path)
+    assert "2 processes with a prompt each" in done.stdout
+
+
 def test_the_tables_fit_80_columns(tiny_qwen3: Path, tmp_path: Path):
     config_file(tiny_qwen3, tmp_path)
     done = cli("bench", "c.yaml", "--shapes", "1000x16x96", "--repeats", "1", folder=tmp_path)

@@ -89,8 +89,18 @@ def plan_command(
 @click.argument("overrides", nargs=-1)
 @click.option("--shapes", default="256x8x48,750x8x96,1000x16x96", show_default=True, help="PxGxT, comma-separated.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--plain/--no-plain", default=True, help="Whether to time the prompt run for each completion too.")
+@click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs: so many, with a prompt each.")
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
-def bench_command(config: str, overrides: tuple[str, ...], shapes: str, repeats: int, as_json: bool) -> None:
+def bench_command(
+    config: str,
+    overrides: tuple[str, ...],
+    shapes: str,
+    repeats: int,
+    plain: bool,
+    processes: int,
+    as_json: bool,
+) -> None:
     """Time the parts of a step on this machine: one prompt of P tokens, G completions of T tokens.
 
     CONFIG and its overrides are those of `train`.
@@ -99,16 +109,24 @@ def bench_command(config: str, overrides: tuple[str, ...], shapes: str, repeats:
     mlx-grpo bench smollm2
     mlx-grpo bench configs/qwen3.yaml --shapes 512x8x128 micro_batch_size=2
     """
+    from mlx_grpo import launch
     from mlx_grpo.bench import Shape, bench, print_bench
     from mlx_grpo.config import load_config
+    from mlx_grpo.ranks import join_ranks
 
     settings = load_config(config, overrides)
     try:
         wanted = [Shape.parse(text) for text in shapes.split(",")]
     except ValueError:
         raise UserError(f"--shapes: {shapes!r} are no shapes; give PxGxT, such as 256x8x48,750x8x96") from None
-    with errors.status("loading", spinner="line") as status:
-        results = bench(settings, wanted, repeats, status.update)
+    same = ["--shapes", shapes, "--repeats", str(repeats), "--plain" if plain else "--no-plain"]
+    with (
+        launch.processes(processes, ["bench", config, *overrides, *same]),
+        errors.status("loading", spinner="line") as status,
+    ):
+        results = bench(settings, wanted, repeats, plain, status.update)
+    if not join_ranks().leads:
+        return
     if as_json:
         click.echo(json_module.dumps(results))
     else:
