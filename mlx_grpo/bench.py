@@ -23,7 +23,7 @@ from mlx_grpo.logps import output_head, score_tokens
 from mlx_grpo.optimizer import apply_update
 from mlx_grpo.policy import load_policy, model_name
 from mlx_grpo.prefix import shares_prompt
-from mlx_grpo.ranks import join_ranks
+from mlx_grpo.ranks import Ranks
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import load_reward
@@ -56,7 +56,12 @@ class Shape:
 
 
 def bench(
-    config: Config, shapes: Sequence[Shape], repeats: int, plain: bool, on_progress: Callable[[str], None]
+    config: Config,
+    shapes: Sequence[Shape],
+    repeats: int,
+    plain: bool,
+    on_progress: Callable[[str], None],
+    ranks: Ranks | None = None,
 ) -> dict[str, Any]:
     """Time each part of a step for each shape; medians of `repeats`, seconds and GiB of one process.
 
@@ -65,7 +70,7 @@ def bench(
     the training half timed with the prompt run for each completion too.
     """
     policy = load_policy(config)
-    learner = Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), None, join_ranks())
+    learner = Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), None, ranks or Ranks())
     row = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)[0]
     for shape in shapes:
         longest = policy.model.args.max_position_embeddings
@@ -222,14 +227,18 @@ def print_bench(console: Console, results: dict[str, Any]) -> None:
     ]
     console.print(console_table(["P x G x T", *parts, "tok/s"], whole, title="Seconds of a step"))
     half = [[name, *_training_cells(r)] for name, r in zip(names, results["shapes"], strict=True)]
-    header = ["P x G x T", "shared s", "plain s", "faster", "shared GB", "plain GB", "of matrix speed"]
-    console.print(console_table(header, half, title="Its training half: the prompt run once, or for each completion"))
+    if all("train_plain" in r for r in results["shapes"]):
+        header = ["P x G x T", "shared s", "plain s", "faster", "shared GB", "plain GB", "of matrix speed"]
+        title = "Its training half: the prompt run once, or for each completion"
+    else:
+        header, title = ["P x G x T", "s", "GB", "of matrix speed"], "Its training half"
+    console.print(console_table(header, half, title=title))
 
 
 def _training_cells(r: dict[str, Any]) -> list[str]:
     share = f"{r['share_of_matrix_speed']:.0%}"
     if "train_plain" not in r:
-        return ["", f"{r['train']:.2f}", "", "", f"{r['train_peak_gb']:.2f}", share]
+        return [f"{r['train']:.2f}", f"{r['train_peak_gb']:.2f}", share]
     faster = f"{r['train_plain'] / r['train']:.1f}x"
     memory = [f"{r['train_peak_gb']:.2f}", f"{r['train_plain_peak_gb']:.2f}"]
     return [f"{r['train']:.2f}", f"{r['train_plain']:.2f}", faster, *memory, share]

@@ -12,8 +12,7 @@ from mlx_grpo.commands.results import evaluate, export, report, score
 from mlx_grpo.commands.terminal import tell
 from mlx_grpo.commands.training import bench_command, doctor_command, plan_command, train
 from mlx_grpo.cpu import REMEDY, on_linux_cpu
-from mlx_grpo.errors import UserError
-from mlx_grpo.interrupts import Interrupted
+from mlx_grpo.errors import Stopped, UserError
 
 
 class Commands(click.Group):
@@ -25,7 +24,7 @@ class Commands(click.Group):
         except UserError as error:
             tell(*(f"error: {problem}" for problem in error.problems))
             ctx.exit(2)
-        except Interrupted as stopped:
+        except Stopped as stopped:
             tell(str(stopped))
             ctx.exit(stopped.exit_code)
 

@@ -17,7 +17,8 @@ from mlx_grpo.evaluate import evaluate
 from mlx_grpo.exporting import refresh_card, trained_dtype
 from mlx_grpo.plots import draw_training
 from mlx_grpo.plots_eval import draw_evaluation
-from mlx_grpo.runs import METRICS, RESULTS, find_run, read_config
+from mlx_grpo.ranks import Ranks
+from mlx_grpo.runs import METRICS, RESULTS, find_run, read_config, write_results
 
 
 def compare(
@@ -30,11 +31,16 @@ def compare(
     progress: Callable[[str, int, int], None],
     others: Sequence[str] = (),
     out: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> tuple[dict[str, Any], list[Path]]:
     """Evaluate a run, beside `others` where given, and draw its pictures, in the run's folder or in `out`.
 
-    Returns the results and the paths of what was written.
+    Returns the results and the paths of what was written. MLX's completions are shared by the `ranks`, of which the
+    first one writes.
     """
+    ranks = ranks or Ranks()
+    if backend == "torch" and ranks.size > 1:
+        raise UserError("--backend torch: PyTorch uses every core by itself; add --backend mlx to share the prompts")
     run = find_run(name)
     runs = [run, *map(find_run, others)]
     folder = out or run
@@ -50,12 +56,13 @@ def compare(
         progress(model, done, total)
 
     dtype = trained_dtype(config.fine_tune_type, config.dtype)
-    device, complete = _completer(backend, device, run, tokens, config.eval.batch_size, dtype)
+    device, complete = _completer(backend, device, run, tokens, config.eval.batch_size, dtype, ranks)
     store = folder / UNFINISHED
-    generate = remembered(complete, store, (backend, device, dtype, tokens, config.eval.batch_size), report)
-    results = evaluate(
-        runs, generate, episodes=episodes, backend=backend, device=device, max_new_tokens=tokens, out=out
-    )
+    generate = remembered(complete, store, (backend, device, dtype, tokens, config.eval.batch_size), report, ranks)
+    results = evaluate(runs, generate, episodes=episodes, backend=backend, device=device, max_new_tokens=tokens)
+    if not ranks.leads:
+        return results, []
+    write_results(results, folder)
     store.unlink(missing_ok=True)
     pictures = [*draw_training(run / METRICS, folder / "plots"), *draw_evaluation(results, folder / "plots")]
     if out is None:
@@ -63,7 +70,9 @@ def compare(
     return results, [folder / RESULTS, *pictures]
 
 
-def _completer(backend: str, device: str, run: Path, tokens: int, batch_size: int, dtype: str) -> tuple[str, Complete]:
+def _completer(
+    backend: str, device: str, run: Path, tokens: int, batch_size: int, dtype: str, ranks: Ranks
+) -> tuple[str, Complete]:
     """The device that "auto" means or that was asked for, and what completes on it; UserError where it is not there."""
     if backend == "torch":
         device = pick_device(device)
@@ -71,7 +80,7 @@ def _completer(backend: str, device: str, run: Path, tokens: int, batch_size: in
     present = str(mx.default_device().type).rpartition(".")[2]
     if device not in ("auto", present):
         raise UserError(f"--device {device}: MLX computes on the {present} here; leave it out, or use torch")
-    return present, mlx_completions(tokens, batch_size, dtype)
+    return present, mlx_completions(tokens, batch_size, dtype, ranks)
 
 
 def print_comparison(console: Console, results: dict[str, Any], written: list[Path]) -> None:

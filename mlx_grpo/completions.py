@@ -10,6 +10,7 @@ from pathlib import Path
 from convert import torch_eval
 from mlx_grpo.exporting import exported_model
 from mlx_grpo.policy import ADAPTER_WEIGHTS, load_for_inference, load_tokenizer_of
+from mlx_grpo.ranks import Ranks
 from mlx_grpo.rollout import decode_completion, generate
 from mlx_grpo.runs import append_jsonl, read_jsonl
 from mlx_grpo.sampling import Sampling
@@ -28,14 +29,18 @@ UNFINISHED = "completions.jsonl"
 """Where an evaluation keeps what is done, until all of it is."""
 
 
-def mlx_completions(max_new_tokens: int, batch_size: int, dtype: str) -> Complete:
-    """Greedy completions by MLX, a batch at a time."""
+def mlx_completions(max_new_tokens: int, batch_size: int, dtype: str, ranks: Ranks) -> Complete:
+    """Greedy completions by MLX, a batch at a time on each rank; batches are those of one rank alone."""
 
     def complete(base: Path, adapter: Path | None, prompts: Sequence[Prompt], keep: Keep) -> None:
         policy = load_for_inference(base, adapter, dtype)
-        for start in range(0, len(prompts), batch_size):
-            rollouts = generate(policy, prompts[start : start + batch_size], 1, Sampling(max_new_tokens, temperature=0))
-            keep([rollout.completion for rollout in rollouts])
+        batches = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
+        for first in range(0, len(batches), ranks.size):
+            rollouts = []
+            for batch in batches[first : first + ranks.size][ranks.rank : ranks.rank + 1]:
+                rollouts = generate(policy, batch, 1, Sampling(max_new_tokens, temperature=0))
+            for texts in filter(None, ranks.gather([rollout.completion for rollout in rollouts])):
+                keep(texts)
 
     return complete
 
@@ -60,21 +65,24 @@ def torch_completions(run: Path, max_new_tokens: int, batch_size: int, device: s
 
 
 def remembered(
-    complete: Complete, store: Path, settings: Sequence[object], progress: Callable[[str, int], None]
+    complete: Complete, store: Path, settings: Sequence[object], progress: Callable[[str, int], None], ranks: Ranks
 ) -> Generate:
-    """Completions that are written to `store` by the batch and read from there when asked for again.
+    """Completions that are written to `store` by the batch and read from there when asked for again, by rank 0.
 
     `settings` are whatever else they depend on. Batches stay whole, so what is done later is what it would have been.
     `progress` is told the model's name and how many prompts are done.
     """
-    _drop_torn_line(store)
+    if ranks.leads:
+        _drop_torn_line(store)
 
     def kept(name: str, base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
         key = _key(settings, base, adapter, prompts)
-        texts = [text for record in read_jsonl(store) if record["key"] == key for text in record["texts"]]
+        done = [text for record in read_jsonl(store) if record["key"] == key for text in record["texts"]]
+        texts = ranks.gather(done if ranks.leads else None)[0]
 
         def keep(batch: list[str]) -> None:
-            append_jsonl(store, {"key": key, "texts": batch})
+            if ranks.leads:
+                append_jsonl(store, {"key": key, "texts": batch})
             texts.extend(batch)
             progress(name, len(texts))
 

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this": printed without a traceback, exit code 2."""
+"""What ends a command with a message and an exit code instead of a traceback."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shown(value: object) -> str:
 
 
 class UserError(Exception):
-    """A mistake in a config, a file or a command line, told in the user's terms.
+    """A mistake in a config, a file or a command line, told in the user's terms; exit code 2.
 
     `problems` holds one line for each mistake (where, what, remedy); all are reported at once.
     """
@@ -36,3 +36,11 @@ class UserError(Exception):
     def __init__(self, *problems: str):
         super().__init__("\n".join(problems))
         self.problems = list(problems)
+
+
+class Stopped(Exception):
+    """The work was ended from outside, and nothing is wrong with it; it can go on later."""
+
+    def __init__(self, exit_code: int, message: str):
+        super().__init__(message)
+        self.exit_code = exit_code

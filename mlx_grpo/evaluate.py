@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.lineup import line_up
 from mlx_grpo.model_folder import read_settings
 from mlx_grpo.policy import find_model, load_tokenizer_of, model_name
-from mlx_grpo.runs import RESULTS, kept_step, read_config
+from mlx_grpo.runs import kept_step, read_config
 from mlx_grpo.scoring import Reward, check_columns, has_gold, load_reward, rubric_reward, strip_thinking
 from mlx_grpo.summary import summarize, without_nan
 from mlx_grpo.types import Prompt
@@ -31,10 +30,9 @@ def evaluate(
     backend: str,
     device: str,
     max_new_tokens: int,
-    out: Path | None = None,
 ) -> dict[str, Any]:
     """Complete the first run's held-out prompts with the base, and each run's warm start and adapter; score them by
-    the first run's reward, and write eval.json into `out` (the first run's folder by default).
+    the first run's reward. Returns what eval.json holds.
 
     Raises UserError where a run has no held-out prompts or no adapter yet, or does not fit beside the first.
     """
@@ -50,7 +48,7 @@ def evaluate(
         name: score_completions(prompts, complete(name, base, adapter, prompts), reward)
         for name, adapter in lineup.adapters.items()
     }
-    results = {
+    return {
         "model": model_name(config.model),
         "run": run.name,
         "runs": {name: path.name for name, path in lineup.runs.items()},
@@ -63,8 +61,6 @@ def evaluate(
         **summarize(models, lineup),
         "models": without_nan(models),
     }
-    ((out or run) / RESULTS).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return results
 
 
 def heldout_prompts(run: Path, episodes: int | None = None, others: Sequence[Path] = ()) -> list[Prompt]:

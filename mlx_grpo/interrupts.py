@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from mlx_grpo.errors import Stopped
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(Exception):
-    """The user or the system asked the run to stop; its checkpoint is written."""
+class Interrupted(Stopped):
+    """The user or the system asked the run to stop by a signal; its checkpoint is written."""
 
     def __init__(self, number: int, message: str):
-        super().__init__(message)
-        self.exit_code = 128 + number
+        super().__init__(128 + number, message)
 
 
 class StopStep(Exception):

@@ -1,4 +1,4 @@
-"""Several processes of one training run on this machine, for CPUs: MLX computes most operations on one core."""
+"""The processes that share a command's work: those of `--processes` on this machine, or of `mlx.launch` on several."""
 
 from __future__ import annotations
 
@@ -12,70 +12,66 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from mlx_grpo import BLAS
 from mlx_grpo.errors import UserError
+from mlx_grpo.lifeline import lifeline
+from mlx_grpo.ranks import Ranks, join_ranks
 
 GRACE_SECONDS = 10
+LAST_WORDS = 2000
 
 
 @contextmanager
-def processes(count: int, arguments: Sequence[str]) -> Iterator[None]:
-    """Run `mlx-grpo ARGUMENTS` in `count` - 1 further processes while the block trains as rank 0 in this one.
+def processes(count: int, arguments: Sequence[str]) -> Iterator[Ranks]:
+    """Run `mlx-grpo ARGUMENTS` in `count` - 1 further processes while the block works as rank 0 in this one.
 
-    They talk through MLX's ring over the loopback; each gets its share of the cores. Raises UserError where
-    there are more processes than cores, and with a process's last words where one of them fails.
+    They talk through MLX's ring over the loopback; each gets its share of the cores. On a CPU, where MLX computes
+    most operations on one core, they are faster than one. Raises UserError where there are more processes than
+    cores, and PeerLost where one of them ends badly. With a count of 1 the ranks are those of `mlx.launch`, if any.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if count > cores:
         raise UserError(f"--processes: {count}, but this machine has {cores} cores; use at most that many")
-    if count == 1:
-        yield
-        return
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        hosts = folder / "hosts.json"
+        if count > 1:
+            ranks = _spawn(stack, count, cores // count, [sys.executable, "-m", "mlx_grpo.cli", *arguments])
+        else:
+            ranks = join_ranks()
+        stack.enter_context(lifeline(ranks))
+        yield ranks
+
+
+def _spawn(stack: ExitStack, count: int, threads: int, command: Sequence[str]) -> Ranks:
+    """Start the other processes, which end with `stack`, and have this one be rank 0 of their ring."""
+    with tempfile.TemporaryDirectory() as name:  # gone once all have joined: whatever ends a run leaves nothing there
+        hosts = Path(name) / "hosts.json"
         hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(count)]))
-        ring = {"MLX_HOSTFILE": str(hosts), "OPENBLAS_NUM_THREADS": str(cores // count)}
-        command = [sys.executable, "-m", "mlx_grpo.cli", *arguments]
-        children = []
+        ring = {"MLX_HOSTFILE": str(hosts), "OPENBLAS_NUM_THREADS": str(threads)}
         for rank in range(1, count):
-            words = stack.enter_context((folder / f"{rank}.log").open("w+b"))
+            words = stack.enter_context((Path(name) / f"{rank}.log").open("w+b"))
             child = subprocess.Popen(
                 command, env={**os.environ, **ring, "MLX_RANK": str(rank)}, stdout=subprocess.DEVNULL, stderr=words
             )
-            stack.callback(end, child)
-            children.append((child, Path(words.name)))
+            stack.callback(end, child, words)
         os.environ.update({**ring, "MLX_RANK": "0"})
         if BLAS:  # loaded already, with a thread for each core
-            ctypes.CDLL(BLAS).openblas_set_num_threads(cores // count)
-        try:
-            yield
-        except RuntimeError:  # what a collective raises when a peer is gone
-            for child, words in children:
-                check_alive(child, words)
-            raise
+            ctypes.CDLL(BLAS).openblas_set_num_threads(threads)
+        return join_ranks()
 
 
-def end(child: subprocess.Popen) -> None:
-    """Have a process end: asked at first, then made to, since one that waits in a collective hears nothing."""
-    child.terminate()
+def end(child: subprocess.Popen, words: IO[bytes]) -> None:
+    """Have a process end: asked at first, then made to. One that crashed is quoted."""
     try:
-        child.wait(timeout=GRACE_SECONDS)
+        child.wait(timeout=GRACE_SECONDS)  # it knows by its lifeline that this one has ended
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-
-
-def check_alive(child: subprocess.Popen, words: Path) -> None:
-    """Raise UserError with the last words of a process that failed."""
-    try:
-        failed = child.wait(timeout=GRACE_SECONDS) != 0
-    except subprocess.TimeoutExpired:
-        return
-    if failed:
-        said = words.read_text(errors="replace")
-        raise UserError(said.partition("error: ")[2].strip() or f"a training process died: {said[-500:].strip()}")
+    words.seek(0)
+    said = words.read().decode(errors="replace")
+    if "Traceback" in said:
+        sys.stderr.write(said[-LAST_WORDS:])
 
 
 def free_ports(count: int) -> list[int]:

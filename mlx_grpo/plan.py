@@ -26,6 +26,7 @@ from mlx_grpo.policy import TOKENIZER_FILES, compute_dtype, find_model, load_tok
 from mlx_grpo.prefix import common_start
 from mlx_grpo.progress import Reporter
 from mlx_grpo.tables import console_table
+from mlx_grpo.traffic import traffic
 from mlx_grpo.types import Prompt
 
 GB = 2**30
@@ -34,8 +35,12 @@ LONGEST_TEXTS = 8
 LARGE_MAC = 36 * GB
 
 
-def plan(config: Config, memory: str | None, prompt_tokens: int | None, gflops: float | None) -> dict[str, Any]:
+def plan(
+    config: Config, memory: str | None, prompt_tokens: int | None, gflops: float | None, machines: int = 1
+) -> dict[str, Any]:
     """A run's memory, operations and hours, for a Mac with `memory` or, by default, for this machine.
+
+    With several `machines`, each like it, also what they send each other.
 
     `gflops` is the speed to reckon with; by default a matrix product is timed here, which no step outruns.
     Raises UserError where neither a tokenizer nor `prompt_tokens` says how long the prompts are.
@@ -69,6 +74,7 @@ def plan(config: Config, memory: str | None, prompt_tokens: int | None, gflops: 
         **work,
         "gflops": speed and speed / 1e9,
         "hours": speed and work["run_flops"] / speed / 3600,
+        "traffic": traffic(sizes.trainable, machines, speed and work["step_flops"] / speed),
     }
 
 
@@ -242,3 +248,15 @@ def print_plan(console: Console, result: dict[str, Any]) -> None:
         say(f"the run: at least {result['hours']:.1f} hours at {result['gflops']:,.0f} GFLOP/s throughout")
     else:
         say(f"the run: {result['run_flops'] / 1e15:.2f} PFLOP; give --gflops for its hours")
+    if result["traffic"]["machines"] > 1:
+        for line in traffic_lines(result["traffic"]):
+            say(line)
+
+
+def traffic_lines(sent: dict[str, Any]) -> Iterator[str]:
+    """What several machines send each other, and how many are worth having."""
+    yield f"{sent['machines']} machines: each sends {sent['sent_bytes'] / 1e6:,.0f} MB a step, by calculation"
+    for name, link in sent["links"].items():
+        par = link["machines_at_par"]
+        until = f"; as long as the computing from {par:,.0f} machines on" if par else ""
+        yield f"  {link['seconds']:.2f} s by {name}{until}"

@@ -15,6 +15,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
+from mlx_grpo.errors import UserError
 from mlx_grpo.types import Batch
 
 Item = TypeVar("Item")
@@ -72,6 +73,9 @@ class Ranks:
 
 
 def join_ranks() -> Ranks:
-    """The ranks that a launcher started this process among."""
-    group = mx.distributed.init()
+    """The ranks that a launcher started this process among; UserError where another one can't be reached."""
+    try:
+        group = mx.distributed.init()
+    except RuntimeError as error:
+        raise UserError(f"the other processes of this run can't be reached: {error}; see their messages") from None
     return Ranks(group if group.size() > 1 else None)

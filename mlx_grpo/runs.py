@@ -150,6 +150,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return records
 
 
+def write_results(results: dict[str, Any], folder: Path) -> None:
+    """Write what `mlx-grpo eval` found."""
+    (folder / RESULTS).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def read_results(run: Path) -> dict[str, Any] | None:
     """What `mlx-grpo eval` found; None where it has not been run. UserError where it is not of this version."""
     path = run / RESULTS

@@ -36,7 +36,7 @@ from mlx_grpo.plan import check_memory
 from mlx_grpo.policy import load_policy
 from mlx_grpo.prefix import shares_prompt
 from mlx_grpo.progress import Reporter, SilentReporter
-from mlx_grpo.ranks import Ranks, join_ranks
+from mlx_grpo.ranks import Ranks
 from mlx_grpo.rollout import OnToken
 from mlx_grpo.sampling import seed_step
 from mlx_grpo.scoring import Scores, check_columns, load_reward
@@ -46,13 +46,15 @@ from mlx_grpo.update import update_policy
 from mlx_grpo.validation import validate, validation_prompts
 
 
-def train(config: Config, reporter: Reporter, resumed: Path | None = None, force: bool = False) -> Path:
+def train(
+    config: Config, reporter: Reporter, resumed: Path | None = None, force: bool = False, ranks: Ranks | None = None
+) -> Path:
     """Train as configured and return the run's folder: a new one, or `resumed`, gone on with as if it had not stopped.
 
     Raises UserError for anything wrong with the model, the data or the reward, or (unless `force`) memory that can't
     suffice, before a run folder is made, and Interrupted where Ctrl-C or SIGTERM ended the run, its state saved.
     """
-    ranks = join_ranks()
+    ranks = ranks or Ranks()
     reporter = reporter if ranks.leads else SilentReporter()
     learner, prompts, heldout = prepare(config, ranks)
     if ranks.leads:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from conftest import tiny_config
 from rich.console import Console
+from test_cli import cli
 from test_trainer import Silent
 
 from mlx_grpo import tables
@@ -256,6 +257,19 @@ def test_an_interrupted_evaluation_goes_on_with_the_batch_it_was_in(run: Path, t
     assert done == whole
     assert resumed["models"] == results["models"]
     assert not (tmp_path / "cut" / UNFINISHED).exists()
+
+
+def test_processes_that_share_the_prompts_complete_what_one_would(run: Path, tmp_path: Path):
+    whole, _ = compared(run, "mlx", out=tmp_path / "one")
+    options = ("--device", "cpu", "--out", "two", "--json", "--processes", "2")
+    shared = cli("eval", str(run), "--backend", "mlx", *options, folder=tmp_path)
+    assert shared.returncode == 0, shared.stderr
+    written = [json.loads((tmp_path / name / "eval.json").read_text()) for name in ("one", "two")]
+    assert written[0] == written[1]
+    assert json.loads(shared.stdout)["means"] == json.loads(json.dumps(whole["means"]))
+    refused = cli("eval", str(run), *options, folder=tmp_path)
+    assert refused.returncode == 2
+    assert "add --backend mlx" in refused.stderr
 
 
 def test_what_was_done_for_another_adapter_is_not_used(run: Path, tmp_path: Path):

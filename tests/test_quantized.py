@@ -29,6 +29,7 @@ from mlx_grpo.exporting import export_run
 from mlx_grpo.logps import output_head, score_tokens
 from mlx_grpo.policy import load_for_inference, load_policy
 from mlx_grpo.progress import SilentReporter
+from mlx_grpo.ranks import Ranks
 from mlx_grpo.runs import ADAPTER, METRICS, read_jsonl
 from mlx_grpo.trainer import train
 from mlx_grpo.types import Batch
@@ -138,7 +139,7 @@ def test_a_run_trains_exports_and_completes_alike_in_mlx_and_pytorch(
 
     prompts = load_prompts(tmp_path / "rows.jsonl", load_policy(config).tokenizer)
     in_torch = torch_completions(run, 8, 2, "cpu", "float32")
-    in_mlx = mlx_completions(8, 2, "float32")
+    in_mlx = mlx_completions(8, 2, "float32", Ranks())
     for adapter in (None, run / ADAPTER):
         texts: dict[str, list] = {"torch": [], "mlx": []}
         in_torch(packed, adapter, prompts, texts["torch"].extend)

@@ -119,6 +119,18 @@ def test_killed_and_started_again_it_writes_what_it_would_have_written(model: Pa
         assert (tmp_path / "cut" / name).read_bytes() == (whole.csv.parent / name).read_bytes(), name
 
 
+def test_processes_that_share_the_pool_write_what_one_would(model: Path, tmp_path: Path):
+    pool = [*pool_of(22), *pool_of(4), "{not json"]  # a batch that stands in the pool twice too
+    whole, _ = rank(model, tmp_path / "one", pool)
+    files_in(tmp_path / "two", pool)
+    named = ["--model", str(model), "--jd", "job.txt", "--candidates", "pool.jsonl", "--out", "r.csv"]
+    options = ["--token-budget", "900", "--max-new-tokens", "20", "--batch-size", "4", "--processes", "2"]
+    done = cli("rank", *named, *options, folder=tmp_path / "two")
+    assert done.returncode == 0, done.stderr
+    for name in ("r.csv", "r.jsonl", "r.scores.jsonl"):
+        assert (tmp_path / "two" / name).read_bytes() == (whole.csv.parent / name).read_bytes(), name
+
+
 def test_a_batch_cut_in_two_is_asked_whole_again(model: Path, tmp_path: Path):
     whole, _ = rank(model, tmp_path, pool_of(12))
     before = {path: path.read_bytes() for path in (whole.csv, whole.jsonl)}

@@ -8,6 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+import ring
 from test_cli import cli
 
 from mlx_grpo.ranks import Ranks
@@ -40,10 +41,9 @@ def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def train(folder: Path, name: str, *arguments: str) -> tuple[dict[str, np.ndarray], list[dict], list[dict]]:
-    """A run's adapter, metrics and samples."""
-    finished = cli("train", f"{name}.yaml", *arguments, folder=folder)
-    assert finished.returncode == 0, finished.stderr
+def train(folder: Path, name: str, *arguments: str, count: int = 1) -> tuple[dict, list[dict], list[dict]]:
+    """A run's adapter, metrics and samples; by so many processes."""
+    ring.run(folder, count, "train", f"{name}.yaml", *arguments)
     run = folder / name / "latest"
     adapter = {n: np.array(w) for n, w in mx.load(str(run / "adapter" / "adapters.safetensors")).items()}
     lines = [(run / f"{kind}.jsonl").read_text().splitlines() for kind in ("metrics", "samples")]
@@ -51,10 +51,11 @@ def train(folder: Path, name: str, *arguments: str) -> tuple[dict[str, np.ndarra
 
 
 # The entropy threshold picks tokens: a rounding error away from it, two runs part, so that case is a short one.
+@pytest.mark.parametrize("count", [2, 4])
 @pytest.mark.parametrize("options", [(), ("max_steps=3", *EVERYTHING)])
-def test_two_processes_take_the_steps_of_one(folder: Path, options: tuple):
+def test_several_processes_take_the_steps_of_one(folder: Path, options: tuple, count: int):
     adapter, metrics, samples = train(folder, "one", *options)
-    shared_adapter, shared_metrics, shared_samples = train(folder, "two", *options, "--processes", "2")
+    shared_adapter, shared_metrics, shared_samples = train(folder, "two", *options, count=count)
     assert shared_samples == samples
     for one, two in zip(metrics, shared_metrics, strict=True):
         for name in set(one) - {"step_time", "peak_memory_gb", "phase"}:
@@ -63,11 +64,12 @@ def test_two_processes_take_the_steps_of_one(folder: Path, options: tuple):
         assert np.linalg.norm(shared_adapter[name] - weights) < 1e-3 * np.linalg.norm(weights), name
 
 
-def test_two_processes_find_the_gradient_of_one(folder: Path):
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_processes_find_the_gradient_of_one(folder: Path, count: int):
     # An epsilon far above every gradient makes Adam's first step the gradient itself, times the rate.
     plain = ("warm_start.steps=0", "max_steps=1", "learning_rate=1.0", "adam_epsilon=1000.0", "max_grad_norm=0")
     adapter, _, _ = train(folder, "one", *plain, *EVERYTHING)
-    shared_adapter, _, _ = train(folder, "two", *plain, *EVERYTHING, "--processes", "2")
+    shared_adapter, _, _ = train(folder, "two", *plain, *EVERYTHING, count=count)
     steps = {name: weights for name, weights in adapter.items() if name.endswith("lora_b")}  # from zero
     for name, step in steps.items():
         assert step.any()

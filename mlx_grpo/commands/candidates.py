@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mlx_grpo.commands.terminal import console, errors, show
+from mlx_grpo.commands.terminal import console, errors, show, spelled
 
 
 @click.command()
@@ -22,9 +22,17 @@ from mlx_grpo.commands.terminal import console, errors, show
 @click.option("--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 220 compact, 1000 full.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="The run's by default, or 384.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the second try at an answer.")
+@click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs: share the pool among them.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def rank(
-    model: str, jd: Path, candidates: Path, out: Path, top_k: int | None, as_json: bool, **options: object
+    model: str,
+    jd: Path,
+    candidates: Path,
+    out: Path,
+    top_k: int | None,
+    processes: int,
+    as_json: bool,
+    **options: object,
 ) -> None:
     """Rank a pool of candidates for a job, with reasons and whether each is grounded.
 
@@ -33,12 +41,17 @@ def rank(
     \b
     mlx-grpo rank --model runs/latest --jd job.txt --candidates pool.jsonl --out ranked.csv
     """
+    from mlx_grpo import launch
     from mlx_grpo.progress import CountReporter
     from mlx_grpo.ranking.ranker import Ranker
     from mlx_grpo.ranking.summary import print_ranking
 
-    with CountReporter(errors, "ranking") as bar:
-        summary = Ranker(model, **options).rank(jd, candidates, out, top_k=top_k, progress=bar.update)
+    same = spelled({"model": model, "jd": jd, "candidates": candidates, "out": out, "top_k": top_k, **options})
+    with launch.processes(processes, ["rank", *same]) as ranks, CountReporter(errors, "ranking") as bar:
+        ranker = Ranker(model, **options, ranks=ranks)
+        summary = ranker.rank(jd, candidates, out, top_k=top_k, progress=bar.update)
+    if summary is None:
+        return
     if as_json:
         click.echo(json_module.dumps(asdict(summary), default=str))
     else:

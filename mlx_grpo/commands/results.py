@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mlx_grpo.commands.terminal import console, errors, show, tell
+from mlx_grpo.commands.terminal import console, errors, show, spelled, tell
 
 
 @click.command()
@@ -75,8 +75,9 @@ def export(
 @click.option("--episodes", type=click.IntRange(min=1), help="Held-out prompts; the config's number by default.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="The config's number by default.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for eval.json and plots; RUN by default.")
+@click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs, with --backend mlx: so many.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def evaluate(run: str | None, others: tuple[str, ...], as_json: bool, **options: Any) -> None:
+def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: bool, **options: Any) -> None:
     """Compare a run with its base model on held-out prompts.
 
     RUN is its folder; the latest by default. OTHERS stand beside it as further rows on the same prompts: other
@@ -87,15 +88,23 @@ def evaluate(run: str | None, others: tuple[str, ...], as_json: bool, **options:
     mlx-grpo eval runs/latest --backend mlx --episodes 208
     mlx-grpo eval runs/a runs/seed1 runs/seed2 runs/shuffled --out comparison
     """
+    from mlx_grpo import launch
     from mlx_grpo.compare import compare, print_comparison
 
-    with errors.status("loading", spinner="line") as status:
+    names = [run, *others] if run else []
+    with (
+        launch.processes(processes, ["eval", *names, *spelled(options)]) as ranks,
+        errors.status("loading", spinner="line") as status,
+    ):
         results, pictures = compare(
             run,
             others=others,
             **options,
             progress=lambda model, done, total: status.update(f"{model}: {done} of {total} episodes"),
+            ranks=ranks,
         )
+    if not ranks.leads:
+        return
     if as_json:
         click.echo(json_module.dumps({key: value for key, value in results.items() if key != "models"}))
     else:

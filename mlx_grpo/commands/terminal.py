@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 
@@ -20,3 +20,8 @@ def show(lines: Iterable[str]) -> None:
     """Lines of a result, likewise."""
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def spelled(options: Mapping[str, object]) -> list[str]:
+    """Options as a command line spells them; those that were not given are left out."""
+    return [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]

@@ -32,17 +32,17 @@ def train(config: str, overrides: tuple[str, ...], resume: bool, processes: int,
     from mlx_grpo import launch
     from mlx_grpo.config import load_config
     from mlx_grpo.progress import ConsoleReporter
-    from mlx_grpo.ranks import join_ranks
     from mlx_grpo.runs import METRICS, find_resumable, read_jsonl
     from mlx_grpo.trainer import train as run_training
 
     settings, resumed = find_resumable(config, overrides) if resume else (load_config(config, overrides), None)
+    same = [*overrides, *["--resume"][:resume], *["--force"][:force]]
     with (
-        launch.processes(processes, ["train", config, *overrides, *["--resume"][:resume], *["--force"][:force]]),
+        launch.processes(processes, ["train", config, *same]) as ranks,
         ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter,
     ):
-        run = run_training(settings, reporter, resumed, force)
-    if not join_ranks().leads:
+        run = run_training(settings, reporter, resumed, force, ranks)
+    if not ranks.leads:
         return
     if as_json:
         click.echo(json_module.dumps({"run": str(run), "metrics": read_jsonl(run / METRICS)[-1]}))
@@ -57,6 +57,7 @@ def train(config: str, overrides: tuple[str, ...], resume: bool, processes: int,
 @click.option("--memory", help="Plan for a Mac with this much unified memory, such as 16GB; this machine by default.")
 @click.option("--prompt-tokens", type=click.IntRange(min=2), help="Longest prompt; counted in the data by default.")
 @click.option("--gflops", type=click.FloatRange(min=0, min_open=True), help="Speed to reckon hours with.")
+@click.option("--machines", type=click.IntRange(min=1), default=1, help="What so many, each like it, would send.")
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
 def plan_command(
     config: str,
@@ -64,6 +65,7 @@ def plan_command(
     memory: str | None,
     prompt_tokens: int | None,
     gflops: float | None,
+    machines: int,
     as_json: bool,
 ) -> None:
     """Predict a run's memory and time from the model's config.json, without its weights.
@@ -73,11 +75,12 @@ def plan_command(
     \b
     mlx-grpo plan configs/qwen3.yaml --memory 16GB
     mlx-grpo plan smollm2 micro_batch_size=2 --prompt-tokens 500
+    mlx-grpo plan configs/qwen3.yaml --memory 16GB --gflops 2000 --machines 4
     """
     from mlx_grpo.config import load_config
     from mlx_grpo.plan import plan, print_plan
 
-    result = plan(load_config(config, overrides), memory, prompt_tokens, gflops)
+    result = plan(load_config(config, overrides), memory, prompt_tokens, gflops, machines)
     if as_json:
         click.echo(json_module.dumps(result))
     else:
@@ -112,7 +115,6 @@ def bench_command(
     from mlx_grpo import launch
     from mlx_grpo.bench import Shape, bench, print_bench
     from mlx_grpo.config import load_config
-    from mlx_grpo.ranks import join_ranks
 
     settings = load_config(config, overrides)
     try:
@@ -121,11 +123,11 @@ def bench_command(
         raise UserError(f"--shapes: {shapes!r} are no shapes; give PxGxT, such as 256x8x48,750x8x96") from None
     same = ["--shapes", shapes, "--repeats", str(repeats), "--plain" if plain else "--no-plain"]
     with (
-        launch.processes(processes, ["bench", config, *overrides, *same]),
+        launch.processes(processes, ["bench", config, *overrides, *same]) as ranks,
         errors.status("loading", spinner="line") as status,
     ):
-        results = bench(settings, wanted, repeats, plain, status.update)
-    if not join_ranks().leads:
+        results = bench(settings, wanted, repeats, plain, status.update, ranks)
+    if not ranks.leads:
         return
     if as_json:
         click.echo(json_module.dumps(results))

@@ -25,6 +25,7 @@ from mlx_grpo.ranking.answers import Answer, read_answer
 from mlx_grpo.ranking.files import ScoreLog, outputs, write_ranked
 from mlx_grpo.ranking.model import find_ranking_model
 from mlx_grpo.ranking.summary import LISTED, RankSummary, Tally
+from mlx_grpo.ranks import Ranks
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.tasks.build import prompt_counter, show_candidate, show_job
@@ -70,7 +71,9 @@ class Ranker:
         max_new_tokens: int | None = None,
         batch_size: int | None = None,
         seed: int = 0,
+        ranks: Ranks | None = None,
     ):
+        self.ranks = ranks or Ranks()
         found = find_ranking_model(str(model), form)
         settings = replace(
             found.settings,
@@ -96,9 +99,10 @@ class Ranker:
         *,
         top_k: int | None = None,
         progress: Progress = lambda done, total: None,
-    ) -> RankSummary:
+    ) -> RankSummary | None:
         """Rank a pool's file for a job's file into `out`.csv and .jsonl; goes on where an earlier call was cut off.
 
+        None on all ranks but the first, which writes.
         Raises UserError where a file cannot be read or written, or `out` holds scores of another job or model.
         """
         began, jd, pool = time.monotonic(), Path(jd), Path(candidates)
@@ -107,6 +111,9 @@ class Ranker:
         # The job's handles come of its file's name, which no prompt shows.
         shown = asdict(replace(job, id="", field=""))
         header = {"job": shown, "model": self.model.fingerprint(), "settings": asdict(self.model.settings)}
+        if not self.ranks.leads:
+            self._score_pool(None, job, pool, lambda done: None)
+            return None
         with ScoreLog(files.scores, header) as log:
             tally = self._score_pool(log, job, pool, lambda done: progress(done, total))
             write_ranked(files, log, tally.places, self.model.rubric.limits.max_reasons, top_k)
@@ -119,23 +126,29 @@ class Ranker:
         for number, batch in enumerate(_batches(candidates, self.model.batch_size)):
             yield from self._answers(asked, batch, number)
 
-    def _score_pool(self, log: ScoreLog, job: Job, pool: Path, progress: Callable[[int], None]) -> Tally:
-        """See to it that the log has an answer for every entry of the pool."""
+    def _score_pool(self, log: ScoreLog | None, job: Job, pool: Path, progress: Callable[[int], None]) -> Tally:
+        """See to it that rank 0's log has an answer for every entry of the pool; each rank asks for whole batches."""
         tally, asked = Tally(), None
         progress(0)
-        for number, batch in enumerate(_batches(stream_pool(pool), self.model.batch_size)):
-            keys = [_key(entry) for entry in batch]
-            # Whole batches only: how a batch is made up moves its logits in their last digits.
-            if log.holds(keys):
-                answers = [log.read(key) for key in keys]
-                tally.counts["reused"] += len(keys)
-            else:
+        # Whole batches only: how a batch is made up moves its logits in their last digits.
+        numbered = enumerate(_batches(stream_pool(pool), self.model.batch_size))
+        for some in _batches(numbered, self.ranks.size):
+            keyed = [[_key(entry) for entry in batch] for _, batch in some]
+            held = self.ranks.gather([log.holds(keys) for keys in keyed] if log else None)[0]
+            mine = []
+            if self.ranks.rank < len(some) and not held[self.ranks.rank]:
                 asked = asked or self._ask(job)  # with every answer there already, no model need be loaded
-                answers = self._entries(asked, batch, number)
-                log.append(keys, answers)
-            for key, entry, answer in zip(keys, batch, answers, strict=True):
-                tally.add(key, entry, answer)
-            progress(len(tally.places))
+                number, batch = some[self.ranks.rank]
+                mine = [asdict(answer) for answer in self._entries(asked, batch, number)]
+            everyones = self.ranks.gather(mine)
+            for (_, batch), keys, found in zip(some, keyed, everyones, strict=False) if log else ():
+                if found and not log.holds(keys):
+                    log.append(keys, [Answer.from_dict(answer) for answer in found])
+                else:
+                    tally.counts["reused"] += len(keys)
+                for key, entry in zip(keys, batch, strict=True):
+                    tally.add(key, entry, log.read(key))
+                progress(len(tally.places))
         return tally
 
     def _ask(self, job: Job) -> _Asked:

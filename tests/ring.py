@@ -1,0 +1,45 @@
+"""Processes of one run, started as `mlx.launch` starts them on one machine, but each in our hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlx_grpo.launch import free_ports
+
+COMMAND = (sys.executable, "-m", "mlx_grpo.cli")
+KILLER = Path(__file__).parent / "killer.py"
+
+
+def start(folder: Path, commands: Sequence[Sequence[str]]) -> list[subprocess.Popen[str]]:
+    """One process for each command, in a ring over the loopback where there are several."""
+    hosts = folder / "hosts.json"
+    hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(len(commands))]))
+    ring = {**os.environ, "OPENBLAS_NUM_THREADS": "1"} | ({"MLX_HOSTFILE": str(hosts)} if len(commands) > 1 else {})
+    return [
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**ring, "MLX_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, command in enumerate(commands)
+    ]
+
+
+def run(folder: Path, count: int, *arguments: str) -> None:
+    """Run `mlx-grpo ARGUMENTS` in so many processes, to a good end."""
+    processes = start(folder, [[*COMMAND, *arguments]] * count)
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, said
+
+
+def killed_at(folder: Path, moment: str, *arguments: str) -> list[str]:
+    """The command that runs `mlx-grpo ARGUMENTS` until that moment (MODULE:N, see killer.py)."""
+    return [sys.executable, str(KILLER), str(folder / "counts.json"), moment, *arguments]
