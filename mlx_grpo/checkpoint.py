@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
@@ -91,8 +91,10 @@ def load_checkpoint(run: Path, learner: Learner, note: Callable[[str], None]) ->
             note(f"no checkpoint to go on from: starting over; what was written is kept as {ASIDE}*")
         return None
     folder = run / FOLDER / name
+    if not (folder / STATE).is_file():
+        raise UserError(f"{folder}: is not on this machine; keep output_dir on a disk that all of them see")
     state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    position = Position(**{**state["position"], "best": Best(**state["position"]["best"])})
+    position = read_position(state)
     if position.phase == "grpo":
         if learner.config.warm_start.steps:
             load_adapter(learner.policy, run / runs.WARM_START)
@@ -142,12 +144,18 @@ def unsound(folder: Path, run: Path, config: Config) -> str | None:
         for name, digest in state["files"].items():
             if _sha256(folder / name) != digest:
                 return f"{name} is damaged"
+        read_position(state)
         for name, length in state["lengths"].items():
             if length and (run / name).stat().st_size < length:
                 return f"the run's {name} is shorter than it was"
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         return f"not readable ({type(error).__name__}: {error})"
     return None
+
+
+def read_position(state: dict[str, Any]) -> Position:
+    """Where a checkpoint's run was; TypeError or KeyError where another version wrote it otherwise."""
+    return Position(**{**state["position"], "best": Best(**state["position"]["best"])})
 
 
 def config_sha256(config: Config) -> str:

@@ -59,7 +59,15 @@ def compare(
     device, complete = _completer(backend, device, run, tokens, config.eval.batch_size, dtype, ranks)
     store = folder / UNFINISHED
     generate = remembered(complete, store, (backend, device, dtype, tokens, config.eval.batch_size), report, ranks)
-    results = evaluate(runs, generate, episodes=episodes, backend=backend, device=device, max_new_tokens=tokens)
+    results = evaluate(
+        runs,
+        generate,
+        episodes=episodes,
+        backend=backend,
+        device=device,
+        max_new_tokens=tokens,
+        leads=ranks.leads,
+    )
     if not ranks.leads:
         return results, []
     write_results(results, folder)

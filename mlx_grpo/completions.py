@@ -77,8 +77,8 @@ def remembered(
 
     def kept(name: str, base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
         key = _key(settings, base, adapter, prompts)
-        done = [text for record in read_jsonl(store) if record["key"] == key for text in record["texts"]]
-        texts = ranks.gather(done if ranks.leads else None)[0]
+        records = read_jsonl(store) if ranks.leads else []
+        texts = ranks.gather([text for record in records if record["key"] == key for text in record["texts"]])[0]
 
         def keep(batch: list[str]) -> None:
             if ranks.leads:

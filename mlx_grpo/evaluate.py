@@ -30,9 +30,10 @@ def evaluate(
     backend: str,
     device: str,
     max_new_tokens: int,
+    leads: bool = True,
 ) -> dict[str, Any]:
     """Complete the first run's held-out prompts with the base, and each run's warm start and adapter; score them by
-    the first run's reward. Returns what eval.json holds.
+    the first run's reward. Returns what eval.json holds; nothing in a process that helps to complete and does not lead.
 
     Raises UserError where a run has no held-out prompts or no adapter yet, or does not fit beside the first.
     """
@@ -44,10 +45,10 @@ def evaluate(
     check_columns(config.reward, prompts)
     check_lengths(prompts, max_new_tokens, read_settings(base).get("max_position_embeddings"), "max_new_tokens")
     reward = load_reward(config.reward)
-    models = {
-        name: score_completions(prompts, complete(name, base, adapter, prompts), reward)
-        for name, adapter in lineup.adapters.items()
-    }
+    completed = {name: complete(name, base, adapter, prompts) for name, adapter in lineup.adapters.items()}
+    if not leads:
+        return {}
+    models = {name: score_completions(prompts, completions, reward) for name, completions in completed.items()}
     return {
         "model": model_name(config.model),
         "run": run.name,

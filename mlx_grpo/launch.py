@@ -19,17 +19,20 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.lifeline import lifeline
 from mlx_grpo.ranks import Ranks, join_ranks
 
-GRACE_SECONDS = 10
-LAST_WORDS = 2000
+GRACE_SECONDS = 2
+LAST_WORDS = 4000
+JOINING = "MLX_GRPO_JOINING"
+"""Names the pipe in which a process that was started here says that it is about to join."""
 
 
 @contextmanager
-def processes(count: int, arguments: Sequence[str]) -> Iterator[Ranks]:
+def processes(count: int, arguments: Sequence[str], advice: str = "") -> Iterator[Ranks]:
     """Run `mlx-grpo ARGUMENTS` in `count` - 1 further processes while the block works as rank 0 in this one.
 
     They talk through MLX's ring over the loopback; each gets its share of the cores. On a CPU, where MLX computes
     most operations on one core, they are faster than one. Raises UserError where there are more processes than
-    cores, and PeerLost where one of them ends badly. With a count of 1 the ranks are those of `mlx.launch`, if any.
+    cores, and PeerLost, with `advice` on how to go on, where one of them dies. With a count of 1 the ranks are those
+    of `mlx.launch`, if any.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if count > cores:
@@ -38,8 +41,10 @@ def processes(count: int, arguments: Sequence[str]) -> Iterator[Ranks]:
         if count > 1:
             ranks = _spawn(stack, count, cores // count, [sys.executable, "-m", "mlx_grpo.cli", *arguments])
         else:
+            if JOINING in os.environ:
+                os.write(int(os.environ[JOINING]), b".")
             ranks = join_ranks()
-        stack.enter_context(lifeline(ranks))
+        stack.enter_context(lifeline(ranks, advice))
         yield ranks
 
 
@@ -49,29 +54,46 @@ def _spawn(stack: ExitStack, count: int, threads: int, command: Sequence[str]) -
         hosts = Path(name) / "hosts.json"
         hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(count)]))
         ring = {"MLX_HOSTFILE": str(hosts), "OPENBLAS_NUM_THREADS": str(threads)}
+        children = []
         for rank in range(1, count):
             words = stack.enter_context((Path(name) / f"{rank}.log").open("w+b"))
+            joining, says_so = os.pipe()
             child = subprocess.Popen(
-                command, env={**os.environ, **ring, "MLX_RANK": str(rank)}, stdout=subprocess.DEVNULL, stderr=words
+                command,
+                env={**os.environ, **ring, "MLX_RANK": str(rank), JOINING: str(says_so)},
+                pass_fds=[says_so],
+                stdout=subprocess.DEVNULL,
+                stderr=words,
             )
             stack.callback(end, child, words)
+            os.close(says_so)
+            children.append((child, words, joining))
+        for child, words, joining in children:
+            with open(joining, "rb") as pipe:
+                if not pipe.read(1):  # MLX would wait for ever for a process that never joins
+                    said = read_words(words).removeprefix("error: ").strip()
+                    raise UserError(said or f"a process ended with {child.wait()} at its start")
         os.environ.update({**ring, "MLX_RANK": "0"})
         if BLAS:  # loaded already, with a thread for each core
             ctypes.CDLL(BLAS).openblas_set_num_threads(threads)
         return join_ranks()
 
 
+def read_words(words: IO[bytes]) -> str:
+    """The last of what a process said."""
+    words.seek(0)
+    return words.read()[-LAST_WORDS:].decode(errors="replace")
+
+
 def end(child: subprocess.Popen, words: IO[bytes]) -> None:
-    """Have a process end: asked at first, then made to. One that crashed is quoted."""
+    """See to it that a process ends, which writes nothing that counts. One that crashed is quoted."""
     try:
         child.wait(timeout=GRACE_SECONDS)  # it knows by its lifeline that this one has ended
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-    words.seek(0)
-    said = words.read().decode(errors="replace")
-    if "Traceback" in said:
-        sys.stderr.write(said[-LAST_WORDS:])
+    if "Traceback" in (said := read_words(words)):
+        sys.stderr.write(said)
 
 
 def free_ports(count: int) -> list[int]:

@@ -13,6 +13,7 @@ import secrets
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,9 +25,14 @@ from mlx_grpo.ranks import Ranks
 GRACE_SECONDS = 10
 """For a process to leave by itself, as it does in a collective, before it is made to."""
 
+WORD_SECONDS = 3
+"""For the reason why a collective failed to come."""
+
 JOIN_SECONDS = 60
-PROBE_SECONDS = 5
+PROBE_SECONDS = 2
 PROBES = 3
+LONGEST_LINE = 2**16
+SHOW_CURSOR = "\x1b[?25h"
 
 
 class PeerLost(Stopped):
@@ -34,22 +40,23 @@ class PeerLost(Stopped):
 
 
 @contextmanager
-def lifeline(ranks: Ranks) -> Iterator[None]:
+def lifeline(ranks: Ranks, advice: str = "") -> Iterator[None]:
     """End this process's block when another process's ends badly: raises PeerLost, or exits where it can't be raised.
 
-    Every process enters together. Raises UserError where one can't reach the first.
+    Every process enters together. `advice` says how to go on after a process died. Raises UserError where one can't
+    reach the first.
     """
     if ranks.size == 1:
         yield
         return
-    line = _Lifeline(ranks)
+    line = _Lifeline(ranks, advice)
     try:
         yield
     except Interrupted:  # as all of them are
         line.close(0, "")
         raise
     except BaseException as error:
-        if isinstance(error, RuntimeError) and line.known.wait(GRACE_SECONDS):  # a collective without its peer
+        if isinstance(error, RuntimeError) and line.known.wait(WORD_SECONDS):  # a collective without its peer
             line.close(1, str(line.lost))
             raise line.lost from None
         code, problems = (2, error.problems) if isinstance(error, UserError) else (1, [repr(error)])
@@ -61,8 +68,8 @@ def lifeline(ranks: Ranks) -> Iterator[None]:
 class _Lifeline:
     """The first process's lines to all others, or another process's line to the first."""
 
-    def __init__(self, ranks: Ranks):
-        self.ranks = ranks
+    def __init__(self, ranks: Ranks, advice: str):
+        self.ranks, self.advice = ranks, advice
         self.lost: PeerLost | None = None
         self.known = threading.Event()
         """What is lost is known."""
@@ -77,71 +84,80 @@ class _Lifeline:
         self.left.set()
         for line in self.lines.values():
             _say(line, code, said)
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_WR)  # closing alone would wait for the thread that reads it
             line.close()
 
     def _watch(self, rank: int, line: socket.socket) -> None:
-        code, said = _hear(line) or (1, f"process {rank} of {self.ranks.size} died")
+        died = "\n".join(filter(None, (f"process {rank} of {self.ranks.size} died", self.advice)))
+        code, said = _hear(line) or (1, died)
         if not code or self.left.is_set():
             return
         for other in self.lines.values():
             _say(other, code, said)
         # Two may be lost at once; either is the reason.
-        self.lost = PeerLost(code, f"{said}\nthe run goes on from its last checkpoint with --resume")
+        self.lost = PeerLost(code, said)
         self.known.set()
         if not self.left.wait(GRACE_SECONDS):
-            print(self.lost, file=sys.stderr, flush=True)
+            print(f"{SHOW_CURSOR if sys.stderr.isatty() else ''}{self.lost}", file=sys.stderr, flush=True)
             os._exit(code)  # the main thread may be in a collective that never returns
 
 
 def _lines(ranks: Ranks) -> dict[int, socket.socket]:
     """A connection to each other process, by rank, for the first one; for any other one to the first."""
-    names = ranks.gather(socket.gethostname())
-    if not ranks.leads:
-        places, port, token = ranks.gather(None)[0]
-        line = _reach(ranks, places, port)
-        line.sendall(json.dumps([token, ranks.rank]).encode() + b"\n")
-        return {0: line}
-    alone = len(set(names)) == 1  # on one machine nobody else need be able to connect
-    with socket.create_server(("127.0.0.1" if alone else "", 0), backlog=ranks.size) as server:
-        server.settimeout(JOIN_SECONDS)
-        token = secrets.token_hex(16)
-        places = ["127.0.0.1"] if alone else [*_first_host(), names[0]]
-        ranks.gather([places, server.getsockname()[1], token])
-        lines: dict[int, socket.socket] = {}
-        while len(lines) < ranks.size - 1:
-            rank, line = _accept(server, token, ranks.size)
-            lines |= {} if rank is None else {rank: line}
-    return lines
+    try:
+        alone = ranks.on_this_machine() == ranks.size  # then nobody else need be able to connect
+        return _accept_all(ranks, alone) if ranks.leads else {0: _reach(ranks)}
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"process {ranks.rank} of {ranks.size} could not join the others: {error}") from None
 
 
-def _reach(ranks: Ranks, places: list[str], port: int) -> socket.socket:
+def _reach(ranks: Ranks) -> socket.socket:
+    places, port, token = ranks.gather(None)[0]
     for place in places:
-        try:
+        with suppress(OSError):
             line = socket.create_connection((place, port), timeout=GRACE_SECONDS)
-        except OSError:
-            continue
-        _probe(line)
-        return line
+            line.sendall(json.dumps([token, ranks.rank]).encode() + b"\n")
+            _probe(line)
+            return line
     raise UserError(
         f"process {ranks.rank} of {ranks.size} on {socket.gethostname()} can't reach the first one at "
         f"{' or '.join(places)}; let Python accept connections in that machine's firewall"
     )
 
 
-def _accept(server: socket.socket, token: str, size: int) -> tuple[int | None, socket.socket]:
+def _accept_all(ranks: Ranks, alone: bool) -> dict[int, socket.socket]:
+    with socket.create_server(("127.0.0.1" if alone else "", 0)) as server:
+        places = ["127.0.0.1"] if alone else [*_first_host(), socket.gethostname()]
+        token = secrets.token_hex(16)
+        ranks.gather([places, server.getsockname()[1], token])
+        lines: dict[int, socket.socket] = {}
+        until = time.monotonic() + JOIN_SECONDS
+        while len(lines) < ranks.size - 1:
+            server.settimeout(max(0.001, until - time.monotonic()))
+            try:
+                line, _ = server.accept()
+            except TimeoutError:
+                missing = sorted(set(range(1, ranks.size)) - set(lines))
+                raise UserError(f"processes {missing} did not reach the first one; see their messages") from None
+            rank = _admit(line, token)
+            if rank is not None:
+                lines[rank] = line
+    return lines
+
+
+def _admit(line: socket.socket, token: str) -> int | None:
+    """The rank of a process of ours; None, and the door, for anybody else."""
+    line.settimeout(WORD_SECONDS)
     try:
-        line, _ = server.accept()
-        line.settimeout(GRACE_SECONDS)
-        said = json.loads(_read_line(line))
-    except TimeoutError:
-        raise UserError(f"not all of {size} processes could reach the first one; see their messages") from None
-    except (OSError, ValueError):
-        said = None
-    if not isinstance(said, list) or len(said) != 2 or said[0] != token:
-        line.close()
-        return None, line
-    _probe(line)
-    return int(said[1]), line
+        said, rank = json.loads(_read_line(line))
+        if said == token:
+            _probe(line)
+            return int(rank)
+    except (OSError, ValueError, TypeError):
+        pass  # nothing of ours says this
+    line.close()
+    return None
 
 
 def _probe(line: socket.socket) -> None:
@@ -169,7 +185,7 @@ def _hear(line: socket.socket) -> tuple[int, str] | None:
 
 def _read_line(line: socket.socket) -> bytes:
     with line.makefile("rb") as file:
-        return file.readline()
+        return file.readline(LONGEST_LINE)
 
 
 def _first_host() -> list[str]:

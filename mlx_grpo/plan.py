@@ -63,6 +63,7 @@ def plan(
         "parameters": sizes.parameters,
         "trainable": sizes.trainable,
         "lengths": asdict(lengths),
+        "prompts_per_step": config.prompts_per_step,
         "bytes": needs.parts,
         "phases": needs.phases,
         "peak": needs.peak,
@@ -74,19 +75,24 @@ def plan(
         **work,
         "gflops": speed and speed / 1e9,
         "hours": speed and work["run_flops"] / speed / 3600,
-        "traffic": traffic(sizes.trainable, machines, speed and work["step_flops"] / speed),
+        "traffic": traffic(sizes.trainable, machines, speed and work["step_flops"] / speed, config.num_iterations),
     }
 
 
-def check_memory(learner: Learner, prompts: Sequence[Prompt], reporter: Reporter, force: bool) -> None:
-    """Say what a run will need before it takes it; raises UserError where it can't fit, unless `force`."""
+def check_memory(
+    learner: Learner, prompts: Sequence[Prompt], reporter: Reporter, force: bool, processes: int = 1
+) -> None:
+    """Say what a run will need before it takes it; raises UserError where it can't fit, unless `force`.
+
+    `processes` of the run share this machine's memory.
+    """
     config, policy = learner.config, learner.policy
     fused = mx.default_device() == mx.Device(mx.gpu)
     texts = [prompt.columns["completion"] for prompt in prompts] if config.warm_start.steps else []
     lengths = measured_lengths(prompts, texts, policy.tokenizer)
     sizes, _ = count(policy.path, config, packed=multiplies_packed(this_device()))
     needs = estimate(sizes, config, lengths, fused)
-    available = available_memory() / learner.ranks.size
+    available = available_memory() / processes
     reporter.note(f"memory: {verdict(needs.peak, needs.where, available)}")
     if needs.peak > available and not force:
         change = cheapest_change(policy.path, config, lengths, fused, available)
@@ -249,14 +255,15 @@ def print_plan(console: Console, result: dict[str, Any]) -> None:
     else:
         say(f"the run: {result['run_flops'] / 1e15:.2f} PFLOP; give --gflops for its hours")
     if result["traffic"]["machines"] > 1:
-        for line in traffic_lines(result["traffic"]):
+        for line in traffic_lines(result["traffic"], result["prompts_per_step"]):
             say(line)
 
 
-def traffic_lines(sent: dict[str, Any]) -> Iterator[str]:
+def traffic_lines(sent: dict[str, Any], prompts: int) -> Iterator[str]:
     """What several machines send each other, and how many are worth having."""
     yield f"{sent['machines']} machines: each sends {sent['sent_bytes'] / 1e6:,.0f} MB a step, by calculation"
     for name, link in sent["links"].items():
         par = link["machines_at_par"]
         until = f"; as long as the computing from {par:,.0f} machines on" if par else ""
         yield f"  {link['seconds']:.2f} s by {name}{until}"
+    yield f"  prompts_per_step is {prompts}: more machines than that have nothing to decode"

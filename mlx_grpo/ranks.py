@@ -7,6 +7,8 @@ stay equal without being sent. Only rank 0 writes.
 from __future__ import annotations
 
 import json
+import socket
+import uuid
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -33,6 +35,11 @@ class Ranks:
     def leads(self) -> bool:
         """Whether this process writes the run's files and speaks to the user."""
         return self.rank == 0
+
+    def on_this_machine(self) -> int:
+        """How many of the ranks run on this one's machine; every rank asks together."""
+        machines = self.gather(machine())
+        return machines.count(machines[self.rank])
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """This rank's part of what all ranks hold: a contiguous run, its length even to within one."""
@@ -70,6 +77,11 @@ class Ranks:
         for part, rows in zip(parts, values, strict=True):
             whole[slice(*part.rows)] = rows
         return self.sum(whole)
+
+
+def machine() -> list[str | int]:
+    """A name for this machine that others differ in, cloned ones included."""
+    return [socket.gethostname(), uuid.getnode()]
 
 
 def join_ranks() -> Ranks:

@@ -15,12 +15,12 @@ LINKS = {"10 Gb/s Ethernet": 10e9 / 8, "Thunderbolt 5": 80e9 / 8}
 FP32_BYTES = 4
 
 
-def traffic(trainable: int, machines: int, step_seconds: float | None) -> dict[str, Any]:
+def traffic(trainable: int, machines: int, step_seconds: float | None, updates: int = 1) -> dict[str, Any]:
     """Bytes and seconds of a step's gradients, in fp32; `step_seconds` is what one machine alone computes for a step.
 
-    Completions and their log-probabilities, some 35 bytes a token, are left out.
+    Each of a step's `updates` sums a gradient. Completions and their log-probabilities are left out.
     """
-    gradient = trainable * FP32_BYTES
+    gradient = updates * trainable * FP32_BYTES
     sent = 2 * (machines - 1) / machines * gradient
     links = {
         name: {

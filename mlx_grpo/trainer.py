@@ -57,8 +57,9 @@ def train(
     ranks = ranks or Ranks()
     reporter = reporter if ranks.leads else SilentReporter()
     learner, prompts, heldout = prepare(config, ranks)
+    processes = ranks.on_this_machine()
     if ranks.leads:
-        check_memory(learner, prompts, reporter, force)
+        check_memory(learner, prompts, reporter, force, processes)
     run = Path(ranks.gather(str(resumed or runs.create_run(config)) if ranks.leads else None)[0])
     reporter.note(f"run folder: {run}")
     if ranks.size > 1:

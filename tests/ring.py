@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlx_grpo.launch import free_ports
@@ -15,28 +16,29 @@ COMMAND = (sys.executable, "-m", "mlx_grpo.cli")
 KILLER = Path(__file__).parent / "killer.py"
 
 
-def start(folder: Path, commands: Sequence[Sequence[str]]) -> list[subprocess.Popen[str]]:
-    """One process for each command, in a ring over the loopback where there are several."""
+@contextmanager
+def started(folder: Path, commands: Sequence[Sequence[str]]) -> Iterator[list[subprocess.Popen[str]]]:
+    """One process for each command, in a ring over the loopback where there are several; none outlives the block."""
     hosts = folder / "hosts.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(len(commands))]))
     ring = {**os.environ, "OPENBLAS_NUM_THREADS": "1"} | ({"MLX_HOSTFILE": str(hosts)} if len(commands) > 1 else {})
-    return [
-        subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**ring, "MLX_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [
+        subprocess.Popen(command, cwd=folder, env={**ring, "MLX_RANK": str(rank)}, **pipes)
         for rank, command in enumerate(commands)
     ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def run(folder: Path, count: int, *arguments: str) -> None:
     """Run `mlx-grpo ARGUMENTS` in so many processes, to a good end."""
-    processes = start(folder, [[*COMMAND, *arguments]] * count)
-    said = [process.communicate(timeout=300) for process in processes]
+    with started(folder, [[*COMMAND, *arguments]] * count) as processes:
+        said = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * count, said
 
 

@@ -171,7 +171,9 @@ def test_resuming_where_no_run_is_says_so(folder: Path):
     assert "--resume: runs holds no run yet" in finished.stderr
 
 
-@pytest.mark.parametrize("damage", ["truncated weights", "one flipped bit", "no state", "foreign", "shorter samples"])
+@pytest.mark.parametrize(
+    "damage", ["truncated weights", "one flipped bit", "no state", "foreign", "another layout", "shorter samples"]
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped: Path, damage: str):
     newest = list_checkpoints(stopped)[0]
     weights = newest / "adapters.safetensors"
@@ -179,6 +181,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped: Path,
         "truncated weights": "adapters.safetensors is damaged",
         "one flipped bit": "optimizer.safetensors is damaged",
         "no state": "not readable",
+        "another layout": "not readable (TypeError",
         "foreign": "made with another configuration",
         "shorter samples": "the run's samples.jsonl is shorter than it was",
     }[damage]
@@ -193,6 +196,10 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped: Path,
     elif damage == "foreign":
         state = json.loads((newest / "state.json").read_text())
         (newest / "state.json").write_text(json.dumps({**state, "config": {**state["config"], "seed": 7}}))
+    elif damage == "another layout":
+        state = json.loads((newest / "state.json").read_text())
+        state["position"]["best"]["reward"] = 0.5  # as an earlier version had it
+        (newest / "state.json").write_text(json.dumps(state))
     else:
         os.truncate(stopped / "samples.jsonl", (stopped / "samples.jsonl").stat().st_size - 1)
     whole = contents(stopped)

@@ -120,7 +120,7 @@ def test_killed_and_started_again_it_writes_what_it_would_have_written(model: Pa
 
 
 def test_processes_that_share_the_pool_write_what_one_would(model: Path, tmp_path: Path):
-    pool = [*pool_of(22), *pool_of(4), "{not json"]  # a batch that stands in the pool twice too
+    pool = [*pool_of(22), *pool_of(4), "{not json"]
     whole, _ = rank(model, tmp_path / "one", pool)
     files_in(tmp_path / "two", pool)
     named = ["--model", str(model), "--jd", "job.txt", "--candidates", "pool.jsonl", "--out", "r.csv"]

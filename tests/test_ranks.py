@@ -51,8 +51,15 @@ def train(folder: Path, name: str, *arguments: str, count: int = 1) -> tuple[dic
 
 
 # The entropy threshold picks tokens: a rounding error away from it, two runs part, so that case is a short one.
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("options", [(), ("max_steps=3", *EVERYTHING)])
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ((), 2),
+        ((), 4),
+        (("max_steps=3", *EVERYTHING), 2),
+        pytest.param(("max_steps=3", *EVERYTHING), 4, marks=pytest.mark.long),
+    ],
+)
 def test_several_processes_take_the_steps_of_one(folder: Path, options: tuple, count: int):
     adapter, metrics, samples = train(folder, "one", *options)
     shared_adapter, shared_metrics, shared_samples = train(folder, "two", *options, count=count)

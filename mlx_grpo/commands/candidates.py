@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from mlx_grpo.commands.terminal import console, errors, show, spelled
+from mlx_grpo.commands.terminal import GOES_ON, console, errors, show, spelled
 
 
 @click.command()
@@ -47,7 +47,10 @@ def rank(
     from mlx_grpo.ranking.summary import print_ranking
 
     same = spelled({"model": model, "jd": jd, "candidates": candidates, "out": out, "top_k": top_k, **options})
-    with launch.processes(processes, ["rank", *same]) as ranks, CountReporter(errors, "ranking") as bar:
+    with (
+        launch.processes(processes, ["rank", *same], GOES_ON) as ranks,
+        CountReporter(errors, "ranking") as bar,
+    ):
         ranker = Ranker(model, **options, ranks=ranks)
         summary = ranker.rank(jd, candidates, out, top_k=top_k, progress=bar.update)
     if summary is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mlx_grpo.commands.terminal import console, errors, show, spelled, tell
+from mlx_grpo.commands.terminal import GOES_ON, console, errors, show, spelled, tell
 
 
 @click.command()
@@ -93,7 +93,7 @@ def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: 
 
     names = [run, *others] if run else []
     with (
-        launch.processes(processes, ["eval", *names, *spelled(options)]) as ranks,
+        launch.processes(processes, ["eval", *spelled(options), "--", *names], GOES_ON) as ranks,
         errors.status("loading", spinner="line") as status,
     ):
         results, pictures = compare(

@@ -9,6 +9,8 @@ from rich.console import Console
 console = Console()
 errors = Console(stderr=True)
 
+GOES_ON = "the same command goes on where it was"
+
 
 def tell(*lines: str) -> None:
     """Lines to stderr as they are, whatever brackets or numbers they hold."""

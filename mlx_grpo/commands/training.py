@@ -38,7 +38,7 @@ def train(config: str, overrides: tuple[str, ...], resume: bool, processes: int,
     settings, resumed = find_resumable(config, overrides) if resume else (load_config(config, overrides), None)
     same = [*overrides, *["--resume"][:resume], *["--force"][:force]]
     with (
-        launch.processes(processes, ["train", config, *same]) as ranks,
+        launch.processes(processes, ["train", config, *same], "--resume goes on from the last checkpoint") as ranks,
         ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter,
     ):
         run = run_training(settings, reporter, resumed, force, ranks)

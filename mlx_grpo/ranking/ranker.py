@@ -108,12 +108,12 @@ class Ranker:
         began, jd, pool = time.monotonic(), Path(jd), Path(candidates)
         files = outputs(Path(out), jd, pool)
         job, total = survey(jd, pool)
-        # The job's handles come of its file's name, which no prompt shows.
-        shown = asdict(replace(job, id="", field=""))
-        header = {"job": shown, "model": self.model.fingerprint(), "settings": asdict(self.model.settings)}
         if not self.ranks.leads:
             self._score_pool(None, job, pool, lambda done: None)
             return None
+        # The job's handles come of its file's name, which no prompt shows.
+        shown = asdict(replace(job, id="", field=""))
+        header = {"job": shown, "model": self.model.fingerprint(), "settings": asdict(self.model.settings)}
         with ScoreLog(files.scores, header) as log:
             tally = self._score_pool(log, job, pool, lambda done: progress(done, total))
             write_ranked(files, log, tally.places, self.model.rubric.limits.max_reasons, top_k)
@@ -141,8 +141,8 @@ class Ranker:
                 number, batch = some[self.ranks.rank]
                 mine = [asdict(answer) for answer in self._entries(asked, batch, number)]
             everyones = self.ranks.gather(mine)
-            for (_, batch), keys, found in zip(some, keyed, everyones, strict=False) if log else ():
-                if found and not log.holds(keys):
+            for (_, batch), keys, found in zip(some, keyed, everyones[: len(some)], strict=True) if log else ():
+                if found:
                     log.append(keys, [Answer.from_dict(answer) for answer in found])
                 else:
                     tally.counts["reused"] += len(keys)
