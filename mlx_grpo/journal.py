@@ -59,6 +59,7 @@ class Journal:
         file, once `SKIPPED_LIMIT` updates in a row could not be taken.
         """
         position, learner = self.position, self.learner
+        learner.ranks.confirm(position.steps)  # before anything of the step is kept
         position.steps += 1
         position.skipped = position.skipped + 1 if metrics["update_skipped"] else 0
         if learner.ranks.leads:

@@ -22,6 +22,9 @@ from mlx_grpo.types import Batch
 
 Item = TypeVar("Item")
 
+LONGEST_MESSAGE = 2**30
+LOST = "the processes of this run have lost each other"
+
 
 class Ranks:
     """The processes of a run; one alone without a launcher's environment."""
@@ -46,15 +49,29 @@ class Ranks:
         return items[len(items) * self.rank // self.size : len(items) * (self.rank + 1) // self.size]
 
     def gather(self, value: Any) -> list[Any]:
-        """Each rank's value, of anything that JSON holds, in the order of the ranks."""
+        """Each rank's value, of anything that JSON holds, in the order of the ranks; RuntimeError where one is lost."""
         if self.size == 1:
             return [value]
         data = np.frombuffer(json.dumps(value).encode(), np.uint8)
         lengths = mx.distributed.all_gather(mx.array([data.size], mx.int32), group=self.group).tolist()
+        if lengths[self.rank] != data.size or not 0 < min(lengths) <= max(lengths) < LONGEST_MESSAGE:
+            raise RuntimeError(LOST)
         padded = np.zeros(max(lengths), np.uint8)
         padded[: data.size] = data
         rows = np.array(mx.distributed.all_gather(mx.array(padded)[None], group=self.group))
-        return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+        try:
+            return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
+        except ValueError:
+            raise RuntimeError(LOST) from None
+
+    def confirm(self, mark: Any) -> None:
+        """Raise RuntimeError unless every rank is here with this mark.
+
+        Where a rank dies within a collective, MLX's ring raises, or hangs, or returns what the memory held before: so
+        what was summed counts only once all have met again.
+        """
+        if self.gather(mark) != [mark] * self.size:
+            raise RuntimeError(LOST)
 
     def sum(self, tree: Any) -> Any:
         """The sum over ranks of each fp32 array of a tree; all ranks get the same bits."""
