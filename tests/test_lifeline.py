@@ -159,7 +159,7 @@ def test_a_mistake_that_one_process_alone_meets_is_told_by_all(folder: Path):
 
 def test_a_process_that_ends_before_it_has_joined_ends_the_command(folder: Path):
     (folder / "sitecustomize.py").write_text(
-        "import os, sys\nif os.environ.get('MLX_RANK') == '1':\n    sys.stderr.write('no room')\n    os._exit(7)\n"
+        "import os\nif os.environ.get('MLX_RANK') == '1':\n    os.write(2, b'no room')\n    os._exit(7)\n"
     )
     done = subprocess.run(
         [*ring.COMMAND, "train", "c.yaml", "--processes", "2"],
