@@ -38,7 +38,7 @@ AHEAD_BLOCKS = 5
 """Blocks of causal attention that the evaluator runs ahead of itself; a longer prompt holds no more of them."""
 OVERLAPPING_PARTS = 4
 """Micro-batches of one prompt that are computed again at once."""
-UPDATE_LARGEST, UPDATE_LAYERS = 4.3, 20
+UPDATE_LARGEST, UPDATE_LAYERS = 4.0, 20
 """Arrays that AdamW's update holds: of the largest one alone, or of a layer's largest ones in a row."""
 VOCABULARY_GRADIENTS = 2.2
 """Copies of the largest array's gradient beside the sum, where it learns: the head's and the embedding's."""
