@@ -116,7 +116,7 @@ def test_a_stranger_on_the_port_is_shown_the_door(folder: Path):
     strangers = """
 reach, kept = socket.create_connection, []
 def among_strangers(place, timeout):
-    for said in (b'["guess", 1]\\n', b'1\\n', b'x\\n', b''):
+    for said in (b'["guess", 1]\\n[0, ""]\\n', b'1\\n', b'x\\n', b''):
         kept.append(reach(place, timeout=timeout))
         kept[-1].sendall(said)
     return reach(place, timeout=timeout)
