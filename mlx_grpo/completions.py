@@ -36,9 +36,9 @@ def mlx_completions(max_new_tokens: int, batch_size: int, dtype: str, ranks: Ran
         policy = load_for_inference(base, adapter, dtype)
         batches = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
         for first in range(0, len(batches), ranks.size):
-            rollouts = []
-            for batch in batches[first : first + ranks.size][ranks.rank : ranks.rank + 1]:
-                rollouts = generate(policy, batch, 1, Sampling(max_new_tokens, temperature=0))
+            at = first + ranks.rank  # past the end where the last round has fewer batches than ranks
+            sampling = Sampling(max_new_tokens, temperature=0)
+            rollouts = generate(policy, batches[at], 1, sampling) if at < len(batches) else []
             for texts in filter(None, ranks.gather([rollout.completion for rollout in rollouts])):
                 keep(texts)
 

@@ -76,7 +76,7 @@ def test_a_run_whose_process_was_killed_ends_as_if_it_had_not_been(folder: Path)
 
 # The second of two processes ends badly; the first one, which waits, has to be ended.
 SCRIPT = """
-import os, socket, sys, time
+import contextlib, os, socket, sys, time
 import mlx_grpo, mlx.core as mx
 from mlx_grpo import lifeline, ranks as ranks_module
 from mlx_grpo.errors import UserError
@@ -120,7 +120,7 @@ def among_strangers(place, timeout):
         kept.append(reach(place, timeout=timeout))
         kept[-1].sendall(said)
     time.sleep(0.3)
-    with lifeline.suppress(OSError):
+    with contextlib.suppress(OSError):
         kept[0].sendall(b'[0, ""]\\n')
     return reach(place, timeout=timeout)
 lifeline.socket.create_connection = among_strangers
