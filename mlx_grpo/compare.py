@@ -39,15 +39,10 @@ def compare(
     first one writes.
     """
     ranks = ranks or Ranks()
-    if backend == "torch" and ranks.size > 1:
-        raise UserError("--backend torch: PyTorch uses every core by itself; add --backend mlx to share the prompts")
     run = find_run(name)
     runs = [run, *map(find_run, others)]
     folder = out or run
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:  # before the work, not after it
-        raise UserError(f"--out: {folder} can't be made ({error.strerror}); choose another folder") from None
+    _make(folder)  # before the work, not after it
     config = read_config(run)
     tokens = max_new_tokens or config.eval.max_new_tokens
     total = episodes or config.eval.episodes
@@ -78,11 +73,20 @@ def compare(
     return results, [folder / RESULTS, *pictures]
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: {folder} can't be made ({error.strerror}); choose another folder") from None
+
+
 def _completer(
     backend: str, device: str, run: Path, tokens: int, batch_size: int, dtype: str, ranks: Ranks
 ) -> tuple[str, Complete]:
     """The device that "auto" means or that was asked for, and what completes on it; UserError where it is not there."""
     if backend == "torch":
+        if ranks.size > 1:
+            raise UserError("--backend torch: PyTorch uses every core by itself; add --backend mlx to share prompts")
         device = pick_device(device)
         return device, torch_completions(run, tokens, batch_size, device, dtype)
     present = str(mx.default_device().type).rpartition(".")[2]
