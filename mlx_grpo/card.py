@@ -217,6 +217,7 @@ def _public(run: Path, config: Config) -> dict[str, Any]:
     values = config.model_dump(exclude={"output_dir"})
     values["model"] = _base_name(run)
     values["data"] |= {key: Path(values["data"][key]).name for key in ("train", "heldout") if values["data"][key]}
+    values["warm_start"] |= {"run": config.warm_start.run and Path(config.warm_start.run).name}
     return values
 
 

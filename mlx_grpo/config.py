@@ -97,6 +97,13 @@ class WarmStartConfig(Section):
     batch_size: Count = 4
     learning_rate: Positive = 2e-4
     warmup_steps: Unsigned = 0
+    run: str | None = None
+
+    @model_validator(mode="after")
+    def _something_to_take(self) -> Self:
+        if self.run is not None and not self.steps:
+            raise ValueError("warm_start.run: set, but warm_start.steps is 0; give the steps of that run, or remove it")
+        return self
 
 
 class EvalConfig(Section):

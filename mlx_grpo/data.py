@@ -36,7 +36,8 @@ def dataset_files(data: DataConfig) -> tuple[Path, Path | None]:
 def with_full_paths(config: Config) -> Config:
     """The same with local folders and files named from the root, so that it means the same everywhere."""
     data = config.data.model_copy(update={"train": _full(config.data.train), "heldout": _full(config.data.heldout)})
-    return config.model_copy(update={"model": _full(config.model), "data": data})
+    warm = config.warm_start.model_copy(update={"run": _full(config.warm_start.run)})
+    return config.model_copy(update={"model": _full(config.model), "data": data, "warm_start": warm})
 
 
 def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from mlx_grpo.policy import ADAPTER_WEIGHTS
 from mlx_grpo.runs import ADAPTER, WARM_START, read_config
 
 BASELINE = "baseline"
-UNTOLD = ("output_dir", "logging_steps", "save_", "eval.")
+UNTOLD = ("output_dir", "logging_steps", "save_", "eval.", "warm_start.run")
 """Beginnings of the keys that don't change what a run learns."""
 
 

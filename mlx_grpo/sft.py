@@ -5,22 +5,28 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import mlx.core as mx
 import mlx.optimizers as optim
 
+from mlx_grpo import runs
 from mlx_grpo.accumulate import accumulate
 from mlx_grpo.batch import make_supervised_batch, slice_batch
-from mlx_grpo.data import sample_prompts
+from mlx_grpo.config import Config, flat
+from mlx_grpo.data import sample_prompts, with_full_paths
 from mlx_grpo.errors import UserError
 from mlx_grpo.journal import Journal
 from mlx_grpo.learner import Learner
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.optimizer import apply_update, learning_rate_at, make_optimizer
-from mlx_grpo.policy import Policy
+from mlx_grpo.policy import ADAPTER_WEIGHTS, Policy
 from mlx_grpo.prefix import Prefix
 from mlx_grpo.sampling import seed_step
 from mlx_grpo.types import Batch, Prompt
+
+MAKES_WARM_START = ("model", "dtype", "fine_tune_type", "lora.", "data.train", "data.enable_thinking", "warm_start.")
+"""Beginnings of the keys that decide what a warm start becomes, beside the seed."""
 
 
 def warm_start(journal: Journal, prompts: Sequence[Prompt]) -> None:
@@ -47,6 +53,27 @@ def warm_start(journal: Journal, prompts: Sequence[Prompt]) -> None:
         rows = [{"prompt_id": prompt.id, "completion": prompt.columns["completion"]} for prompt in chosen]
         journal.end_step(metrics, [], rows, last=step + 1 == settings.steps)
     mx.clear_cache()  # decoding comes next, whose buffers have other shapes
+
+
+def finished_warm_start(config: Config) -> Path | None:
+    """The adapter that `warm_start.run` made by its own warm start, to begin from instead of making it again.
+
+    None where no run is named. Raises UserError where that run has none, or one made by other settings than these.
+    """
+    if config.warm_start.run is None:
+        return None
+    run = runs.find_run(config.warm_start.run)
+    was, now = (flat(with_full_paths(one).model_dump()) for one in (runs.read_config(run), config))
+    others = [key for key in {**was, **now} if key.startswith(MAKES_WARM_START) and was.get(key) != now.get(key)]
+    others = [key for key in others if key != "warm_start.run"]
+    if others:
+        raise UserError(
+            *(f"warm_start.run: {key} was {was.get(key)!r} in {run.name}, {now.get(key)!r} here" for key in others),
+            "warm_start.run: give these keys the values they have there, or leave it out to train a warm start",
+        )
+    if not (run / runs.WARM_START / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"warm_start.run: {run} has no {runs.WARM_START} yet; let its supervised steps finish first")
+    return run / runs.WARM_START
 
 
 def warm_start_optimizer() -> optim.AdamW:

@@ -33,14 +33,14 @@ from mlx_grpo.learner import Learner, begin_grpo
 from mlx_grpo.metrics import reward_metrics, samples, token_records
 from mlx_grpo.optimizer import learning_rate_at
 from mlx_grpo.plan import check_memory
-from mlx_grpo.policy import load_policy
+from mlx_grpo.policy import load_adapter, load_policy
 from mlx_grpo.prefix import shares_prompt
 from mlx_grpo.progress import Reporter, SilentReporter
 from mlx_grpo.ranks import Ranks
 from mlx_grpo.rollout import OnToken
 from mlx_grpo.sampling import seed_step
 from mlx_grpo.scoring import Scores, check_columns, load_reward
-from mlx_grpo.sft import check_completions, warm_start, warm_start_optimizer
+from mlx_grpo.sft import check_completions, finished_warm_start, warm_start, warm_start_optimizer
 from mlx_grpo.types import Prompt, Rollout
 from mlx_grpo.update import update_policy
 from mlx_grpo.validation import validate, validation_prompts
@@ -57,6 +57,8 @@ def train(
     ranks = ranks or Ranks()
     reporter = reporter if ranks.leads else SilentReporter()
     learner, prompts, heldout = prepare(config, ranks)
+    if not resumed:
+        finished_warm_start(config)  # what is wrong with it is told before a folder is made
     processes = ranks.on_this_machine()
     if ranks.leads:
         check_memory(learner, prompts, reporter, force, processes)
@@ -75,8 +77,12 @@ def train(
         history = runs.read_jsonl(run / runs.METRICS) if position and ranks.leads else []
         journal = Journal(run, learner, reporter, stop, position or Position("warm_start"), history)
         if journal.position.phase == "warm_start":
-            if config.warm_start.steps:
+            if taken := finished_warm_start(config):
+                load_adapter(learner.policy, taken)
+                reporter.note(f"warm start: that of {taken.parent}")
+            elif config.warm_start.steps:
                 warm_start(journal, prompts)
+            if config.warm_start.steps:
                 journal.save_adapter(runs.WARM_START)
             begin_grpo(learner)
             journal.position = Position("grpo")

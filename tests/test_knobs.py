@@ -51,6 +51,7 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "warm_start.batch_size": (3, "warm start", {"warm_start": {"steps": 1}}),
     "warm_start.learning_rate": (0.03, "warm start", {"warm_start": {"steps": 1}}),
     "warm_start.warmup_steps": (1, "warm start", {"warm_start": {"steps": 2}}),
+    "warm_start.run": ("OTHER_RUN", "warm start", {"warm_start": {"steps": 1}}),
     "eval.episodes": (1, "evaluation", {}),
     "eval.max_new_tokens": (3, "evaluation", {}),
     "eval.batch_size": (1, "evaluation", {}),
@@ -162,6 +163,9 @@ class Bench:
         }
         for key, value in changes.items():
             section, _, leaf = key.rpartition(".")
+            if value == "OTHER_RUN":
+                other = self.config({"warm_start": {"steps": 1}, "seed": 1})
+                value = str(train(other, Watcher(Path(other.output_dir), other.logging_steps)))
             value = special.get(value, value) if isinstance(value, str) else value
             if section:
                 values[section] = {**values[section], leaf: value}

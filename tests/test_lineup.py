@@ -68,6 +68,14 @@ def test_other_runs_are_named_by_what_sets_them_apart(tmp_path: Path):
     assert list(line_up([runs[3], runs[0]]).runs) == ["trained", "trained, warm_start.steps=80"]
 
 
+def test_seeds_that_share_a_warm_start_are_seeds_all_the_same(tmp_path: Path):
+    first = run_of(tmp_path, "a")
+    taken = {**BASE["warm_start"], "run": str(first)}
+    lineup = line_up([first, run_of(tmp_path, "b", seed=1, warm_start=taken)])
+    assert lineup.warm_starts == {"trained": "warm start", "trained, seed 1": "warm start"}
+    assert lineup.seeds == {"trained, 2 seeds": ["trained", "trained, seed 1"]}
+
+
 def test_runs_that_differ_in_the_seed_alone_belong_together(tmp_path: Path):
     runs = [run_of(tmp_path, f"s{seed}", b"%d" % seed, seed=seed) for seed in range(3)]
     runs += [run_of(tmp_path, f"g{seed}", None, warm_start={"steps": 0}, seed=seed) for seed in range(2)]

@@ -218,6 +218,31 @@ def test_the_reference_after_a_warm_start_is_the_warm_started_policy(tiny_qwen3:
     assert first["kl"] == pytest.approx(0.0, abs=1e-9)
 
 
+def test_a_run_takes_the_warm_start_of_another_that_was_made_by_its_settings(tiny_qwen3: Path, tmp_path: Path):
+    def settings(**warm: object) -> Config:
+        return tiny_config(
+            tiny_qwen3,
+            data={"train": rows_file(tmp_path, completion="aaa")},
+            reward=paid_for("share_of_letters"),
+            output_dir=str(tmp_path / "runs"),
+            warm_start={"steps": 2, **warm},
+            seed=1 if warm else 0,
+        )
+
+    first = train(settings(), Silent())
+    second = train(settings(run=str(first)), Silent())
+    starts = [(run / runs.WARM_START / "adapters.safetensors").read_bytes() for run in (first, second)]
+    assert starts[0] == starts[1]
+    assert not any("phase" in record for record in runs.read_jsonl(second / runs.METRICS))
+    made = len(list((tmp_path / "runs").iterdir()))
+    with pytest.raises(UserError, match=r"warm_start.run: warm_start.steps was 2 in .*, 3 here"):
+        train(settings(run=str(first), steps=3), Silent())
+    (first / runs.WARM_START / "adapters.safetensors").unlink()
+    with pytest.raises(UserError, match="has no warm_start yet"):
+        train(settings(run=str(first)), Silent())
+    assert len(list((tmp_path / "runs").iterdir())) == made
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
