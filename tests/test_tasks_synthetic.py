@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -35,6 +36,17 @@ def test_the_bundle_is_what_the_generator_writes():
 
 def test_another_seed_writes_another_bundle():
     assert make_bundle(1, 2, 2)["train.jsonl"] != make_bundle(2, 2, 2)["train.jsonl"]
+
+
+def test_the_other_order_of_keys_changes_the_instruction_and_the_answer_alone():
+    rows, others = (make_bundle(1, 2, 2, order)["train.jsonl"] for order in ("reasons_first", "decision_first"))
+    for row, other in zip(rows, others, strict=True):
+        answers = [json.loads(one.pop("completion")) for one in (row, other)]
+        assert answers[0] == answers[1]
+        assert [next(iter(answer)) for answer in answers] == ["reasons", "decision"]
+        instructions = [one.pop("prompt")[0]["content"] for one in (row, other)]
+        assert instructions[0] != instructions[1]
+        assert row == other
 
 
 @pytest.mark.parametrize("name", FILES)

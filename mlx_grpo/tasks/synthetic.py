@@ -1,7 +1,7 @@
 """The bundled benchmark: made-up jobs and candidates from 24 lines of work, rebuilt by one command.
 
     python -m mlx_grpo.tasks.synthetic            # rewrites mlx_grpo/tasks/data/
-    python -m mlx_grpo.tasks.synthetic --out DIR --per-job 60 --seed 7
+    python -m mlx_grpo.tasks.synthetic --out DIR --per-job 60 --seed 7 --order decision_first
 
 75 jobs, 15 of them held out, six of those from lines of work that the training set never shows. No job and no
 candidate stands in both sets. Half of each set is a shortlist. Held-out rows are ordered so that the first N
@@ -15,10 +15,11 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import get_args
 
 from mlx_grpo.tasks.candidates import draw
 from mlx_grpo.tasks.condense import compact_view
-from mlx_grpo.tasks.records import Candidate, Job
+from mlx_grpo.tasks.records import Candidate, Job, Order
 from mlx_grpo.tasks.rows import Row, make_row, write_rows
 from mlx_grpo.tasks.vocabulary import VOCABULARY
 
@@ -70,7 +71,10 @@ def make_pairs(jobs: list[Job], per_job: int, first_id: int, seed: int = SEED) -
 
 
 def make_bundle(
-    seed: int = SEED, train_per_job: int = TRAIN_PER_JOB, heldout_per_job: int = HELDOUT_PER_JOB
+    seed: int = SEED,
+    train_per_job: int = TRAIN_PER_JOB,
+    heldout_per_job: int = HELDOUT_PER_JOB,
+    order: Order = "reasons_first",
 ) -> dict[str, list[Row]]:
     """File name -> rows, for both forms; a function of its arguments alone."""
     train_jobs, heldout_jobs = make_jobs(seed)
@@ -78,10 +82,10 @@ def make_bundle(
     Random(f"order {seed}").shuffle(train)
     heldout = _balanced(make_pairs(heldout_jobs, heldout_per_job, 1 + len(train), seed), seed)
     return {
-        "train.jsonl": [_compact_row(pair, seed) for pair in train],
-        "heldout.jsonl": [_compact_row(pair, seed) for pair in heldout],
-        "train-full.jsonl": [_full_row(pair, seed) for pair in train[:FULL_TRAIN_ROWS]],
-        "heldout-full.jsonl": [_full_row(pair, seed) for pair in heldout[:FULL_HELDOUT_ROWS]],
+        "train.jsonl": [_compact_row(pair, order) for pair in train],
+        "heldout.jsonl": [_compact_row(pair, order) for pair in heldout],
+        "train-full.jsonl": [_full_row(pair, order) for pair in train[:FULL_TRAIN_ROWS]],
+        "heldout-full.jsonl": [_full_row(pair, order) for pair in heldout[:FULL_HELDOUT_ROWS]],
     }
 
 
@@ -131,7 +135,7 @@ def _balanced(pairs: list[Pair], seed: int) -> list[Pair]:
     rng = Random(f"heldout {seed}")
     left: dict[str, dict[bool, list[Pair]]] = {}
     for job, candidate, kind in pairs:
-        yes = _compact_row((job, candidate, kind), seed)["decision"] == "shortlist"
+        yes = _compact_row((job, candidate, kind))["decision"] == "shortlist"
         left.setdefault(job.id, {True: [], False: []})[yes].append((job, candidate, kind))
     for groups in left.values():
         rng.shuffle(groups[True])
@@ -148,15 +152,15 @@ def _balanced(pairs: list[Pair], seed: int) -> list[Pair]:
     return ordered
 
 
-def _compact_row(pair: Pair, seed: int) -> Row:
+def _compact_row(pair: Pair, order: Order = "reasons_first") -> Row:
     job, candidate, kind = pair
     short = replace(job, text="")
-    return make_row(short, compact_view(short, candidate), "compact", kind=kind)
+    return make_row(short, compact_view(short, candidate), "compact", kind=kind, order=order)
 
 
-def _full_row(pair: Pair, seed: int) -> Row:
+def _full_row(pair: Pair, order: Order) -> Row:
     job, candidate, kind = pair
-    return make_row(job, candidate, "full", kind=kind)
+    return make_row(job, candidate, "full", kind=kind, order=order)
 
 
 def main() -> None:
@@ -165,9 +169,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=DATA)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--per-job", type=int, default=TRAIN_PER_JOB, help="training candidates for each job")
+    parser.add_argument("--order", choices=get_args(Order), default="reasons_first", help="of the answer's keys")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in make_bundle(chosen.seed, chosen.per_job).items():
+    for name, rows in make_bundle(chosen.seed, chosen.per_job, order=chosen.order).items():
         write_rows(chosen.out / name, rows)
         print(f"{chosen.out / name}: {(chosen.out / name).stat().st_size / 1e6:.2f} MB\n{balance_table(rows)}")
 
