@@ -23,21 +23,26 @@ demo: install model
 	$(BIN)/mlx-grpo eval
 
 # The whole comparison: three seeds, GRPO without a warm start, and the control that is paid at random, on the held-out
-# prompts that chose none of their adapters. Hours on a CPU; CONFIG=configs/qwen3.yaml takes another model.
-CONFIG ?= configs/smollm2.yaml
+# prompts that chose none of their adapters. Seeds and control begin with the first run's warm start. Hours on a CPU;
+# CONFIG=configs/qwen3.yaml takes another model.
+CONFIG ?= configs/smollm2-long.yaml
 STUDY ?= runs/study
 EPISODES ?= 208
 OVERRIDES ?=
 TRAIN = $(BIN)/mlx-grpo train $(CONFIG) $(OVERRIDES) --processes $(PROCESSES)
+ALIKE = warm_start.run=$(STUDY)/seed0/latest
 
-study: install model
+study: install model data/shortlist-60
 	$(TRAIN) output_dir=$(STUDY)/seed0
-	$(TRAIN) output_dir=$(STUDY)/seed1 seed=1
-	$(TRAIN) output_dir=$(STUDY)/seed2 seed=2
-	$(TRAIN) output_dir=$(STUDY)/grpo-only warm_start.steps=0
-	$(TRAIN) output_dir=$(STUDY)/shuffled reward.shuffle=true
-	$(BIN)/mlx-grpo eval $(foreach run,seed0 seed1 seed2 grpo-only shuffled,$(STUDY)/$(run)/latest) \
+	$(TRAIN) output_dir=$(STUDY)/seed1 seed=1 $(ALIKE)
+	$(TRAIN) output_dir=$(STUDY)/seed2 seed=2 $(ALIKE)
+	$(TRAIN) output_dir=$(STUDY)/shuffled reward.shuffle=true $(ALIKE)
+	$(TRAIN) output_dir=$(STUDY)/grpo-only warm_start.steps=0 max_steps=20
+	$(BIN)/mlx-grpo eval $(foreach run,seed0 seed1 seed2 shuffled grpo-only,$(STUDY)/$(run)/latest) \
 		--episodes $(EPISODES) --out $(STUDY)
+
+data/shortlist-60: | $(VENV)/.installed
+	$(BIN)/python -m mlx_grpo.tasks.synthetic --out $@ --per-job 60
 
 test: lint model
 	$(BIN)/python -m pytest -m "not long"
