@@ -58,21 +58,27 @@ def find_resumable(name: str, overrides: Sequence[str]) -> tuple[Config, Path]:
     run = (given if own else Path(config.output_dir) / LATEST).resolve()
     if not (run / CONFIG).is_file():
         raise UserError(f"--resume: {config.output_dir} holds no run yet; leave --resume out, or give a run folder")
-    was, now = (flat(c.model_dump()) for c in (read_config(run), with_full_paths(config)))
-    empty = (None, {})  # an open section without keys
-    changed = [
-        key
-        for key in {**was, **now}
-        if now.get(key) != was.get(key)
-        and key not in FREE_KEYS
-        and not (now.get(key) in empty and was.get(key) in empty)
-    ]
+    changed = {key: pair for key, pair in changed_keys(run, config).items() if key not in FREE_KEYS}
     if changed:
         raise UserError(
-            *(f"--resume: {k}: {was.get(k)!r} in {run.name}, {now.get(k)!r} now; it can't change" for k in changed),
+            *(
+                f"--resume: {k}: {was!r} in {run.name}, {now!r} now; it can't change"
+                for k, (was, now) in changed.items()
+            ),
             f"--resume: {', '.join(FREE_KEYS)} can; for anything else start a new run, without --resume",
         )
     return config, run
+
+
+def changed_keys(run: Path, config: Config) -> dict[str, tuple[Any, Any]]:
+    """The keys that a configuration gives other values than a run has: its value there and here, None for no key."""
+    was, now = (flat(c.model_dump()) for c in (read_config(run), with_full_paths(config)))
+    empty = (None, {})  # an open section without keys
+    return {
+        key: (was.get(key), now.get(key))
+        for key in {**was, **now}
+        if was.get(key) != now.get(key) and not (was.get(key) in empty and now.get(key) in empty)
+    }
 
 
 @contextmanager
@@ -109,11 +115,11 @@ def find_run(name: str | None) -> Path:
     return run.resolve()
 
 
-def require_adapter(run: Path) -> Path:
+def require_adapter(run: Path, name: str = ADAPTER) -> Path:
     """A run's adapter; UserError where training has not written one yet."""
-    if not (run / ADAPTER / ADAPTER_WEIGHTS).is_file():
-        raise UserError(f"{run}: has no {ADAPTER} yet; let `mlx-grpo train` finish first")
-    return run / ADAPTER
+    if not (run / name / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{run}: has no {name} yet; let `mlx-grpo train` finish first")
+    return run / name
 
 
 def read_config(run: Path) -> Config:

@@ -13,14 +13,14 @@ import mlx.optimizers as optim
 from mlx_grpo import runs
 from mlx_grpo.accumulate import accumulate
 from mlx_grpo.batch import make_supervised_batch, slice_batch
-from mlx_grpo.config import Config, flat
-from mlx_grpo.data import sample_prompts, with_full_paths
+from mlx_grpo.config import Config
+from mlx_grpo.data import sample_prompts
 from mlx_grpo.errors import UserError
 from mlx_grpo.journal import Journal
 from mlx_grpo.learner import Learner
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.optimizer import apply_update, learning_rate_at, make_optimizer
-from mlx_grpo.policy import ADAPTER_WEIGHTS, Policy
+from mlx_grpo.policy import Policy
 from mlx_grpo.prefix import Prefix
 from mlx_grpo.sampling import seed_step
 from mlx_grpo.types import Batch, Prompt
@@ -63,17 +63,15 @@ def finished_warm_start(config: Config) -> Path | None:
     if config.warm_start.run is None:
         return None
     run = runs.find_run(config.warm_start.run)
-    was, now = (flat(with_full_paths(one).model_dump()) for one in (runs.read_config(run), config))
-    others = [key for key in {**was, **now} if key.startswith(MAKES_WARM_START) and was.get(key) != now.get(key)]
-    others = [key for key in others if key != "warm_start.run"]
+    others = [
+        f"warm_start.run: {key} was {was!r} in {run.name}, {now!r} here"
+        for key, (was, now) in runs.changed_keys(run, config).items()
+        if key.startswith(MAKES_WARM_START) and key != "warm_start.run"
+    ]
     if others:
-        raise UserError(
-            *(f"warm_start.run: {key} was {was.get(key)!r} in {run.name}, {now.get(key)!r} here" for key in others),
-            "warm_start.run: give these keys the values they have there, or leave it out to train a warm start",
-        )
-    if not (run / runs.WARM_START / ADAPTER_WEIGHTS).is_file():
-        raise UserError(f"warm_start.run: {run} has no {runs.WARM_START} yet; let its supervised steps finish first")
-    return run / runs.WARM_START
+        remedy = "warm_start.run: give these keys the values they have there, or leave it out to train a warm start"
+        raise UserError(*others, remedy)
+    return runs.require_adapter(run, runs.WARM_START)
 
 
 def warm_start_optimizer() -> optim.AdamW:

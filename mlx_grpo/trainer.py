@@ -25,7 +25,7 @@ from mlx_grpo import grpo, runs
 from mlx_grpo.batch import make_batch
 from mlx_grpo.checkpoint import Position, load_checkpoint
 from mlx_grpo.config import Config
-from mlx_grpo.data import check_lengths, dataset_files, load_prompts
+from mlx_grpo.data import check_lengths, dataset_files, load_prompts, with_full_paths
 from mlx_grpo.groups import groups_with_signal, paid_rewards, roll_out
 from mlx_grpo.interrupts import StopStep, catch_signals
 from mlx_grpo.journal import Journal
@@ -56,6 +56,7 @@ def train(
     """
     ranks = ranks or Ranks()
     reporter = reporter if ranks.leads else SilentReporter()
+    config = with_full_paths(config)  # `runs/latest` is another run once this one has its folder
     learner, prompts, heldout = prepare(config, ranks)
     if not resumed:
         finished_warm_start(config)  # what is wrong with it is told before a folder is made

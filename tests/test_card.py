@@ -82,13 +82,16 @@ def test_both_tables_with_their_intervals_and_the_pictures_are_in_it(run: Path, 
     assert len(shown) == 8
 
 
-def test_no_path_of_the_machine_is_in_it(run: Path, tiny_qwen3: Path):
-    text = model_card(run, tiny_qwen3)
-    for path in (run.parent, tiny_qwen3.parent, Path.home()):
+def test_no_path_of_the_machine_is_in_it(copied: Path, tiny_qwen3: Path):
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    config["warm_start"] |= {"steps": 2, "run": str(copied.parent / "first-run")}
+    (copied / "config.yaml").write_text(yaml.safe_dump(config))
+    text = model_card(copied, tiny_qwen3)
+    for path in (copied.parent, Path(config["data"]["train"]).parent, tiny_qwen3.parent, Path.home()):
         assert str(path) not in text
     settings = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[1])
-    config = yaml.safe_load((run / "config.yaml").read_text())
     del config["output_dir"]
+    config["warm_start"]["run"] = "first-run"
     assert settings == config | {"model": "tiny-qwen3", "data": config["data"] | {"train": "my-data"}}
 
 

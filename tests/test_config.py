@@ -70,6 +70,7 @@ def test_every_mistake_is_reported_at_once_with_the_file_key_value_and_remedy(tm
         ({"reward": {"functions": ["a:b"]}}, "exclude each other"),
         ({"reward": {"rubric": None}}, "nothing to reward"),
         ({"reward": {"rubric": None, "functions": ["a:b"], "reward_weights": [1, 2]}}, "2 entries for 1 functions"),
+        ({"warm_start": {"run": "runs/latest"}}, "warm_start.run: set, but warm_start.steps is 0"),
         ({"num_generations": 1}, "num_generations: 1 is not accepted"),
         ({"temperature": 0}, "temperature: 0 is not accepted"),
         ({"max_steps": True}, "max_steps: True is not accepted; give a number"),

@@ -218,7 +218,9 @@ def test_the_reference_after_a_warm_start_is_the_warm_started_policy(tiny_qwen3:
     assert first["kl"] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_run_takes_the_warm_start_of_another_that_was_made_by_its_settings(tiny_qwen3: Path, tmp_path: Path):
+def test_a_run_takes_the_warm_start_of_another_that_was_made_by_its_settings(
+    tiny_qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     def settings(**warm: object) -> Config:
         return tiny_config(
             tiny_qwen3,
@@ -230,7 +232,9 @@ def test_a_run_takes_the_warm_start_of_another_that_was_made_by_its_settings(tin
         )
 
     first = train(settings(), Silent())
-    second = train(settings(run=str(first)), Silent())
+    monkeypatch.chdir(tmp_path)
+    second = train(settings(run="runs/latest"), Silent())
+    assert runs.read_config(second).warm_start.run == str(first)  # `latest` is another run by now
     starts = [(run / runs.WARM_START / "adapters.safetensors").read_bytes() for run in (first, second)]
     assert starts[0] == starts[1]
     assert not any("phase" in record for record in runs.read_jsonl(second / runs.METRICS))
