@@ -105,6 +105,11 @@ class WarmStartConfig(Section):
             raise ValueError("warm_start.run: set, but warm_start.steps is 0; give the steps of that run, or remove it")
         return self
 
+    @property
+    def own_steps(self) -> int:
+        """The supervised steps that are still to be trained: none where another run's are taken."""
+        return 0 if self.run else self.steps
+
 
 class EvalConfig(Section):
     """The comparison on held-out prompts: greedy, in the file's order."""

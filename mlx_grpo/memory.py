@@ -247,7 +247,7 @@ def estimate(a: Architecture, config: Config, lengths: Lengths, fused: bool) -> 
     if config.beta > 0:
         forward = working_bytes(a, [*prompts, *rows], fused, FORWARD)
         phases["reference"] = held + shared + max(forward, head)
-    if config.warm_start.steps:
+    if config.warm_start.own_steps:
         phases["warm start"] = a.base_bytes + 3 * trained + warm_peak(a, config, lengths, fused)
     if config.eval_steps:
         width = min(config.eval.max_new_tokens, config.max_completion_length)

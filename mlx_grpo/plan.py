@@ -88,7 +88,7 @@ def check_memory(
     """
     config, policy = learner.config, learner.policy
     fused = mx.default_device() == mx.Device(mx.gpu)
-    texts = [prompt.columns["completion"] for prompt in prompts] if config.warm_start.steps else []
+    texts = [prompt.columns["completion"] for prompt in prompts] if config.warm_start.own_steps else []
     lengths = measured_lengths(prompts, texts, policy.tokenizer)
     sizes, _ = count(policy.path, config, packed=multiplies_packed(this_device()))
     needs = estimate(sizes, config, lengths, fused)
@@ -136,7 +136,7 @@ def available_memory() -> int:
 
 def given_lengths(config: Config, prompt_tokens: int) -> Lengths:
     """Lengths where only the prompts' is known: completions to imitate count as long as sampled ones may be."""
-    return Lengths(prompt_tokens, config.max_completion_length if config.warm_start.steps else 0)
+    return Lengths(prompt_tokens, config.max_completion_length if config.warm_start.own_steps else 0)
 
 
 def read_lengths(config: Config, path: Path) -> Lengths:
@@ -148,7 +148,7 @@ def read_lengths(config: Config, path: Path) -> Lengths:
     by_text = sorted(rows, key=lambda row: str(row["prompt"]))  # what the first and last share, all share
     chosen = [*longest(rows, lambda row: str(row["prompt"])), by_text[0], by_text[-1]]
     prompts = [make_prompt(row, tokenizer, config.data.enable_thinking) for row in chosen]
-    texts = [str(row.get("completion", "")) for row in rows] if config.warm_start.steps else []
+    texts = [str(row.get("completion", "")) for row in rows] if config.warm_start.own_steps else []
     return measured_lengths(prompts, texts, tokenizer)
 
 
@@ -179,7 +179,7 @@ def operations(model: nn.Module, config: Config, lengths: Lengths) -> dict[str, 
     return {
         "step_tokens": config.prompts_per_step * lengths.prompt + completions,
         "step_flops": step,
-        "run_flops": step * config.max_steps + warm_step * config.warm_start.steps,
+        "run_flops": step * config.max_steps + warm_step * config.warm_start.own_steps,
     }
 
 
@@ -217,7 +217,7 @@ def changes(config: Config) -> Iterator[tuple[dict[str, Any], int | None]]:
     same: list[dict[str, Any]] = [{}, *({"micro_batch_size": n} for n in others)]
     if not config.gradient_checkpointing:
         same += [{"gradient_checkpointing": True, **exact} for exact in list(same)]
-    if config.warm_start.steps and config.warm_start.batch_size > 1:
+    if config.warm_start.own_steps and config.warm_start.batch_size > 1:
         same += [{**exact, "warm_start.batch_size": 1} for exact in list(same)]
     fewer: dict[str, Any] = {"prompts_per_step": max(1, config.prompts_per_step // 2)}
     shorter: dict[str, Any] = {"max_completion_length": max(16, config.max_completion_length // 2)}

@@ -83,6 +83,16 @@ def test_prompts_are_counted_by_the_tokenizer_and_need_one(tiny_qwen3: Path, tmp
     assert all(len(line) <= 100 for line in done.stdout.splitlines())
 
 
+@needs_qwen3
+def test_a_warm_start_that_another_run_has_trained_costs_nothing(tmp_path: Path):
+    overrides = [f"model={QWEN3_FOLDER}", "warm_start.steps=500", "warm_start.batch_size=64"]
+    own = plan(load_config("qwen3", overrides), "16GB", 500, None)
+    taken = plan(load_config("qwen3", [*overrides, f"warm_start.run={tmp_path}"]), "16GB", 500, None)
+    none = plan(load_config("qwen3", [*overrides, "warm_start.steps=0"]), "16GB", 500, None)
+    assert taken["phases"] == none["phases"] != own["phases"]
+    assert taken["run_flops"] == none["run_flops"] < own["run_flops"]
+
+
 def test_train_says_its_verdict_first_and_refuses_what_cannot_fit(tiny_qwen3: Path, tmp_path: Path):
     changes = {
         "data": {"train": rows_file(tmp_path)},
