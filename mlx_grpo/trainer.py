@@ -78,18 +78,25 @@ def train(
         history = runs.read_jsonl(run / runs.METRICS) if position and ranks.leads else []
         journal = Journal(run, learner, reporter, stop, position or Position("warm_start"), history)
         if journal.position.phase == "warm_start":
-            if taken := finished_warm_start(config):
-                load_adapter(learner.policy, taken)
-                reporter.note(f"warm start: that of {taken.parent}")
-            elif config.warm_start.steps:
-                warm_start(journal, prompts)
-            if config.warm_start.steps:
-                journal.save_adapter(runs.WARM_START)
-            begin_grpo(learner)
-            journal.position = Position("grpo")
-            journal.save()
+            begin(journal, prompts)
         learn(journal, prompts, heldout)
     return run
+
+
+def begin(journal: Journal, prompts: Sequence[Prompt]) -> None:
+    """What comes before the first GRPO step: the warm start, taken from another run or trained, and its adapter."""
+    learner = journal.learner
+    config = learner.config
+    if taken := finished_warm_start(config):
+        load_adapter(learner.policy, taken)
+        journal.reporter.note(f"warm start: that of {taken.parent}")
+    elif config.warm_start.steps:
+        warm_start(journal, prompts)
+    if config.warm_start.steps:
+        journal.save_adapter(runs.WARM_START)
+    begin_grpo(learner)
+    journal.position = Position("grpo")
+    journal.save()
 
 
 def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:
