@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reward.breakdown import quote
-from reward.contradictions import Fault, contradictions, find_terms
+from reward.clauses import Fault, find_terms
+from reward.contradictions import contradictions
 from reward.limits import StrictLimits
 from reward.profile import Context
 from reward.tokens import Token, grounded, tokenise

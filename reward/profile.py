@@ -20,6 +20,7 @@ MAX_TERM_TOKENS = 4
 _MARKER = re.compile(r"^[ \t]*\[(JOB|CANDIDATE)(?:[ ]\w{1,20})?\]", re.IGNORECASE | re.MULTILINE)
 _BRACKETED = re.compile(r"\([^()]*\)")
 _SEGMENT_END = re.compile(r"[,;:|\n]|[.!?](?=\s|$)")
+_JOINED = re.compile(r"\b(?:and|or)\b|[/&]")
 _ASKS = re.compile(r"requir|need|must", re.IGNORECASE)
 
 
@@ -28,6 +29,7 @@ class Detail(NamedTuple):
 
     level: str  # "" where none is given
     numbers: frozenset[tuple[float, str]]
+    text: str  # as it stands there, brackets included
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Part:
     runs: frozenset[Term]
     terms: frozenset[Term]
     required: frozenset[Term]
+    asked: tuple[int, int]  # at least and at most so many things: "Wiring, Testing and Tagging" are two or three
     numbers: frozenset[tuple[float, str]]
     details: dict[Term, Detail]  # what stands in brackets after a term
 
@@ -83,6 +86,7 @@ def _part(text: str) -> Part:
     needed: set[Term] = set()  # in a sentence such as "You will need Python"
     asks = labelled = listing = False
     starts = True
+    least = most = 0
     for segment, end in _segments(_BRACKETED.sub(" ", text)):
         asks = asks or bool(_ASKS.search(segment))
         if end != ":":
@@ -90,11 +94,14 @@ def _part(text: str) -> Part:
             terms |= found
             listed |= found if listing else set()
             needed |= found if asks else set()
+            least += listing
+            most += listing * (1 + len(_JOINED.findall(segment)))
         starts = end in ".!?\n"
         labelled = end == ":" or (labelled and not starts)
         listing = bool(_ASKS.search(segment)) if end == ":" else listing and not starts
         asks = asks and not starts
-    return Part(frozenset(runs), frozenset(terms), frozenset(listed or needed), quantities(tokens), _details(text))
+    required = frozenset(listed or needed)
+    return Part(frozenset(runs), frozenset(terms), required, (least, most), quantities(tokens), _details(text))
 
 
 def _segments(text: str) -> list[tuple[str, str]]:
@@ -143,5 +150,5 @@ def _details(text: str) -> dict[Term, Detail]:
         level = next((token.key for token in tokens if token.key in LEVELS), "")
         name = _SEGMENT_END.split(text[max(0, match.start() - 60) : match.start()].replace(")", ","))[-1]
         if term := tuple(token.key for token in tokenise(name)):
-            details[term] = Detail(level, quantities(tokens))
+            details[term] = Detail(level, quantities(tokens), match[0])
     return details

@@ -2,8 +2,8 @@
 
 1. format_valid is the share of five checks that hold; unless all hold, every other component is scaled by
    `invalid_share` * format_valid, so that a policy sees which way is up but no exploit pays.
-2. score_alignment falls to 0 at an error of `score_tolerance` (a hedged 0.5 is not nearly right), and is 0 where the
-   score contradicts the decision.
+2. score_alignment falls to 0 at an error of `score_tolerance` (a hedged 0.5 is not nearly right). Where score and
+   decision contradict each other nothing was decided, and both earn 0.
 3. A reason stands if it cites the context in words of its own and adds something; reason_quality is the share of
    reasons that stand and say nothing false. Two good reasons earn the full mark: a third is no padding, nor needed.
 4. no_hallucination is the share of what the reasons cite and claim that holds, reason by reason; one that does not
@@ -38,7 +38,7 @@ def grade_strict(completion: str, gold: Gold, limits: StrictLimits) -> Sheet:
     sheet.give("format_valid", 1.0 - len(failed) / 5, *failed)
     decision = found.fields.get("decision")
     score = _finite_score(found.fields.get("score"))
-    _decision(decision, gold, sheet)
+    _decision(decision, score, gold, sheet)
     _score(score, decision, gold, limits, sheet)
     _reasons(found.fields.get("reasons"), gold, limits, sheet)
     _length(completion, limits, sheet)
@@ -75,19 +75,25 @@ def _finite_score(value: Any) -> float | None:
     return float(value)
 
 
-def _decision(value: Any, gold: Gold, sheet: Sheet) -> None:
+def _decision(value: Any, score: float | None, gold: Gold, sheet: Sheet) -> None:
     if not _is_decision(value):
         sheet.give("decision_match", 0.0, "no decision to compare")
-    elif value == gold.decision:
-        sheet.give("decision_match", 1.0)
-    else:
+    elif value != gold.decision:
         sheet.give("decision_match", 0.0, f"{quote(value)} where the label is {gold.decision}")
+    elif _contradicts(score, value):
+        sheet.give("decision_match", 0.0, f"score {score:.2f} contradicts {value}")
+    else:
+        sheet.give("decision_match", 1.0)
+
+
+def _contradicts(score: float | None, decision: str) -> bool:
+    return score is not None and (score >= SHORTLIST_FROM) != (decision == "shortlist")
 
 
 def _score(score: float | None, decision: Any, gold: Gold, limits: StrictLimits, sheet: Sheet) -> None:
     if score is None or not _is_decision(decision):
         sheet.give("score_alignment", 0.0, "no score and decision to compare")
-    elif (score >= SHORTLIST_FROM) != (decision == "shortlist"):
+    elif _contradicts(score, decision):
         sheet.give("score_alignment", 0.0, f"score {score:.2f} contradicts {decision}")
     else:
         error = abs(score - gold.score)

@@ -46,6 +46,7 @@ HAS = _words(
 )
 # Weaker: "strong in Rust" claims it, "needs a strong Rust developer" does not.
 PRAISES = _words("strong solid depth")
+SLIGHTS = _words("thin weak shallow limited")
 LACKS = _words("lacks lack lacking missing misses no not never without none neither nor")
 LACKING = LACKS - _words("no not never none neither nor")
 # After the skills they deny: "Airflow and Spark are missing", "Airflow is not listed".

@@ -16,11 +16,9 @@ import re
 
 from mlx_grpo.tasks.records import Candidate, Fit, Job, Skill
 from mlx_grpo.tasks.text import fold, mentions, same_name
+from reward.degrees import FULL_MONTHS, LEVEL_CREDIT, STRONG
 
-LEVEL_CREDIT = {"beginner": 0.3, "intermediate": 0.6, "advanced": 0.85, "expert": 1.0}
-FULL_MONTHS = 24
 UNKNOWN_MONTHS_CREDIT = 0.5
-STRONG = 0.5
 
 # A degree's length: people use a skill before the first job. Measured on the Redrob sample, honest
 # profiles stay within 35 months, so only a clear contradiction counts.

@@ -1,0 +1,161 @@
+"""A reason's clauses: the terms it names, and what each clause says of them.
+
+"has Python but lacks Spark, thin on SQL": Python is said to be there, Spark to be missing, SQL to be little.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from reward.breakdown import quote
+from reward.profile import MAX_TERM_TOKENS, Context, Term
+from reward.tokens import Token
+from reward.words import ABSENT, AUXILIARIES, FOUND, HAS, LACKS, PRAISES, SLIGHTS, TURNS, VERBS
+
+_JOINS = frozenset(("and", "or"))
+_HARD = frozenset(".!?;:")
+
+
+class Fault(NamedTuple):
+    """What is false in a reason: the tokens it stands in, from `start` to before `stop`, and one phrase."""
+
+    start: int
+    stop: int
+    text: str
+
+
+@dataclass(slots=True)
+class Item:
+    """A term or a single word of a reason, with the clause it stands in and what the clause says of it."""
+
+    words: Term
+    start: int  # index of its first token in the reason
+    named: bool  # a term of the job or the candidate
+    clause: int = 0
+    hard: bool = False  # its clause opens after a full stop, semicolon or colon
+    polarity: int = 0  # +1 said to be there, -1 said to be missing, 0 neither
+    degree: int = 0  # +1 said to be strong, -1 said to be thin, 0 neither
+
+    @property
+    def name(self) -> str:
+        """The term as a fault quotes it."""
+        return quote(" ".join(self.words))
+
+    def fault(self, text: str) -> Fault:
+        """A fault that stands where the term does."""
+        return Fault(self.start, self.start + len(self.words), text)
+
+
+def find_terms(tokens: list[Token], terms: frozenset[Term]) -> list[tuple[int, Term]]:
+    """Where terms stand in `tokens`, the longest at each place, left to right without overlap: (index, term)."""
+    keys = [token.key for token in tokens]
+    found: list[tuple[int, Term]] = []
+    at = 0
+    while at < len(keys):
+        runs = (tuple(keys[at : at + n]) for n in range(MAX_TERM_TOKENS, 0, -1))
+        term = next((run for run in runs if run in terms), None)
+        if term:
+            found.append((at, term))
+        at += len(term) if term else 1
+    return found
+
+
+def read_items(tokens: list[Token], context: Context) -> list[Item]:
+    """Terms and words in order, each term with what is said of it."""
+    items = _items(tokens, context)
+    _set_polarities(items)
+    _set_degrees(items)
+    return items
+
+
+def _items(tokens: list[Token], context: Context) -> list[Item]:
+    """Terms and words in order, cut into clauses at punctuation and "and"; words in brackets are left out."""
+    starts = dict(find_terms(tokens, context.terms))
+    items: list[Item] = []
+    depth = clause = at = 0
+    hard = False
+    while at < len(tokens):
+        token = tokens[at]
+        depth = max(0, depth + token.before.count("(") - token.before.count(")"))
+        ends = any(c in _HARD for c in token.before)
+        if ends or (depth == 0 and ("," in token.before or token.key in _JOINS)):
+            clause, hard = clause + 1, ends
+        term = starts.get(at)
+        if term or (depth == 0 and token.key not in _JOINS):
+            items.append(Item(term or (token.key,), at, term is not None, clause, hard))
+        at += len(term) if term else 1
+    return items
+
+
+def _set_polarities(items: list[Item]) -> None:
+    """Give each term what its clause says of it: "has Python but lacks Spark" -> Python +1, Spark -1.
+
+    "has" and "lacks" reach over commas and "and" as long as what follows is a bare list: "lacks A, B and C".
+    """
+    state = 0
+    waiting: list[Item] = []  # terms seen before any verb: "Airflow and Spark are missing"
+    for clause in _clauses(items):
+        if clause[0].hard:
+            state, waiting = 0, []
+        elif any(not item.named and item.words[0] in VERBS for item in clause):
+            state = 0
+        turned = False
+        for at, item in enumerate(clause):
+            if item.named:
+                item.polarity = state
+                waiting += [item] if state == 0 else []
+                continue
+            if _denies_waiting(clause, at, waiting):
+                for earlier in waiting:
+                    earlier.polarity = -1
+                state, waiting = 0, []
+                continue
+            word = item.words[0]
+            turned = turned or word in TURNS
+            if not (turned and word in PRAISES):
+                state = _turn(state, word, clause[at - 1].words[0] if at else "")
+        if not all(item.named for item in clause):
+            waiting = []
+
+
+def _clauses(items: list[Item]) -> list[list[Item]]:
+    clauses: dict[int, list[Item]] = {}
+    for item in items:
+        clauses.setdefault(item.clause, []).append(item)
+    return list(clauses.values())
+
+
+def _denies_waiting(clause: list[Item], at: int, waiting: list[Item]) -> bool:
+    word = clause[at].words[0]
+    before = clause[at - 1] if at else None
+    follows = before is not None and (before.named or before.words[0] in AUXILIARIES)
+    negated = word == "not" and at + 1 < len(clause) and clause[at + 1].words[0] in FOUND
+    return bool(waiting) and follows and (word in ABSENT or negated)
+
+
+def _turn(state: int, word: str, before: str) -> int:
+    """The polarity after `word`: a second denial right after a first one undoes it ("not lacking Python")."""
+    if word in LACKS:
+        return 1 if before in LACKS and word != "no" else -1
+    if word in HAS | PRAISES:
+        return -1 if before in LACKS else 1
+    return 0 if word in TURNS | SLIGHTS else state
+
+
+def _set_degrees(items: list[Item]) -> None:
+    """Give each term how much its clause says of it: "strong in A and B, thin on C" -> A +1, B +1, C -1.
+
+    Any other word than "in" or "on" ends the list: "strong in A, three of five" says nothing of five.
+    """
+    state = 0
+    before = ""
+    for item in items:
+        if item.named:
+            # A praise that is denied or asked for ("lacks strong Python") claims nothing.
+            item.degree = state if state < 0 or item.polarity > 0 else 0
+        elif (word := item.words[0]) in PRAISES | SLIGHTS:
+            state = 1 if word in PRAISES else 0 if before in LACKS else -1
+        elif word not in ("in", "on", "with"):
+            state = 0
+        before = item.words[0]

@@ -1,0 +1,63 @@
+"""How much of a skill a profile shows, and reasons that say otherwise: "strong in Python" of a beginner, "two of four".
+
+A skill counts by its level, in proportion to its months up to 24: `LEVEL_CREDIT` * min(months / `FULL_MONTHS`, 1).
+From `STRONG` on it is strong, below that thin. A reason is false only where it is clearly on the wrong side, by more
+than `MARGIN`, whatever a level or months that the profile leaves out would be.
+"""
+
+from __future__ import annotations
+
+from reward.clauses import Fault, Item
+from reward.profile import Detail, Part
+from reward.tokens import Token
+from reward.words import NUMBER_WORDS
+
+LEVEL_CREDIT = {"beginner": 0.3, "intermediate": 0.6, "advanced": 0.85, "expert": 1.0}
+FULL_MONTHS = 24
+STRONG = 0.5
+MARGIN = 0.05
+
+
+def wrong_degrees(items: list[Item], candidate: Part) -> list[Fault]:
+    """ "strong in Python" where Python is (beginner, 6m), "thin on SQL" where SQL is (expert, 48m)."""
+    wrong: list[Fault] = []
+    for item in items:
+        known = candidate.details.get(item.words)
+        if not item.degree or known is None:
+            continue
+        least, most = _credit(known)
+        if item.degree > 0 and most < STRONG - MARGIN:
+            wrong.append(item.fault(f"says strong of {item.name}, which is {known.text}"))
+        if item.degree < 0 and least > STRONG + MARGIN:
+            wrong.append(item.fault(f"says thin of {item.name}, which is {known.text}"))
+    return wrong
+
+
+def wrong_counts(items: list[Item], tokens: list[Token], job: Part) -> list[Fault]:
+    """ "strong in Python and SQL, two of four" where the job requires three, or where one of them is not required."""
+    wrong: list[Fault] = []
+    least, most = job.asked
+    clear = least == most == len(job.required)  # "Part 145" is read as no term, "Testing and Tagging" as one or two
+    for at, (count, of, total) in enumerate(zip(tokens, tokens[1:], tokens[2:], strict=False)):
+        part, whole = _number(count), _number(total)
+        if of.key != "of" or part is None or whole is None or count.unit or total.unit or not least:
+            continue
+        named = {item.words for item in items if item.start < at and item.polarity > 0} & job.required
+        more = any(token.key == "more" for token in tokens[:at])  # "A, B and two more, four of five"
+        if not least <= whole <= most:
+            wrong.append(Fault(at, at + 3, f"says of {total.text}, but the job requires {least}"))
+        elif named and clear and not more and part != len(named):
+            wrong.append(Fault(at, at + 3, f"says {count.text}, but names {len(named)} of what the job requires"))
+    return wrong
+
+
+def _credit(known: Detail) -> tuple[float, float]:
+    """The least and the most that a skill can count for, by what the profile says of it."""
+    months = sorted(value for value, unit in known.numbers if unit == "month")
+    used = [min(value / FULL_MONTHS, 1.0) for value in months] or [0.0, 1.0]
+    level = LEVEL_CREDIT.get(known.level)
+    return (level or 0.0) * used[0], (level or 1.0) * used[-1]
+
+
+def _number(token: Token) -> float | None:
+    return token.value if token.value is not None else NUMBER_WORDS.get(token.key)
