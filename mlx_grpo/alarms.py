@@ -10,7 +10,7 @@ import numpy as np
 REWARD_RISE = 0.03
 """Reward is up if its mean since a look at held-out prompts exceeds that before by this much."""
 DECISIONS_FALL = 0.1
-"""Held-out decisions are down by this share of them: 3 of 32 prompts, where 1 or 2 may be chance."""
+"""Held-out decisions are down by this share of them: 4 of 32 prompts, where one to three may be chance."""
 ENTROPY_SHARE = 0.1
 KL_BOUND = 1.0
 """Nats per token: completions that the reference would hardly write."""
@@ -27,7 +27,8 @@ Alarm = tuple[int, str]
 def alarms(history: Sequence[Metrics]) -> list[Alarm]:
     """The first alarm of each kind in a run's GRPO metrics so far, in the order of the steps."""
     steps = [record for record in history if record.get("reward") is not None]
-    found = [next(kind(steps), None) for kind in (_hacking, _entropy_collapse, _kl_runaway)]
+    before = next((record for record in history if record["step"] < 0), {})  # a look before the first step
+    found = [next(alarm, None) for alarm in (_hacking(steps, before), _entropy_collapse(steps), _kl_runaway(steps))]
     return sorted(alarm for alarm in found if alarm is not None)
 
 
@@ -36,9 +37,11 @@ def raised_at(step: int, history: Sequence[Metrics]) -> list[str]:
     return [line for at, line in alarms(history) if at == step]
 
 
-def _hacking(steps: Sequence[Metrics]) -> Iterator[Alarm]:
+def _hacking(steps: Sequence[Metrics], before: Metrics) -> Iterator[Alarm]:
     """Reward up and held-out decisions down since an earlier look: the policy learned what only pays in training."""
     looks: list[tuple[float, float]] = []  # (mean reward up to the look since the one before, decisions right)
+    if steps and before.get("eval/decision_match") is not None:
+        looks.append((steps[0]["reward"], before["eval/decision_match"]))  # what the policy earned that was looked at
     since: list[float] = []
     for record in steps:
         since.append(record["reward"])

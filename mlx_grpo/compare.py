@@ -45,15 +45,10 @@ def compare(
     _make(folder)  # before the work, not after it
     config = read_config(run)
     tokens = max_new_tokens or config.eval.max_new_tokens
-    total = episodes or config.eval.episodes
-
-    def report(model: str, done: int) -> None:
-        progress(model, done, total)
-
     dtype = trained_dtype(config.fine_tune_type, config.dtype)
     device, complete = _completer(backend, device, run, tokens, config.eval.batch_size, dtype, ranks)
     store = folder / UNFINISHED
-    generate = remembered(complete, store, (backend, device, dtype, tokens, config.eval.batch_size), report, ranks)
+    generate = remembered(complete, store, (backend, device, dtype, tokens, config.eval.batch_size), progress, ranks)
     results = evaluate(
         runs,
         generate,

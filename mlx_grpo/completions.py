@@ -65,12 +65,12 @@ def torch_completions(run: Path, max_new_tokens: int, batch_size: int, device: s
 
 
 def remembered(
-    complete: Complete, store: Path, settings: Sequence[object], progress: Callable[[str, int], None], ranks: Ranks
+    complete: Complete, store: Path, settings: Sequence[object], progress: Callable[[str, int, int], None], ranks: Ranks
 ) -> Generate:
     """Completions that are written to `store` by the batch and read from there when asked for again, by rank 0.
 
     `settings` are whatever else they depend on. Batches stay whole, so what is done later is what it would have been.
-    `progress` is told the model's name and how many prompts are done.
+    `progress` is told the model's name and how many prompts are done, of how many.
     """
     if ranks.leads:
         _drop_torn_line(store)
@@ -84,7 +84,7 @@ def remembered(
             if ranks.leads:
                 append_jsonl(store, {"key": key, "texts": batch})
             texts.extend(batch)
-            progress(name, len(texts))
+            progress(name, len(texts), len(prompts))
 
         if len(texts) < len(prompts):
             complete(base, adapter, prompts[len(texts) :], keep)

@@ -85,7 +85,8 @@ def score_completions(prompts: Sequence[Prompt], completions: Sequence[str], rew
 
     Rows with gold labels are graded by the published rubric as well, which every published figure uses, and their
     decision and score are read as it reads them. A completion without a decision is wrong, one without a score has
-    none (and ranks below all that have one).
+    none (and ranks below all that have one). Valid is a completion that is one JSON object and nothing else, no key
+    twice.
     """
     scores = reward(prompts, completions)
     labelled = all(has_gold(prompt) for prompt in prompts)
@@ -103,7 +104,8 @@ def score_completions(prompts: Sequence[Prompt], completions: Sequence[str], rew
         }
         if published is not None:
             episode["published"] = float(published.rewards[i])
-            episode["valid"] = read_strict(completion) is not None
+            found = read_strict(completion)
+            episode["valid"] = found is not None and found.alone and not found.repeated
             episode["correct"] = bool(published.components["decision_match"][i])
             episode["score"] = said_score(completion)
             episode["gold"] = prompt.columns["decision"]

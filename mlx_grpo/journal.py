@@ -65,11 +65,10 @@ class Journal:
         if learner.ranks.leads:
             with saved(self.run):
                 runs.append_jsonl(self.run / runs.SAMPLES, *samples)
-                runs.append_jsonl(self.run / runs.METRICS, metrics)
+        self.record(metrics)
         if last or position.steps % learner.config.save_steps == 0:
             self.save()
         self.reporter.step(metrics)
-        self.history.append(runs.without_nan(metrics))
         for warning in alarms.raised_at(metrics["step"], self.history):
             self.reporter.note(warning)
         if position.skipped >= SKIPPED_LIMIT:
@@ -77,6 +76,13 @@ class Journal:
         signals = [signal for signal in learner.ranks.gather(self.stop.signal) if signal]
         if signals:
             self.leave(signals[0])
+
+    def record(self, metrics: dict[str, Any]) -> None:
+        """Add to the run's metrics."""
+        if self.learner.ranks.leads:
+            with saved(self.run):
+                runs.append_jsonl(self.run / runs.METRICS, metrics)
+        self.history.append(runs.without_nan(metrics))
 
     def save(self) -> None:
         """Write a checkpoint of where the run is."""

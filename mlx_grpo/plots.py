@@ -22,18 +22,20 @@ LEGEND = {"loc": "outside lower center", "ncols": 3, "frameon": False}  # below 
 
 def draw_training(metrics: Path, folder: Path) -> list[Path]:
     """Write the pictures of the GRPO steps in metrics.jsonl into a folder; returns their paths, none without steps."""
-    records = [record for record in read_jsonl(metrics) if record.get("reward") is not None]
+    every = read_jsonl(metrics)
+    records = [record for record in every if record.get("reward") is not None]
+    looks = [(record["step"] + 1, record["eval/reward"]) for record in every if "eval/reward" in record]
     if not records:  # a reward that applied to no completion
         return []
     return [
-        save(training_curves(records), folder / "training_curves.png"),
+        save(training_curves(records, looks), folder / "training_curves.png"),
         save(components_by_step(records), folder / "components_by_step.png"),
         save(completion_lengths(records), folder / "completion_lengths.png"),
     ]
 
 
-def training_curves(metrics: list[dict[str, Any]]) -> plt.Figure:
-    """Mean reward (left axis, with its moving average) and loss (right axis) by step."""
+def training_curves(metrics: list[dict[str, Any]], looks: Sequence[tuple[int, float]] = ()) -> plt.Figure:
+    """Mean reward (left axis, with its moving average) and loss (right axis) by step; `looks` are held-out rewards."""
     steps = np.array([m["step"] + 1 for m in metrics])
     reward = np.array([m["reward"] for m in metrics], float)
     figure, left = plt.subplots(figsize=SIZE)
@@ -41,7 +43,6 @@ def training_curves(metrics: list[dict[str, Any]]) -> plt.Figure:
     right.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
     loss = right.plot(steps, [m["loss"] for m in metrics], color=RED, linewidth=1, alpha=0.4, label="loss")
     points, line = _with_average(left, steps, reward, "reward", "reward, mean")
-    looks = [(m["step"] + 1, m["eval/reward"]) for m in metrics if "eval/reward" in m]
     heldout = np.array([value for _, value in looks], float)
     if looks:
         points += left.plot(
@@ -120,8 +121,11 @@ def window_of(values: Sequence[float]) -> int:
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """Means of `window` values in a row, [S - window + 1]."""
-    return np.convolve(values, np.ones(window) / window, mode="valid")
+    """Means of `window` values in a row, [S - window + 1]; a step without a value is left out of them."""
+    rows = np.lib.stride_tricks.sliding_window_view(values, window)
+    known = ~np.isnan(rows)
+    sums, counts = np.where(known, rows, 0.0).sum(axis=1), known.sum(axis=1)
+    return np.divide(sums, counts, out=np.full(len(rows), np.nan), where=counts > 0)
 
 
 def span(*values: np.ndarray) -> tuple[float, float]:

@@ -23,7 +23,8 @@ Curve = dict[str, Any]
 
 def curves(metrics: list[dict[str, Any]]) -> list[Curve]:
     """The reward, its components and what else a run has: each a title, and series of [step, value] points."""
-    steps = [record for record in metrics if record.get("reward") is not None]
+    # A look at held-out prompts before the first step is a record of its own.
+    steps = [record for record in metrics if record.get("reward") is not None or record["step"] < 0]
     warm = [record for record in metrics if record.get("phase") == "warm_start"]
     keys = dict.fromkeys(key for record in steps for key in record)
     components = [

@@ -25,7 +25,10 @@ from mlx_grpo.prefix import Prefix
 from mlx_grpo.sampling import seed_step
 from mlx_grpo.types import Batch, Prompt
 
-MAKES_WARM_START = ("model", "dtype", "fine_tune_type", "lora.", "data.train", "data.enable_thinking", "warm_start.")
+MAKES_WARM_START = (
+    *("model", "dtype", "fine_tune_type", "lora.", "data.train", "data.enable_thinking"),
+    *("warm_start.", "max_grad_norm"),
+)
 """Beginnings of the keys that decide what a warm start becomes, beside the seed."""
 
 
@@ -62,7 +65,11 @@ def finished_warm_start(config: Config) -> Path | None:
     """
     if config.warm_start.run is None:
         return None
-    run = runs.find_run(config.warm_start.run)
+    try:
+        run = runs.find_run(config.warm_start.run)
+        adapter = runs.require_adapter(run, runs.WARM_START)
+    except UserError as error:
+        raise UserError(*(f"warm_start.run: {problem}" for problem in error.problems)) from None
     others = [
         f"warm_start.run: {key} was {was!r} in {run.name}, {now!r} here"
         for key, (was, now) in runs.changed_keys(run, config).items()
@@ -71,7 +78,7 @@ def finished_warm_start(config: Config) -> Path | None:
     if others:
         remedy = "warm_start.run: give these keys the values they have there, or leave it out to train a warm start"
         raise UserError(*others, remedy)
-    return runs.require_adapter(run, runs.WARM_START)
+    return adapter
 
 
 def warm_start_optimizer() -> optim.AdamW:

@@ -78,12 +78,12 @@ def train(
         history = runs.read_jsonl(run / runs.METRICS) if position and ranks.leads else []
         journal = Journal(run, learner, reporter, stop, position or Position("warm_start"), history)
         if journal.position.phase == "warm_start":
-            begin(journal, prompts)
+            warm_start_phase(journal, prompts)
         learn(journal, prompts, heldout)
     return run
 
 
-def begin(journal: Journal, prompts: Sequence[Prompt]) -> None:
+def warm_start_phase(journal: Journal, prompts: Sequence[Prompt]) -> None:
     """What comes before the first GRPO step: the warm start, taken from another run or trained, and its adapter."""
     learner = journal.learner
     config = learner.config
@@ -105,7 +105,7 @@ def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt]
     config = learner.config
     if heldout and not position.steps:
         seed_step(config.seed, 1, 0, learner.ranks.rank)
-        keep_best(journal, heldout, 0)
+        journal.record({"step": -1, **keep_best(journal, heldout, 0)})  # before the first step, which is number 0
         reporter.note(f"held-out reward before GRPO: {position.best.reward:.3f}")
     journal.begin("GRPO", config.max_steps)
     for step in range(position.steps, config.max_steps):

@@ -1,4 +1,4 @@
-"""Early warnings: raised once, at the step that shows it, and not by chance."""
+"""Early warnings: raised once, at the step that shows it, and not by a prompt or two."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from conftest import tiny_config
+from test_card import evaluated_run
 from test_trainer import Silent, paid_for, rows_file
 
 from mlx_grpo.alarms import alarms, raised_at
+from mlx_grpo.runs import METRICS, read_jsonl
 from mlx_grpo.trainer import train
 
 
@@ -41,11 +43,21 @@ def test_reward_up_and_decisions_down_is_reward_hacking():
     assert "from 0.70 to 0.55" in line
 
 
+def test_a_fall_before_the_first_look_of_the_training_is_seen_too():
+    look = {"step": -1, "eval/decision_match": 0.7, "eval/reward": 0.5}
+    records = [look, *looked(history(reward=[0.5] + [0.6] * 39), step9=0.5)]
+    [(step, line)] = alarms(records)
+    assert step == 9
+    assert "from 0.70 to 0.50" in line
+    look["eval/decision_match"] = 0.55
+    assert alarms(records) == []
+
+
 @pytest.mark.parametrize(
     ("reward", "decisions"),
     [
         ([0.5] * 40, 0.3),  # decisions fall, but so would the reward
-        ([0.5] * 10 + [0.9] * 30, 0.65),  # one or two prompts of 32
+        ([0.5] * 10 + [0.9] * 30, 0.61),  # three prompts of 32
         ([0.5] * 10 + [0.9] * 30, 0.9),
     ],
 )
@@ -98,3 +110,8 @@ def test_a_run_that_is_driven_too_far_says_so(tiny_qwen3: Path, tmp_path: Path):
     warnings = [note for note in notes if note.startswith("warning: ")]
     assert any("kl is" in line for line in warnings)
     assert len(warnings) == len(set(warnings)) <= 2
+
+
+def test_a_run_looks_at_the_decisions_that_the_warning_compares(tiny_qwen3: Path, tmp_path: Path):
+    metrics = read_jsonl(evaluated_run(tiny_qwen3, tmp_path) / METRICS)
+    assert [record["step"] for record in metrics if "eval/decision_match" in record] == [-1, 0, 1]

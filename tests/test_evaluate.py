@@ -141,6 +141,9 @@ def test_a_completion_without_an_answer_is_wrong_and_ranks_last(run: Path):
     assert [e["correct"] for e in episodes] == [True, True, False]
     assert [e["score"] for e in episodes] == [0.3, 1.0, None]
     assert [e["valid"] for e in episodes] == [True, False, False]  # single quotes are no JSON
+    around, twice = '{"decision":"reject"} I hope', '{"score":0.1,"score":0.2}'
+    others = score_completions(prompts, [around, twice, "{}"], load_reward(read_config(run).reward))
+    assert [e["valid"] for e in others] == [False, False, True]
     assert [e["characters"] for e in episodes] == [len(completions[0]) - 17, len(completions[1]), 18]
     assert [e["fit"] for e in episodes] == [prompt.columns["score"] for prompt in prompts]
     outcome = outcome_of(episodes)

@@ -241,8 +241,12 @@ def test_a_run_takes_the_warm_start_of_another_that_was_made_by_its_settings(
     made = len(list((tmp_path / "runs").iterdir()))
     with pytest.raises(UserError, match=r"warm_start.run: warm_start.steps was 2 in .*, 3 here"):
         train(settings(run=str(first), steps=3), Silent())
+    with pytest.raises(UserError, match=r"warm_start.run: max_grad_norm was 1.0 in .*, 0.5 here"):
+        train(settings(run=str(first)).model_copy(update={"max_grad_norm": 0.5}), Silent())
+    with pytest.raises(UserError, match=r"warm_start.run: .*not a run folder"):
+        train(settings(run=str(tmp_path)), Silent())
     (first / runs.WARM_START / "adapters.safetensors").unlink()
-    with pytest.raises(UserError, match="has no warm_start yet"):
+    with pytest.raises(UserError, match=r"warm_start.run: .*has no warm_start yet"):
         train(settings(run=str(first)), Silent())
     assert len(list((tmp_path / "runs").iterdir())) == made
 

@@ -3,7 +3,7 @@
     python -m mlx_grpo.tasks.synthetic            # rewrites mlx_grpo/tasks/data/
     python -m mlx_grpo.tasks.synthetic --out DIR --per-job 60 --mix hard --seed 7 --order decision_first
 
-75 jobs, 15 of them held out, six of those from lines of work that the training set never shows. No job and no
+81 jobs, 15 of them held out, six of those from lines of work that the training set never shows. No job and no
 candidate stands in both sets. Half of each set is a shortlist. Held-out rows are ordered so that the first N
 hold both labels in equal parts and as many jobs as can be.
 """
