@@ -35,7 +35,9 @@ def test_every_yaml_example_is_valid():
 
 
 def commands() -> list[list[str]]:
-    lines = [line.partition("#")[0].split() for block in blocks("sh") for line in block.splitlines()]
+    planned = subprocess.run(["make", "-n", "demo", "study"], capture_output=True, text=True, cwd=ROOT, check=True)
+    text = "".join(blocks("sh")) + planned.stdout.replace("\\\n", "").replace(".venv/bin/", "")
+    lines = [line.partition("#")[0].split() for line in text.splitlines()]
     return [words[1:] for words in lines if words and words[0] == "mlx-grpo"]
 
 

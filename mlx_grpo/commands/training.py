@@ -22,7 +22,7 @@ from mlx_grpo.errors import UserError
 def train(config: str, overrides: tuple[str, ...], resume: bool, processes: int, force: bool, as_json: bool) -> None:
     """Train as CONFIG says; KEY=VALUE overrides its keys.
 
-    CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2, smollm2-grpo, smollm2-long.
+    CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2, smollm2-long.
 
     \b
     mlx-grpo train configs/qwen3.yaml
