@@ -49,16 +49,6 @@ def test_the_other_order_of_keys_changes_the_instruction_and_the_answer_alone():
         assert row == other
 
 
-def test_the_hard_mix_shows_more_of_what_fools_a_model_and_leaves_labels_and_held_out_rows_as_they_are():
-    even, hard = (make_bundle(0, 20, 4, train_mix=mix) for mix in ("even", "hard"))
-    assert hard["heldout.jsonl"] == even["heldout.jsonl"]
-    kinds = [Counter(row["kind"] for row in bundle["train.jsonl"]) for bundle in (even, hard)]
-    assert all(kinds[1][kind] > kinds[0][kind] for kind in ("impossible", "near_miss", "partial"))
-    assert all(kinds[1][kind] > 0 for kind in kinds[0])
-    shortlists = sum(row["decision"] == "shortlist" for row in hard["train.jsonl"])
-    assert shortlists == len(hard["train.jsonl"]) / 2
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_the_label_is_the_fit_of_what_the_prompt_shows(rows, name):
     form = "full" if "full" in name else "compact"

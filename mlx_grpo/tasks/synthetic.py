@@ -1,7 +1,7 @@
 """The bundled benchmark: made-up jobs and candidates from 24 lines of work, rebuilt by one command.
 
     python -m mlx_grpo.tasks.synthetic            # rewrites mlx_grpo/tasks/data/
-    python -m mlx_grpo.tasks.synthetic --out DIR --per-job 60 --mix hard --seed 7 --order decision_first
+    python -m mlx_grpo.tasks.synthetic --out DIR --per-job 60 --seed 7 --order decision_first
 
 81 jobs, 15 of them held out, six of those from lines of work that the training set never shows. No job and no
 candidate stands in both sets. Half of each set is a shortlist. Held-out rows are ordered so that the first N
@@ -33,12 +33,8 @@ FULL_HELDOUT_ROWS = 96
 JOBS_PER_FIELD = 3
 UNSEEN_FIELDS = ("aviation", "pharmacy")
 HELDOUT_SEEN_FIELDS = 9
-# Of 20 candidates of one job, half of them a shortlist; other sizes keep the proportions. `hard` has more of those
-# that a model judges wrong after it has learned the rest. The held-out jobs are always `even`.
-MIXES = {
-    "even": {"strong": 7, "partial_yes": 3, "partial_no": 2, "near_miss": 3, "stuffed": 3, "impossible": 2},
-    "hard": {"strong": 5, "partial_yes": 5, "partial_no": 2, "near_miss": 4, "stuffed": 1, "impossible": 3},
-}
+# The 20 candidates of one job, half of them a shortlist; other sizes keep the proportions.
+_KINDS = {"strong": 7, "partial_yes": 3, "partial_no": 2, "near_miss": 3, "stuffed": 3, "impossible": 2}
 
 Pair = tuple[Job, Candidate, str]
 """A job, a whole profile, and the kind of candidate."""
@@ -63,12 +59,12 @@ def make_jobs(seed: int = SEED) -> tuple[list[Job], list[Job]]:
     return train, heldout
 
 
-def make_pairs(jobs: list[Job], per_job: int, first_id: int, seed: int = SEED, mix: str = "even") -> list[Pair]:
+def make_pairs(jobs: list[Job], per_job: int, first_id: int, seed: int = SEED) -> list[Pair]:
     """`per_job` candidates for each job, ids counted from `first_id`; every candidate belongs to one job."""
     pairs: list[Pair] = []
     for job in jobs:
         rng = Random(f"candidates {seed} {job.id}")
-        for kind in _kinds(per_job, MIXES[mix]):
+        for kind in _kinds(per_job):
             _, candidate = draw(job, kind, f"CAND_{first_id + len(pairs):07d}", rng)
             pairs.append((job, candidate, kind.removesuffix("_yes").removesuffix("_no")))
     return pairs
@@ -79,11 +75,10 @@ def make_bundle(
     train_per_job: int = TRAIN_PER_JOB,
     heldout_per_job: int = HELDOUT_PER_JOB,
     order: Order = "reasons_first",
-    train_mix: str = "even",
 ) -> dict[str, list[Row]]:
     """File name -> rows, for both forms; a function of its arguments alone."""
     train_jobs, heldout_jobs = make_jobs(seed)
-    train = make_pairs(train_jobs, train_per_job, 1, seed, train_mix)
+    train = make_pairs(train_jobs, train_per_job, 1, seed)
     Random(f"order {seed}").shuffle(train)
     heldout = _balanced(make_pairs(heldout_jobs, heldout_per_job, 1 + len(train), seed), seed)
     return {
@@ -124,9 +119,9 @@ def _job(name: str, number: int, title: str, rng: Random) -> Job:
     )
 
 
-def _kinds(count: int, mix: dict[str, int]) -> list[str]:
-    """`count` kinds in the proportions of a mix, half of them a shortlist."""
-    cycle = [kind for kind, share in mix.items() for _ in range(share)]
+def _kinds(count: int) -> list[str]:
+    """`count` kinds in the proportions of _KINDS, half of them a shortlist."""
+    cycle = [kind for kind, share in _KINDS.items() for _ in range(share)]
     yes, no = (
         [k for k in cycle if k in ("strong", "partial_yes")],
         [k for k in cycle if k not in ("strong", "partial_yes")],
@@ -174,12 +169,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=DATA)
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--per-job", type=int, default=TRAIN_PER_JOB, help="training candidates for each job")
-    parser.add_argument("--mix", choices=MIXES, default="even", help="of the kinds of training candidates")
     parser.add_argument("--order", choices=get_args(Order), default="reasons_first", help="of the answer's keys")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
-    bundle = make_bundle(chosen.seed, chosen.per_job, order=chosen.order, train_mix=chosen.mix)
-    for name, rows in bundle.items():
+    for name, rows in make_bundle(chosen.seed, chosen.per_job, order=chosen.order).items():
         write_rows(chosen.out / name, rows)
         print(f"{chosen.out / name}: {(chosen.out / name).stat().st_size / 1e6:.2f} MB\n{balance_table(rows)}")
 
