@@ -33,7 +33,7 @@ OVERRIDES ?=
 TRAIN = $(BIN)/mlx-grpo train $(CONFIG) $(OVERRIDES) --processes $(PROCESSES)
 ALIKE = warm_start.run=$(STUDY)/seed0/latest
 
-study: install model data/shortlist-60-hard
+study: install model data/shortlist-60
 	$(TRAIN) output_dir=$(STUDY)/seed0
 	$(TRAIN) output_dir=$(STUDY)/seed1 seed=1 $(ALIKE)
 	$(TRAIN) output_dir=$(STUDY)/seed2 seed=2 $(ALIKE)
@@ -42,8 +42,8 @@ study: install model data/shortlist-60-hard
 	$(BIN)/mlx-grpo eval $(foreach run,seed0 seed1 seed2 shuffled grpo-only,$(STUDY)/$(run)/latest) \
 		--episodes $(EPISODES) --out $(STUDY)
 
-data/shortlist-60-hard: | $(VENV)/.installed
-	$(BIN)/python -m mlx_grpo.tasks.synthetic --out $@ --per-job 60 --mix hard
+data/shortlist-60: | $(VENV)/.installed
+	$(BIN)/python -m mlx_grpo.tasks.synthetic --out $@ --per-job 60
 
 test: lint model
 	$(BIN)/python -m pytest -m "not long"
