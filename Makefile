@@ -33,7 +33,7 @@ OVERRIDES ?=
 TRAIN = $(BIN)/mlx-grpo train $(CONFIG) $(OVERRIDES) --processes $(PROCESSES)
 ALIKE = warm_start.run=$(STUDY)/seed0/latest
 
-study: install model data/shortlist-60
+study: install model $(shell grep -os data/shortlist-60 $(CONFIG) | head -1)
 	$(TRAIN) output_dir=$(STUDY)/seed0
 	$(TRAIN) output_dir=$(STUDY)/seed1 seed=1 $(ALIKE)
 	$(TRAIN) output_dir=$(STUDY)/seed2 seed=2 $(ALIKE)

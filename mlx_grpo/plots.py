@@ -34,7 +34,7 @@ def draw_training(metrics: Path, folder: Path) -> list[Path]:
     ]
 
 
-def training_curves(metrics: list[dict[str, Any]], looks: Sequence[tuple[int, float]] = ()) -> plt.Figure:
+def training_curves(metrics: list[dict[str, Any]], looks: Sequence[tuple[int, float]]) -> plt.Figure:
     """Mean reward (left axis, with its moving average) and loss (right axis) by step; `looks` are held-out rewards."""
     steps = np.array([m["step"] + 1 for m in metrics])
     reward = np.array([m["reward"] for m in metrics], float)

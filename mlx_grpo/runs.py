@@ -101,7 +101,7 @@ def locked(run: Path) -> Iterator[None]:
 def update_config(run: Path, config: Config) -> None:
     """Have a run's folder say what it goes on with."""
     new = run / f".{CONFIG}"
-    save_config(with_full_paths(config), new)
+    save_config(config, new)
     new.replace(run / CONFIG)
 
 

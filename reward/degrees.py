@@ -1,6 +1,6 @@
 """How much of a skill a profile shows, and reasons that say otherwise: "strong in Python" of a beginner, "two of four".
 
-A skill counts by its level, in proportion to its months up to 24: `LEVEL_CREDIT` * min(months / `FULL_MONTHS`, 1).
+A skill counts by its level, in proportion to its months up to 24 (`credit`).
 From `STRONG` on it is strong, below that thin. A reason is false only where it is clearly on the wrong side, by more
 than `MARGIN`, whatever a level or months that the profile leaves out would be.
 """
@@ -18,6 +18,11 @@ STRONG = 0.5
 MARGIN = 0.05
 
 
+def credit(level: str, months: float) -> float:
+    """What one listed skill is worth, 0 to 1."""
+    return LEVEL_CREDIT[level] * min(months / FULL_MONTHS, 1.0)
+
+
 def wrong_degrees(items: list[Item], candidate: Part) -> list[Fault]:
     """ "strong in Python" where Python is (beginner, 6m), "thin on SQL" where SQL is (expert, 48m)."""
     wrong: list[Fault] = []
@@ -25,7 +30,7 @@ def wrong_degrees(items: list[Item], candidate: Part) -> list[Fault]:
         known = candidate.details.get(item.words)
         if not item.degree or known is None:
             continue
-        least, most = _credit(known)
+        least, most = _credits(known)
         if item.degree > 0 and most < STRONG - MARGIN:
             wrong.append(item.fault(f"says strong of {item.name}, which is {known.text}"))
         if item.degree < 0 and least > STRONG + MARGIN:
@@ -37,10 +42,12 @@ def wrong_counts(items: list[Item], tokens: list[Token], job: Part) -> list[Faul
     """ "strong in Python and SQL, two of four" where the job requires three, or where one of them is not required."""
     wrong: list[Fault] = []
     least, most = job.asked
+    if not least:
+        return wrong
     clear = least == most == len(job.required)  # "Part 145" is read as no term, "Testing and Tagging" as one or two
     for at, (count, of, total) in enumerate(zip(tokens, tokens[1:], tokens[2:], strict=False)):
         part, whole = _number(count), _number(total)
-        if of.key != "of" or part is None or whole is None or count.unit or total.unit or not least:
+        if of.key != "of" or part is None or whole is None or count.unit or total.unit:
             continue
         named = {item.words for item in items if item.start < at and item.polarity > 0} & job.required
         more = any(token.key == "more" for token in tokens[:at])  # "A, B and two more, four of five"
@@ -51,12 +58,11 @@ def wrong_counts(items: list[Item], tokens: list[Token], job: Part) -> list[Faul
     return wrong
 
 
-def _credit(known: Detail) -> tuple[float, float]:
+def _credits(known: Detail) -> tuple[float, float]:
     """The least and the most that a skill can count for, by what the profile says of it."""
-    months = sorted(value for value, unit in known.numbers if unit == "month")
-    used = [min(value / FULL_MONTHS, 1.0) for value in months] or [0.0, 1.0]
-    level = LEVEL_CREDIT.get(known.level)
-    return (level or 0.0) * used[0], (level or 1.0) * used[-1]
+    months = sorted(value for value, unit in known.numbers if unit == "month") or [0, FULL_MONTHS]
+    least = credit(known.level, months[0]) if known.level else 0.0
+    return least, credit(known.level or "expert", months[-1])
 
 
 def _number(token: Token) -> float | None:

@@ -16,9 +16,9 @@ import re
 
 from mlx_grpo.tasks.records import Candidate, Fit, Job, Skill
 from mlx_grpo.tasks.text import fold, mentions, same_name
-from reward.degrees import FULL_MONTHS, LEVEL_CREDIT, STRONG
+from reward.degrees import FULL_MONTHS, STRONG, credit
 
-UNKNOWN_MONTHS_CREDIT = 0.5
+UNKNOWN_MONTHS = FULL_MONTHS / 2
 
 # A degree's length: people use a skill before the first job. Measured on the Redrob sample, honest
 # profiles stay within 35 months, so only a clear contradiction counts.
@@ -42,8 +42,7 @@ _ROLE_WORDS = _words(
 
 def skill_credit(skill: Skill) -> float:
     """What one listed skill is worth, 0 to 1: its level, in proportion to its months up to 24."""
-    used = UNKNOWN_MONTHS_CREDIT if skill.months is None else min(skill.months / FULL_MONTHS, 1.0)
-    return LEVEL_CREDIT[skill.level] * used
+    return credit(skill.level, UNKNOWN_MONTHS if skill.months is None else skill.months)
 
 
 def best_skill(requirement: str, candidate: Candidate) -> Skill | None:
