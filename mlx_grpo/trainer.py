@@ -56,8 +56,8 @@ def train(
     """
     ranks = ranks or Ranks()
     reporter = reporter if ranks.leads else SilentReporter()
-    config = with_full_paths(config)  # `runs/latest` is another run once this one has its folder
     learner, prompts, heldout = prepare(config, ranks)
+    config = learner.config
     if not resumed:
         finished_warm_start(config)  # what is wrong with it is told before a folder is made
     processes = ranks.on_this_machine()
@@ -134,6 +134,7 @@ def prepare(config: Config, ranks: Ranks) -> tuple[Learner, list[Prompt], list[P
     if config.warm_start.steps:
         check_completions(prompts)
     heldout = validation_prompts(config, policy) if config.eval_steps else []
+    config = with_full_paths(config)  # `runs/latest` is another run once this one has its folder
     return Learner(policy, config, reward, warm_start_optimizer(), None, ranks), prompts, heldout
 
 

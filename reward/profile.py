@@ -88,6 +88,7 @@ def _part(text: str) -> Part:
     starts = True
     least = most = 0
     for segment, end in _segments(_BRACKETED.sub(" ", text)):
+        label = starts and end == ":"
         asks = asks or bool(_ASKS.search(segment))
         if end != ":":
             found = _terms(tokenise(segment), starts, labelled)
@@ -98,7 +99,8 @@ def _part(text: str) -> Part:
             most += listing * (1 + len(_JOINED.findall(segment)))
         starts = end in ".!?\n"
         labelled = end == ":" or (labelled and not starts)
-        listing = bool(_ASKS.search(segment)) if end == ":" else listing and not starts
+        # "Required: A, B" opens a list; "About: We need two things: A, B" does not.
+        listing = bool(_ASKS.search(segment)) if label else listing and not starts
         asks = asks and not starts
     required = frozenset(listed or needed)
     return Part(frozenset(runs), frozenset(terms), required, (least, most), quantities(tokens), _details(text))

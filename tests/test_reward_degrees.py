@@ -65,3 +65,9 @@ def test_requirements_that_are_hard_to_count_are_counted_from_their_least_to_the
     assert told("strong in SQL, one of three", context) == told("strong in SQL, one of four", context) == ""
     assert "says of five" in told("strong in SQL, one of five", context)
     assert told("strong in SQL and Part 145, two of three", context) == ""  # "Part 145" is read as no term
+
+
+def test_a_colon_inside_a_sentence_opens_no_list_of_requirements():
+    about = "Nice: Rust. About: We need two things that sound contradictory: depth, breadth, speed, and taste."
+    context = CONTEXT.replace("Nice: Rust.", about)
+    assert told("strong in SQL, one of three", context) == ""
