@@ -68,7 +68,9 @@ def reward_distribution(results: dict[str, Any]) -> plt.Figure:
     low, high = span(*(_rewards(results, model) for model in (BASELINE, "trained")))
     bins = np.linspace(low, high, 26)
     for model in (BASELINE, "trained"):
-        axes.hist(_rewards(results, model), bins, color=COLOURS[model], alpha=0.75, label=model, edgecolor="white")
+        rewards = _rewards(results, model)
+        rewards = rewards[np.isfinite(rewards)]  # a reward may apply to none of the episodes
+        axes.hist(rewards, bins, color=COLOURS[model], alpha=0.75, label=model, edgecolor="white")
     axes.set(xlabel="episode reward", ylabel="held-out episodes", title="Distribution of rewards")
     axes.yaxis.get_major_locator().set_params(integer=True)
     figure.legend(**LEGEND)

@@ -2,8 +2,8 @@
 
 Read: "lacks Python" where the candidate lists it, "has Rust" where only the job does, "covers none / all of the
 required skills", "Python is beginner level", "(advanced, 48m)" or "48m of Python" where the profile says otherwise,
-"strong in Python" of a beginner, "two of four" where three are required, "1 year is inside 3-6". A clause the rules
-cannot place counts as neither; they are meant to be right when they speak.
+"strong in Python" of a beginner, "two of four" where three are required, "1 year is inside 3-6", "124m in 5 years,
+possible". A clause the rules cannot place counts as neither; they are meant to be right when they speak.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from reward.breakdown import quote
 from reward.clauses import Fault, Item, read_items
-from reward.degrees import wrong_counts, wrong_degrees
+from reward.degrees import wrong_counts, wrong_degrees, wrong_possibilities
 from reward.profile import Context, Part
 from reward.tokens import Token, grounded
 from reward.words import ABOVE, BELOW, BESIDES, EVERY, HAS, INSIDE, LACKING, LEVELS, NONE, QUALIFIERS, REQUIREMENTS
@@ -22,6 +22,7 @@ from reward.words import ABOVE, BELOW, BESIDES, EVERY, HAS, INSIDE, LACKING, LEV
 def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
     """What the reason made of `tokens` says against the context; [] where nothing is found."""
     wrong = [fault for at, token in enumerate(tokens) if (fault := _wrong_comparison(at, token, tokens))]
+    wrong += wrong_possibilities(tokens)
     if context.job is None or context.candidate is None:
         return wrong
     items = read_items(tokens, context)

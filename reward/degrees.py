@@ -1,4 +1,4 @@
-"""How much of a skill a profile shows, and reasons that say otherwise: "strong in Python" of a beginner, "two of four".
+"""How much a profile shows, and reasons that say otherwise: "strong in Python" of a beginner, "124m in 5 years".
 
 A skill counts by its level, in proportion to its months up to 24 (`credit`).
 From `STRONG` on it is strong, below that thin. A reason is false only where it is clearly on the wrong side, by more
@@ -16,6 +16,8 @@ LEVEL_CREDIT = {"beginner": 0.3, "intermediate": 0.6, "advanced": 0.85, "expert"
 FULL_MONTHS = 24
 STRONG = 0.5
 MARGIN = 0.05
+# A degree's length: people use a skill before their first job, so only what goes further contradicts the years.
+SLACK_MONTHS = 36
 
 
 def credit(level: str, months: float) -> float:
@@ -55,6 +57,24 @@ def wrong_counts(items: list[Item], tokens: list[Token], job: Part) -> list[Faul
             wrong.append(Fault(at, at + 3, f"says of {total.text}, but the job requires {least}"))
         elif named and clear and not more and part != len(named):
             wrong.append(Fault(at, at + 3, f"says {count.text}, but names {len(named)} of what the job requires"))
+    return wrong
+
+
+def wrong_possibilities(tokens: list[Token]) -> list[Fault]:
+    """ "claims 124m of Python in 5 years, possible", or 48m of it, "impossible"; months past the slack can't be."""
+    wrong: list[Fault] = []
+    for at, token in enumerate(tokens):
+        if token.key not in ("possible", "impossible"):
+            continue
+        months = [t.value for t in tokens[:at] if t.unit == "month"]
+        years = [t.value for t in tokens[:at] if t.unit == "year"]
+        can = (token.key == "possible") != (tokens[at - 1].key == "not")
+        if not months or len(years) != 1:
+            continue
+        if can and max(months) > years[0] * 12 + SLACK_MONTHS:
+            wrong.append(Fault(at, at + 1, f"calls {max(months):g}m in {years[0]:g} years possible"))
+        elif not can and sum(months) <= years[0] * 12:
+            wrong.append(Fault(at, at + 1, f"calls {sum(months):g}m in {years[0]:g} years impossible"))
     return wrong
 
 

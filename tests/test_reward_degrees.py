@@ -31,7 +31,9 @@ def told(reason: str, context: str = CONTEXT) -> str:
         ("strong in SQL, 2 of 3", "says 2, but names 1"),
         ("calls itself expert in Python", "says expert of 'python', which is beginner"),
         ("calls itself expert in SQL after 2m", "says 2m of 'sql'"),
-        ("claims 30m of SQL in only 4 years", "says 30m of 'sql'"),
+        ("claims 30m of SQL in 4 years, possible", "says 30m of 'sql'"),
+        ("claims 48m of SQL in 4 years, impossible", "calls 48m in 4 years impossible"),
+        ("claims 48m of SQL in 4 years, not possible", "calls 48m in 4 years impossible"),
     ],
 )
 def test_a_degree_that_the_profile_contradicts_is_false(reason: str, fault: str):
@@ -51,7 +53,8 @@ def test_a_degree_that_the_profile_contradicts_is_false(reason: str, fault: str)
         "lacks depth in Python",
         "not thin on SQL",
         "calls itself expert in SQL after 48m",
-        "claims 48m of SQL in only 4 years",
+        "claims 48m of SQL in 4 years, possible",
+        "claims 48m of SQL and 24m at Northwind in 4 years, impossible",  # together they are too long
         "strong in SQL for two of 4 years",
         "strong in SQL and two more, three of three",
     ],
@@ -65,6 +68,17 @@ def test_requirements_that_are_hard_to_count_are_counted_from_their_least_to_the
     assert told("strong in SQL, one of three", context) == told("strong in SQL, one of four", context) == ""
     assert "says of five" in told("strong in SQL, one of five", context)
     assert told("strong in SQL and Part 145, two of three", context) == ""  # "Part 145" is read as no term
+
+
+def test_months_far_past_the_years_are_not_possible_and_a_little_past_them_may_be():
+    claim = "claims {}m of SQL in 4 years, {}"
+    for months, verdict, fault in (
+        (85, "possible", "calls 85m in 4 years possible"),
+        (84, "possible", ""),
+        (49, "impossible", ""),
+    ):
+        context = CONTEXT.replace("48m", f"{months}m")
+        assert told(claim.format(months, verdict), context) == (fault and f"reason 1: {fault}")
 
 
 def test_a_colon_inside_a_sentence_opens_no_list_of_requirements():

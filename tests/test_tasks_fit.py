@@ -94,10 +94,10 @@ def test_names_match_without_case_and_hyphens():
 @pytest.mark.parametrize(
     ("change", "phrase"),
     [
-        ({"skills": (Skill("Python", "advanced", 85),)}, "claims 85m of Python in only 4 years"),
+        ({"skills": (Skill("Python", "advanced", 85),)}, "claims 85m of Python in 4 years"),
         ({"skills": (Skill("Python", "expert", 2),)}, "calls itself expert in Python after 2m"),
-        ({"roles": (Role("Analyst", "Northwind", 55),)}, "claims 55m at Northwind in only 4 years"),
-        ({"roles": (Role("A", "B", 40), Role("C", "D", 30))}, "jobs of 40m and 30m are too long for 4 years"),
+        ({"roles": (Role("Analyst", "Northwind", 55),)}, "claims 55m at Northwind in 4 years"),
+        ({"roles": (Role("A", "B", 40), Role("C", "D", 30))}, "claims jobs of 40m and 30m in 4 years"),
     ],
 )
 def test_a_claim_that_contradicts_the_years_scores_nothing(change, phrase):

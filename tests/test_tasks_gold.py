@@ -35,11 +35,12 @@ def test_keys_stand_in_the_chosen_order_without_spaces():
     assert json.loads(other) == json.loads(text)
 
 
-def test_reasons_name_what_is_covered_then_what_is_thin_or_missing_then_the_years():
-    covered, lacking, years = gold_reasons(JOB, PERSON, fit(JOB, PERSON))
+def test_reasons_name_what_is_covered_then_what_is_thin_or_missing_then_years_and_work_then_the_longest_claim():
+    covered, lacking, standing, claim = gold_reasons(JOB, PERSON, fit(JOB, PERSON))
     assert covered == "strong in Python and SQL, two of four"
     assert lacking == "thin on Airflow, lacks Spark"
-    assert years == "4 years is inside 3-6"
+    assert standing == "4 years is inside 3-6, work as Data Analyst is related"
+    assert claim == "claims 48m of SQL in 4 years, possible"
 
 
 def test_skills_stand_in_the_order_of_the_profile_not_of_the_job():
@@ -47,14 +48,36 @@ def test_skills_stand_in_the_order_of_the_profile_not_of_the_job():
     assert gold_reasons(JOB, turned, fit(JOB, turned))[0].startswith("strong in SQL and Python")
 
 
-def test_work_that_is_not_related_is_said_because_the_score_turns_on_it():
-    nurse = replace(PERSON, title="Nurse", roles=(Role("Nurse", "Kestrel", 24),))
-    assert "Nurse" in gold_reasons(JOB, nurse, fit(JOB, nurse))[2]
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Filled in charts.", "work as Nurse is unrelated"),
+        ("Charts in Python.", "work shows Python, partly related"),
+        ("Charts in Python, kept by Airflow.", "work shows Python and Airflow, related"),
+    ],
+)
+def test_what_the_work_shows_is_said_with_how_near_it_is(text, said):
+    nurse = replace(PERSON, title="Nurse", roles=(Role("Nurse", "Kestrel", 24, text),))
+    assert gold_reasons(JOB, nurse, fit(JOB, nurse))[2] == f"4 years is inside 3-6, {said}"
 
 
-def test_an_impossible_claim_comes_first():
-    liar = replace(PERSON, skills=(Skill("Python", "advanced", 140),))
-    assert gold_reasons(JOB, liar, fit(JOB, liar))[0] == "claims 140m of Python in only 4 years"
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"skills": (Skill("Python", "advanced", 140),)}, "claims 140m of Python in 4 years, impossible"),
+        ({"skills": (Skill("Python", "expert", 1),)}, "calls itself expert in Python after 1m, impossible"),
+        ({"roles": (Role("Analyst", "Northwind", 90),)}, "claims 90m at Northwind in 4 years, impossible"),
+        ({"roles": (Role("Analyst", "Northwind", 50),)}, "claims 50m at Northwind in 4 years, possible"),
+    ],
+)
+def test_the_last_reason_holds_the_longest_claim_or_an_impossible_one_against_the_years(change, said):
+    person = replace(PERSON, **change)
+    assert gold_reasons(JOB, person, fit(JOB, person))[-1] == said
+
+
+def test_a_profile_that_claims_nothing_has_reasons_too():
+    bare = replace(PERSON, skills=(), roles=())
+    assert len(gold_reasons(JOB, bare, fit(JOB, bare))) == 2
 
 
 def test_a_skill_that_only_the_prose_names_is_not_called_missing():

@@ -148,8 +148,8 @@ def test_prompts_and_completions_keep_to_their_token_budgets(rows, model, system
     assert max(map(sum, compact)) <= most
     assert max(sum(count(row)) for row in rows["heldout-full.jsonl"]) < 1000
     golds = [len(tokenizer.encode(row["completion"])) for row in rows["heldout.jsonl"]]
-    assert 45 <= sum(golds) / len(golds) <= 65
-    assert max(golds) <= 90
+    assert 60 <= sum(golds) / len(golds) <= 75
+    assert max(golds) <= 92  # with its end it has to fit into the demo's 96
 
 
 def test_counting_keywords_does_not_solve_it_and_words_alone_do_not_either(rows):

@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import re
 
-from mlx_grpo.tasks.records import Candidate, Fit, Job, Skill
+from mlx_grpo.tasks.records import Candidate, Fit, Job, Role, Skill
 from mlx_grpo.tasks.text import fold, mentions, same_name
-from reward.degrees import FULL_MONTHS, STRONG, credit
+from reward.degrees import FULL_MONTHS, SLACK_MONTHS, STRONG, credit
 
 UNKNOWN_MONTHS = FULL_MONTHS / 2
 
-# A degree's length: people use a skill before the first job. Measured on the Redrob sample, honest
-# profiles stay within 35 months, so only a clear contradiction counts.
-SKILL_SLACK_MONTHS = 36
+# Only a clear contradiction counts: on the Redrob sample honest skills stay within 35 months of the years.
 EXPERT_MIN_MONTHS = 3
 ROLE_SLACK_MONTHS = 6
 TENURE_SLACK_MONTHS = 12
@@ -84,23 +82,30 @@ def relevance(job: Job, candidate: Candidate) -> tuple[float, tuple[str, ...]]:
 def impossible_claims(candidate: Candidate) -> tuple[str, ...]:
     """The claims that contradict the candidate's years, in words and numbers that the prompt shows."""
     career = candidate.years * 12
-    years = years_text(candidate.years)
     found = []
     for skill in candidate.skills:
         if skill.months is None:
             continue
-        if skill.months > career + SKILL_SLACK_MONTHS:
-            found.append(f"claims {skill.months}m of {skill.name} in only {years}")
+        if skill.months > career + SLACK_MONTHS:
+            found.append(skill_claim(skill, candidate))
         if skill.level == "expert" and skill.months < EXPERT_MIN_MONTHS:
             found.append(f"calls itself expert in {skill.name} after {skill.months}m")
-    for role in candidate.roles:
-        if role.months > career + ROLE_SLACK_MONTHS:
-            found.append(f"claims {role.months}m at {role.company} in only {years}")
+    found += [role_claim(role, candidate) for role in candidate.roles if role.months > career + ROLE_SLACK_MONTHS]
     total = sum(role.months for role in candidate.roles)
     if not found and total > career + TENURE_SLACK_MONTHS:
         listed = " and ".join(f"{role.months}m" for role in candidate.roles[:3])
-        found.append(f"jobs of {listed} are too long for {years}")
+        found.append(f"claims jobs of {listed} in {years_text(candidate.years)}")
     return tuple(found)
+
+
+def skill_claim(skill: Skill, candidate: Candidate) -> str:
+    """What a skill's months say beside the years: "claims 48m of Python in 6 years"."""
+    return f"claims {skill.months}m of {skill.name} in {years_text(candidate.years)}"
+
+
+def role_claim(role: Role, candidate: Candidate) -> str:
+    """What a role's months say beside the years: "claims 48m at Northwind in 6 years"."""
+    return f"claims {role.months}m at {role.company} in {years_text(candidate.years)}"
 
 
 def years_text(years: float) -> str:
