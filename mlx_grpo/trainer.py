@@ -57,9 +57,9 @@ def train(
     ranks = ranks or Ranks()
     reporter = reporter if ranks.leads else SilentReporter()
     learner, prompts, heldout = prepare(config, ranks)
-    config = learner.config
     if not resumed:
         finished_warm_start(config)  # what is wrong with it is told before a folder is made
+    config = learner.config
     processes = ranks.on_this_machine()
     if ranks.leads:
         check_memory(learner, prompts, reporter, force, processes)

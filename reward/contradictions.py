@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from reward.breakdown import quote
 from reward.clauses import Fault, Item, read_items
-from reward.degrees import wrong_counts, wrong_degrees, wrong_possibilities
+from reward.degrees import wrong_counts, wrong_degrees, wrong_verdicts
 from reward.profile import Context, Part
 from reward.tokens import Token, grounded
 from reward.words import ABOVE, BELOW, BESIDES, EVERY, HAS, INSIDE, LACKING, LEVELS, NONE, QUALIFIERS, REQUIREMENTS
@@ -22,7 +22,6 @@ from reward.words import ABOVE, BELOW, BESIDES, EVERY, HAS, INSIDE, LACKING, LEV
 def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
     """What the reason made of `tokens` says against the context; [] where nothing is found."""
     wrong = [fault for at, token in enumerate(tokens) if (fault := _wrong_comparison(at, token, tokens))]
-    wrong += wrong_possibilities(tokens)
     if context.job is None or context.candidate is None:
         return wrong
     items = read_items(tokens, context)
@@ -30,7 +29,8 @@ def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
     wrong += _claimed_numbers(tokens, context.job, context.candidate)
     wrong += _quantified(items, context.job, context.candidate)
     wrong += _wrong_details(items, tokens, context.job, context.candidate)
-    return wrong + wrong_degrees(items, context.candidate) + wrong_counts(items, tokens, context.job)
+    wrong += wrong_degrees(items, context.candidate) + wrong_counts(items, tokens, context.job)
+    return wrong + wrong_verdicts(tokens, context.candidate)
 
 
 def _claimed_and_denied(items: list[Item], job: Part, candidate: Part) -> list[Fault]:

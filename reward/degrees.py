@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from reward.clauses import Fault, Item
 from reward.profile import Detail, Part
-from reward.tokens import Token
-from reward.words import NUMBER_WORDS
+from reward.tokens import Token, grounded
+from reward.words import LACKS, NUMBER_WORDS
 
 LEVEL_CREDIT = {"beginner": 0.3, "intermediate": 0.6, "advanced": 0.85, "expert": 1.0}
 FULL_MONTHS = 24
 STRONG = 0.5
 MARGIN = 0.05
-# A degree's length: people use a skill before their first job, so only what goes further contradicts the years.
-SLACK_MONTHS = 36
+# A degree's length: people use a skill before their first job. On the Redrob sample honest skills stay within 35 months
+# of the years, so only a clear contradiction counts.
+SKILL_SLACK_MONTHS = 36
+ROLE_SLACK_MONTHS = 6
+EXPERT_MIN_MONTHS = 3
 
 
 def credit(level: str, months: float) -> float:
@@ -60,22 +63,38 @@ def wrong_counts(items: list[Item], tokens: list[Token], job: Part) -> list[Faul
     return wrong
 
 
-def wrong_possibilities(tokens: list[Token]) -> list[Fault]:
-    """ "claims 124m of Python in 5 years, possible", or 48m of it, "impossible"; months past the slack can't be."""
-    wrong: list[Fault] = []
-    for at, token in enumerate(tokens):
-        if token.key not in ("possible", "impossible"):
-            continue
-        months = [t.value for t in tokens[:at] if t.unit == "month"]
-        years = [t.value for t in tokens[:at] if t.unit == "year"]
-        can = (token.key == "possible") != (tokens[at - 1].key == "not")
-        if not months or len(years) != 1:
-            continue
-        if can and max(months) > years[0] * 12 + SLACK_MONTHS:
-            wrong.append(Fault(at, at + 1, f"calls {max(months):g}m in {years[0]:g} years possible"))
-        elif not can and sum(months) <= years[0] * 12:
-            wrong.append(Fault(at, at + 1, f"calls {sum(months):g}m in {years[0]:g} years impossible"))
-    return wrong
+def wrong_verdicts(tokens: list[Token], candidate: Part) -> list[Fault]:
+    """ "124m of SQL in 5 years, possible", "48m of SQL in 5 years, impossible", "expert in SQL after 0m, possible".
+
+    Read where a reason ends in a bare verdict; "hardly possible" and "a possible mistake" are left to the reader.
+    """
+    negated = [token.key for token in tokens[-2:-1]] == ["not"]
+    claim, verdict = tokens[: len(tokens) - 1 - negated], tokens[len(tokens) - 1 - negated :]
+    bare = verdict[-1].key in ("possible", "impossible") and "," in verdict[0].before
+    if not claim or not bare or any(token.key in LACKS for token in claim):
+        return []
+    can = (verdict[-1].key == "possible") != negated
+    fault = _wrong_verdict(claim, can, candidate)
+    return [Fault(len(tokens) - 1, len(tokens), fault)] if fault else []
+
+
+def _wrong_verdict(claim: list[Token], can: bool, candidate: Part) -> str:
+    """Why a claim can't be as possible, or as impossible, as a reason says; "" where it can."""
+    keys = [token.key for token in claim]
+    said = "possible" if can else "impossible"
+    if "expert" in keys and keys[-2:-1] == ["after"] and claim[-1].unit == "month":
+        return "" if can == (claim[-1].value >= EXPERT_MIN_MONTHS) else f"calls expert after {claim[-1].text} {said}"
+    months = [token.value for token in claim if token.unit == "month"]
+    years = [token for token in claim if token.unit == "year"]
+    if not months or len(years) != 1:
+        return ""
+    career = years[0].value
+    if not grounded(years[0], candidate.numbers):
+        return f"speaks of {career:g} years, which the candidate does not have"
+    # Of one skill, or at one company; jobs that are too long together are each possible.
+    slack = ROLE_SLACK_MONTHS if "at" in keys else SKILL_SLACK_MONTHS
+    holds = max(months) <= career * 12 + slack if can else sum(months) > career * 12
+    return "" if holds else f"calls {max(months) if can else sum(months):g}m in {career:g} years {said}"
 
 
 def _credits(known: Detail) -> tuple[float, float]:

@@ -45,9 +45,10 @@ class Judgement:
 
 
 class _Said(NamedTuple):
-    """What a reason says, for finding repeats: what it cites, and all its words but numbers."""
+    """What a reason says, for finding repeats: what it cites, token by token and name by name, and its words."""
 
     cited: set[str]
+    things: set[tuple[str, ...]]
     words: set[str]
 
 
@@ -62,7 +63,8 @@ def judge_reasons(reasons: list[Any], context: Context, limits: StrictLimits) ->
         if not row:
             judged.append(Judgement(_unreadable(text, limits)))
             continue
-        said = _Said(_cited(row, context), {token.key for token in row if token.value is None})
+        words = {token.key for token in row if token.value is None}
+        said = _Said(_cited(row, context), _cited_things(row, context), words)
         false = _invented(row, context, inside)
         invented = len(false)
         false += contradictions(row, context)
@@ -88,7 +90,19 @@ def _unreadable(text: str, limits: StrictLimits) -> str:
 
 def _cited(tokens: list[Token], context: Context) -> set[str]:
     """What the reason takes from the context: words that mean something, and numbers by value."""
-    return {t.key if t.value is None else f"{t.value:g}" for t in tokens if cites(t, context)}
+    return {_word(token) for token in tokens if cites(token, context)}
+
+
+def _cited_things(tokens: list[Token], context: Context) -> set[tuple[str, ...]]:
+    """The same with each name once: "Risk Management" is one thing and no two."""
+    names = find_terms(tokens, context.terms)
+    inside = {at + n for at, name in names for n in range(len(name))}
+    loose = {(_word(token),) for at, token in enumerate(tokens) if at not in inside and cites(token, context)}
+    return loose | {name for _, name in names}
+
+
+def _word(token: Token) -> str:
+    return token.key if token.value is None else f"{token.value:g}"
 
 
 def cites(token: Token, context: Context) -> bool:
@@ -153,13 +167,13 @@ def _objection(tokens: list[Token], said: _Said, earlier: list[_Said], context: 
 
 
 def _repeats(said: _Said, earlier: list[_Said], limits: StrictLimits) -> bool:
-    if any(max(_overlap(said.cited, e.cited), _overlap(said.words, e.words)) > limits.repeat_share for e in earlier):
+    if any(max(_overlap(said.things, e.things), _overlap(said.words, e.words)) > limits.repeat_share for e in earlier):
         return True
     before = {key for e in earlier for key in e.cited | e.words}
     return not (said.cited | said.words) - FUNCTION_WORDS - before
 
 
-def _overlap(left: set[str], right: set[str]) -> float:
+def _overlap(left: set[Any], right: set[Any]) -> float:
     return len(left & right) / len(left | right) if left | right else 0.0
 
 

@@ -38,7 +38,7 @@ class StrictLimits:
     copy_run: int = 5  # words in a row, a term as one, that count as copied if the context has them in a sentence
     copy_list_run: int = 8  # the same for a plain list: repeating "Python, SQL, Airflow" is only natural
     copy_share: float = 0.6  # a reason with this share of copied tokens is a copy
-    repeat_share: float = 0.75  # overlap (of words, or of citations) above which a reason repeats an earlier one
+    repeat_share: float = 0.7  # overlap (of words, or of citations) above which a reason repeats an earlier one
     distinct_share: float = 0.5  # distinct tokens over tokens, or a reason repeats itself
 
     def problems(self) -> list[str]:

@@ -85,10 +85,9 @@ def _part(text: str) -> Part:
     listed: set[Term] = set()  # after "Required:"
     needed: set[Term] = set()  # in a sentence such as "You will need Python"
     asks = labelled = listing = False
-    starts = True
+    starts = opens = True
     least = most = 0
     for segment, end in _segments(_BRACKETED.sub(" ", text)):
-        label = starts and end == ":"
         asks = asks or bool(_ASKS.search(segment))
         if end != ":":
             found = _terms(tokenise(segment), starts, labelled)
@@ -99,8 +98,9 @@ def _part(text: str) -> Part:
             most += listing * (1 + len(_JOINED.findall(segment)))
         starts = end in ".!?\n"
         labelled = end == ":" or (labelled and not starts)
-        # "Required: A, B" opens a list; "About: We need two things: A, B" does not.
-        listing = bool(_ASKS.search(segment)) if label else listing and not starts
+        # "Required: A, B; Nice: C" opens a list and ends it; "About: We need two things: A, B" opens none.
+        listing = opens and bool(_ASKS.search(segment)) if end == ":" else listing and not starts
+        opens = end in ".!?\n;|"
         asks = asks and not starts
     required = frozenset(listed or needed)
     return Part(frozenset(runs), frozenset(terms), required, (least, most), quantities(tokens), _details(text))
@@ -119,7 +119,9 @@ def _segments(text: str) -> list[tuple[str, str]]:
 def _terms(tokens: list[Token], starts: bool, labelled: bool) -> set[Term]:
     keys = tuple(token.key for token in tokens)
     plain = [not _empty(token, at) and token.value is None for at, token in enumerate(tokens)]
-    if labelled and all(plain) and 0 < len(plain) <= 3:
+    # "Skills: Employment Claims" lists one name, though "employment" alone says nothing.
+    named = any(plain) and all(token.namelike for token in tokens)
+    if labelled and (all(plain) or named) and 0 < len(plain) <= 3:
         return {keys}
     found: set[Term] = set()
     run: list[str] = []
@@ -152,5 +154,8 @@ def _details(text: str) -> dict[Term, Detail]:
         level = next((token.key for token in tokens if token.key in LEVELS), "")
         name = _SEGMENT_END.split(text[max(0, match.start() - 60) : match.start()].replace(")", ","))[-1]
         if term := tuple(token.key for token in tokenise(name)):
-            details[term] = Detail(level, quantities(tokens), match[0])
+            detail = Detail(level, quantities(tokens), match[0])
+            if (other := details.get(term)) and other.level != level:
+                detail = Detail("", detail.numbers | other.numbers, f"{other.text} and {detail.text}")
+            details[term] = detail
     return details

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mlx_grpo.plots import completion_lengths, components_by_step, draw_training, moving_average, training_curves
-from mlx_grpo.plots_eval import before_after, calibration
+from mlx_grpo.plots_eval import before_after, calibration, reward_distribution
 
 NAN = float("nan")
 
@@ -97,3 +97,10 @@ def test_before_and_after_are_in_order_of_fit_and_hollow_where_the_decision_is_w
     assert [list(right.get_xdata()), list(right.get_ydata())] == [[1, 3, 4], [0.05, 0.64, 0.91]]
     assert [list(wrong.get_xdata()), list(wrong.get_ydata())] == [[2], [0.62]]
     assert wrong.get_markerfacecolor() == "white"
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_whose_episodes_have_no_reward_is_an_empty_histogram():
+    models = {"baseline": [{"reward": None}] * 2, "trained": [{"reward": 0.5}, {"reward": None}]}
+    [axes] = reward_distribution({"models": models}).axes
+    assert sum(patch.get_height() for patch in axes.patches) == 1

@@ -67,6 +67,10 @@ def test_what_the_work_shows_is_said_with_how_near_it_is(text, said):
         ({"skills": (Skill("Python", "advanced", 140),)}, "claims 140m of Python in 4 years, impossible"),
         ({"skills": (Skill("Python", "expert", 1),)}, "calls itself expert in Python after 1m, impossible"),
         ({"roles": (Role("Analyst", "Northwind", 90),)}, "claims 90m at Northwind in 4 years, impossible"),
+        (
+            {"skills": (), "roles": tuple(Role("Analyst", name, 20) for name in ("A", "B", "C", "D"))},
+            "claims jobs of 20m and 20m and 20m and 20m in 4 years, impossible",
+        ),
         ({"roles": (Role("Analyst", "Northwind", 50),)}, "claims 50m at Northwind in 4 years, possible"),
     ],
 )
@@ -76,8 +80,10 @@ def test_the_last_reason_holds_the_longest_claim_or_an_impossible_one_against_th
 
 
 def test_a_profile_that_claims_nothing_has_reasons_too():
-    bare = replace(PERSON, skills=(), roles=())
-    assert len(gold_reasons(JOB, bare, fit(JOB, bare))) == 2
+    for skills in ((), (Skill("Python", "advanced", None),)):
+        bare = replace(PERSON, skills=skills, roles=())
+        assert not any("claims" in reason for reason in gold_reasons(JOB, bare, fit(JOB, bare)))
+        assert len(gold_reasons(JOB, bare, fit(JOB, bare))) >= 2
 
 
 def test_a_skill_that_only_the_prose_names_is_not_called_missing():
@@ -119,5 +125,6 @@ def test_bundled_reasons_agree_with_the_fit_of_the_parsed_prompt(name):
         gold, reasons = fit(job, candidate), json.loads(row["completion"])["reasons"]
         for entry in gold.missing:
             assert not re.search(rf"strong in .*{re.escape(entry)}\b", reasons[0])
-        assert gold.impossible or any(str(candidate.years).removesuffix(".0") in reason for reason in reasons)
+        assert any(str(candidate.years).removesuffix(".0") in reason for reason in reasons[:-1])
+        assert reasons[-1].endswith(", impossible" if gold.impossible else ", possible")
         assert all(reason[0].islower() or reason[0].isdigit() for reason in reasons)

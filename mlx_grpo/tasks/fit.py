@@ -16,13 +16,17 @@ import re
 
 from mlx_grpo.tasks.records import Candidate, Fit, Job, Role, Skill
 from mlx_grpo.tasks.text import fold, mentions, same_name
-from reward.degrees import FULL_MONTHS, SLACK_MONTHS, STRONG, credit
+from reward.degrees import (
+    EXPERT_MIN_MONTHS,
+    FULL_MONTHS,
+    ROLE_SLACK_MONTHS,
+    SKILL_SLACK_MONTHS,
+    STRONG,
+    credit,
+)
 
 UNKNOWN_MONTHS = FULL_MONTHS / 2
 
-# Only a clear contradiction counts: on the Redrob sample honest skills stay within 35 months of the years.
-EXPERT_MIN_MONTHS = 3
-ROLE_SLACK_MONTHS = 6
 TENURE_SLACK_MONTHS = 12
 
 
@@ -86,14 +90,14 @@ def impossible_claims(candidate: Candidate) -> tuple[str, ...]:
     for skill in candidate.skills:
         if skill.months is None:
             continue
-        if skill.months > career + SLACK_MONTHS:
+        if skill.months > career + SKILL_SLACK_MONTHS:
             found.append(skill_claim(skill, candidate))
         if skill.level == "expert" and skill.months < EXPERT_MIN_MONTHS:
             found.append(f"calls itself expert in {skill.name} after {skill.months}m")
     found += [role_claim(role, candidate) for role in candidate.roles if role.months > career + ROLE_SLACK_MONTHS]
     total = sum(role.months for role in candidate.roles)
     if not found and total > career + TENURE_SLACK_MONTHS:
-        listed = " and ".join(f"{role.months}m" for role in candidate.roles[:3])
+        listed = " and ".join(f"{role.months}m" for role in candidate.roles)
         found.append(f"claims jobs of {listed} in {years_text(candidate.years)}")
     return tuple(found)
 

@@ -1,9 +1,10 @@
 """The completion a supervised warm start learns from: true reasons that cite the prompt, then the verdict.
 
 The reasons are the rule's own steps: what is covered and how much of it, what is thin or missing, years and kind of
-work, and the longest claim beside the years. A model that writes them first has what it needs for the score. Each step
-is written for everyone and says what it rests on before its verdict ("claims 48m of SQL in 4 years, possible"), so
-reading the profile is learned from every example; told of the impossible profiles only, it was seen in three of ten.
+work, and the longest claim beside the years, or one that can't be true. A model that writes them first has what it
+needs for the score. The last two are written for everyone, and say what they rest on before the verdict ("claims 48m
+of SQL in 4 years, possible"), so that every example teaches to look; told of impossible profiles only, the claim that
+can't be true was seen in three of ten.
 Skills stand in the order of the prompt and each step has one wording: what a small model learns from an example is
 then the judgement, not a choice of synonyms (four wordings of each were a quarter of what was left of the loss after
 640 examples).
@@ -87,8 +88,8 @@ def _relevance(candidate: Candidate, fit: Fit) -> str:
 def _claim(candidate: Candidate, fit: Fit) -> str:
     if fit.impossible:
         return f"{fit.impossible[0]}, impossible"
-    claims = [(skill.months or 0, skill_claim(skill, candidate)) for skill in candidate.skills]
-    claims += [(role.months, role_claim(role, candidate)) for role in candidate.roles]
+    claims = [(skill.months, skill_claim(skill, candidate)) for skill in candidate.skills if skill.months]
+    claims += [(role.months, role_claim(role, candidate)) for role in candidate.roles if role.months]
     return f"{max(claims)[1]}, possible" if claims else ""
 
 
