@@ -99,7 +99,7 @@ def test_a_verdict_on_months_is_held_against_the_years(claim: str, verdict: str,
 
 
 def test_a_skill_listed_twice_is_as_much_as_either_says():
-    context = CONTEXT.replace("Python (beginner, 30m)", "Python (beginner, 30m), Python (expert, 60m)")
+    context = CONTEXT.replace("Python (beginner, 30m)", "Python (expert, 60m), Python (beginner, 30m)")
     assert told("strong in Python", context) == told("claims 60m of Python in 4 years, possible", context) == ""
     assert "says 12m of 'python'" in told("claims 12m of Python in 4 years, possible", context)
 
