@@ -69,12 +69,12 @@ def wrong_verdicts(tokens: list[Token], candidate: Part) -> list[Fault]:
     Read where a reason ends in a bare verdict; "hardly possible" and "a possible mistake" are left to the reader.
     """
     negated = [token.key for token in tokens[-2:-1]] == ["not"]
-    claim, verdict = tokens[: len(tokens) - 1 - negated], tokens[len(tokens) - 1 - negated :]
-    bare = verdict[-1].key in ("possible", "impossible") and "," in verdict[0].before
+    cut, verdict = len(tokens) - 1 - negated, tokens[-1].key
+    claim = tokens[:cut]
+    bare = verdict in ("possible", "impossible") and "," in tokens[cut].before
     if not claim or not bare or any(token.key in LACKS for token in claim):
         return []
-    can = (verdict[-1].key == "possible") != negated
-    fault = _wrong_verdict(claim, can, candidate)
+    fault = _wrong_verdict(claim, (verdict == "possible") != negated, candidate)
     return [Fault(len(tokens) - 1, len(tokens), fault)] if fault else []
 
 

@@ -16,7 +16,7 @@ from reward.breakdown import quote
 from reward.clauses import Fault, find_terms
 from reward.contradictions import contradictions
 from reward.limits import StrictLimits
-from reward.profile import Context
+from reward.profile import Context, Term
 from reward.tokens import Token, grounded, tokenise
 from reward.words import EMPTY_WORDS, FUNCTION_WORDS, JOINING_WORDS, PROSE_WORDS
 
@@ -45,10 +45,11 @@ class Judgement:
 
 
 class _Said(NamedTuple):
-    """What a reason says, for finding repeats: what it cites, token by token and name by name, and its words."""
+    """What a reason says: the tokens it cites, the names it speaks, both with each name once, and its words."""
 
     cited: set[str]
-    things: set[tuple[str, ...]]
+    names: set[Term]
+    things: set[Term]
     words: set[str]
 
 
@@ -63,8 +64,7 @@ def judge_reasons(reasons: list[Any], context: Context, limits: StrictLimits) ->
         if not row:
             judged.append(Judgement(_unreadable(text, limits)))
             continue
-        words = {token.key for token in row if token.value is None}
-        said = _Said(_cited(row, context), _cited_things(row, context), words)
+        said = _said(row, context)
         false = _invented(row, context, inside)
         invented = len(false)
         false += contradictions(row, context)
@@ -88,17 +88,15 @@ def _unreadable(text: str, limits: StrictLimits) -> str:
     return "has no words" if text.isprintable() else "has characters that cannot be seen"
 
 
-def _cited(tokens: list[Token], context: Context) -> set[str]:
-    """What the reason takes from the context: words that mean something, and numbers by value."""
-    return {_word(token) for token in tokens if cites(token, context)}
-
-
-def _cited_things(tokens: list[Token], context: Context) -> set[tuple[str, ...]]:
-    """The same with each name once: "Risk Management" is one thing and no two."""
-    names = find_terms(tokens, context.terms)
-    inside = {at + n for at, name in names for n in range(len(name))}
-    loose = {(_word(token),) for at, token in enumerate(tokens) if at not in inside and cites(token, context)}
-    return loose | {name for _, name in names}
+def _said(tokens: list[Token], context: Context) -> _Said:
+    """What the reason made of `tokens` says; it cites words that mean something, and numbers by value."""
+    places = find_terms(tokens, context.terms)
+    inside = {at + n for at, name in places for n in range(len(name))}
+    cited = {at: _word(token) for at, token in enumerate(tokens) if cites(token, context)}
+    names = {name for _, name in places}
+    # "Risk Management" is one thing and no two.
+    things = names | {(word,) for at, word in cited.items() if at not in inside}
+    return _Said(set(cited.values()), names, things, {token.key for token in tokens if token.value is None})
 
 
 def _word(token: Token) -> str:
@@ -158,7 +156,7 @@ def _objection(tokens: list[Token], said: _Said, earlier: list[_Said], context: 
         return "repeats what an earlier reason says"
     if len(keys) > limits.tokens_per_citation * len(said.cited) or len(set(keys)) < limits.distinct_share * len(keys):
         return "is padded"
-    if len({term for _, term in find_terms(tokens, context.terms)}) > limits.max_terms:
+    if len(said.names) > limits.max_terms:
         return "lists everything"
     linked = any(t.value is None and (t.key not in context.keys or t.key in FUNCTION_WORDS) for t in tokens)
     if not linked or _copied(keys, context, limits):
