@@ -36,15 +36,7 @@ def export_peft(
     refuse_foreign(out, MARKER)
     if verify:
         require_peft()
-    config = read_json(base / "config.json")
-    if "quantization" in config:
-        raise UserError(f"{base}: is quantized for MLX and PyTorch can't load it; export with --hf instead")
-    shapes = base_shapes(base)
-    change = load_adapter(adapter, shapes)
-    if change.kind != "lora":
-        raise UserError(f"{adapter}: is a full fine-tune, which has no adapter; export with --hf instead")
-    modules = {name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2}
-    tied = bool(config.get("tie_word_embeddings", "lm_head" not in modules))
+    change, modules, tied = _read(base, adapter)
     tensors = _tensors(change, tied)
     dropout = read_json(adapter / "adapter_config.json")["lora_parameters"].get("dropout", 0.0)
     settings = {"base_model_name_or_path": base_name, "lora_dropout": dropout, **_settings(change, modules, tied)}
@@ -60,6 +52,19 @@ def export_peft(
         )
         write_json(folder / MARKER, asdict(summary))
     return summary
+
+
+def _read(base: Path, adapter: Path) -> tuple[Adapter, set[str], bool]:
+    """The adapter, the base's modules that have a matrix, and whether its head is its embedding."""
+    config = read_json(base / "config.json")
+    if "quantization" in config:
+        raise UserError(f"{base}: is quantized for MLX and PyTorch can't load it; export with --hf instead")
+    shapes = base_shapes(base)
+    change = load_adapter(adapter, shapes)
+    if change.kind != "lora":
+        raise UserError(f"{adapter}: is a full fine-tune, which has no adapter; export with --hf instead")
+    modules = {name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2}
+    return change, modules, bool(config.get("tie_word_embeddings", "lm_head" not in modules))
 
 
 def _tensors(change: Adapter, tied: bool) -> dict[str, mx.array]:

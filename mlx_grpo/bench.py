@@ -79,14 +79,7 @@ def bench(
     results = []
     for shape in shapes:
         on_progress(f"P={shape.prompt_tokens} G={shape.num_generations} T={shape.completion_tokens}")
-        prompt = prompt_of_length(row, shape.prompt_tokens)
-        timed = [time_step(learner, prompt, shape, plain) for _ in range(repeats + 1)][1:]  # the first one warms up
-        result = {name: median(times[name] for times in timed) for name in timed[0]}
-        flops = training_flops(policy.model, shape, config.fine_tune_type == "full")
-        completions = learner.ranks.size * shape.num_generations
-        result["tokens_per_s"] = completions * shape.completion_tokens / result["step"]
-        result["share_of_matrix_speed"] = flops / result["train"] / speed
-        results.append({**asdict(shape), **result})
+        results.append(time_shape(learner, prompt_of_length(row, shape.prompt_tokens), shape, repeats, plain, speed))
     return {
         "model": config.model,
         "fine_tune_type": config.fine_tune_type,
@@ -98,6 +91,19 @@ def bench(
         "matrix_gflops": speed / 1e9,
         "shapes": results,
     }
+
+
+def time_shape(
+    learner: Learner, prompt: Prompt, shape: Shape, repeats: int, plain: bool, speed: float
+) -> dict[str, float]:
+    """The median seconds of each part of a step, and what they come to beside a matrix product's `speed` [FLOP/s]."""
+    timed = [time_step(learner, prompt, shape, plain) for _ in range(repeats + 1)][1:]  # the first one warms up
+    result = {name: median(times[name] for times in timed) for name in timed[0]}
+    completions = learner.ranks.size * shape.num_generations
+    flops = training_flops(learner.policy.model, shape, learner.config.fine_tune_type == "full")
+    result["tokens_per_s"] = completions * shape.completion_tokens / result["step"]
+    result["share_of_matrix_speed"] = flops / result["train"] / speed
+    return {**asdict(shape), **result}
 
 
 def prompt_of_length(row: Prompt, length: int) -> Prompt:

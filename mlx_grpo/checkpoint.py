@@ -22,7 +22,8 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_grpo import runs
-from mlx_grpo.config import Config, validate
+from mlx_grpo.config import Config
+from mlx_grpo.config_file import validate
 from mlx_grpo.data import with_full_paths
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner, begin_grpo

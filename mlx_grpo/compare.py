@@ -49,15 +49,8 @@ def compare(
     device, complete = _completer(backend, device, run, tokens, config.eval.batch_size, dtype, ranks)
     store = folder / UNFINISHED
     generate = remembered(complete, store, (backend, device, dtype, tokens, config.eval.batch_size), progress, ranks)
-    results = evaluate(
-        runs,
-        generate,
-        episodes=episodes,
-        backend=backend,
-        device=device,
-        max_new_tokens=tokens,
-        leads=ranks.leads,
-    )
+    where = {"backend": backend, "device": device}
+    results = evaluate(runs, generate, episodes=episodes, max_new_tokens=tokens, leads=ranks.leads, **where)
     if not ranks.leads:
         return results, []
     write_results(results, folder)

@@ -106,11 +106,7 @@ def grpo_loss(
     `term_mask` hides tokens from the policy's term but not from the KL. Summing the losses of disjoint
     rows gives the loss of their union, because `weights` were made of all of them.
     """
-    # Padding may hold any token, so its log-ratio is zeroed before exp can overflow on it.
-    log_ratio = (logps - old_logps) * mask  # [B, T]
-    if importance_sampling_level == "sequence":
-        log_ratio = log_ratio.sum(axis=1, keepdims=True) / mx.maximum(mask.sum(axis=1, keepdims=True), 1.0)  # [B, 1]
-    ratio = mx.exp(log_ratio)  # [B, T] or [B, 1]
+    ratio = importance_ratio(logps, old_logps, mask, importance_sampling_level)  # [B, T] or [B, 1]
     advantage = advantages[:, None]  # [B, 1]
 
     term = policy_term(logps, ratio, advantage, loss_type, epsilon, epsilon_high, delta)  # [B, T] or [B, 1]
@@ -124,6 +120,18 @@ def grpo_loss(
     high = (ratio > epsilon_high if loss_type == "cispo" else ratio > 1 + epsilon_high) & (advantage > 0)
     counted = mask if importance_sampling_level == "token" else mx.ones_like(ratio)  # a sequence's ratio counts once
     return LossTerms((term * weights).sum(), (kl * mask).sum(), (low * counted).sum(), (high * counted).sum())
+
+
+def importance_ratio(logps: mx.array, old_logps: mx.array, mask: mx.array, level: ImportanceSamplingLevel) -> mx.array:
+    """How much likelier the policy makes what the old one sampled: of each token [B, T], or of each sequence [B, 1].
+
+    A sequence's is the geometric mean of its tokens' (GSPO, arXiv:2507.18071, eq. 7).
+    """
+    # Padding may hold any token, so its log-ratio is zeroed before exp can overflow on it.
+    log_ratio = (logps - old_logps) * mask  # [B, T]
+    if level == "sequence":
+        log_ratio = log_ratio.sum(axis=1, keepdims=True) / mx.maximum(mask.sum(axis=1, keepdims=True), 1.0)
+    return mx.exp(log_ratio)
 
 
 def k3(log_ratio: mx.array) -> mx.array:

@@ -164,6 +164,15 @@ def gradient_bytes(
     return once, head_bytes(a, positions), backward
 
 
+def overlap_bytes(a: Architecture, rows: Sequence[Pass], num_generations: int, fused: bool) -> float:
+    """What the parts of a split group add to each other's backward pass under checkpointing.
+
+    mx.checkpoint holds a layer back until its forward pass is done, not until its gradient is due.
+    """
+    overlap = [replace(rows[0], rows=min(num_generations, OVERLAPPING_PARTS * rows[0].rows))]
+    return working_bytes(a, overlap, fused, RECOMPUTED) - working_bytes(a, rows, fused, RECOMPUTED)
+
+
 def bucketed(length: int) -> int:
     """A length as `make_batch` pads it."""
     return -(-length // LENGTH_BUCKET) * LENGTH_BUCKET
@@ -197,6 +206,12 @@ def decoding_bytes(a: Architecture, lengths: Lengths, prompts: int, rows_each: i
     return a.keys_values * a.layers * tokens, SAMPLER_ARRAYS * rows * a.vocabulary * FP32
 
 
+def validation_bytes(a: Architecture, config: Config, lengths: Lengths) -> int:
+    """What completing held-out prompts during training holds beside the weights."""
+    width = min(config.eval.max_new_tokens, config.max_completion_length)
+    return sum(decoding_bytes(a, lengths, config.eval.batch_size, 1, width))
+
+
 def warm_peak(a: Architecture, config: Config, lengths: Lengths, fused: bool) -> float:
     """What a supervised step holds beside weights and moments."""
     prompts, rows, positions = warm_batch(a, config, lengths)
@@ -209,23 +224,18 @@ def warm_peak(a: Architecture, config: Config, lengths: Lengths, fused: bool) ->
 def estimate(a: Architecture, config: Config, lengths: Lengths, fused: bool) -> Estimate:
     """Peaks of a run's phases; `fused` for back ends whose norms have a kernel of their own (Metal, CUDA)."""
     trained, checkpointing = a.trainable * FP32, config.gradient_checkpointing
-    reference = trained if config.beta > 0 else 0
     prompts, rows, positions, splits = micro_batch(a, config, lengths)
     once, head, backward = gradient_bytes(a, prompts, rows, positions, checkpointing, fused)
-    if checkpointing and splits:
-        # mx.checkpoint holds a layer back until its forward pass is done, not until its gradient is due: parts overlap.
-        overlap = [replace(rows[0], rows=min(config.num_generations, OVERLAPPING_PARTS * rows[0].rows))]
-        backward += working_bytes(a, overlap, fused, RECOMPUTED) - working_bytes(a, rows, fused, RECOMPUTED)
+    backward += overlap_bytes(a, rows, config.num_generations, fused) if checkpointing and splits else 0
     other = kept(a, prompts, rows, not checkpointing, fused)
-    cache, sampler = decoding_bytes(
-        a, lengths, config.prompts_per_step, config.num_generations, config.max_completion_length
-    )
+    drawn = (config.prompts_per_step, config.num_generations, config.max_completion_length)
+    cache, sampler = decoding_bytes(a, lengths, *drawn)
     parts = {
         "base weights": a.base_bytes,
         "trained weights": trained,
         "gradients": trained,
         "optimizer state": 2 * trained,
-        "reference": reference,
+        "reference": trained if config.beta > 0 else 0,
         "KV cache": cache,
         "sampler": sampler,
         "activations": other if checkpointing else once,
@@ -233,7 +243,7 @@ def estimate(a: Architecture, config: Config, lengths: Lengths, fused: bool) -> 
         "backward's own": backward,
         "logit chunks": head,
     }
-    held = a.base_bytes + 3 * trained + reference
+    held = a.base_bytes + 3 * trained + parts["reference"]
     prefill = working_bytes(a, [Pass(1, lengths.prompt)], fused, FORWARD)
     shared = a.keys_values * a.layers * lengths.prompt if splits else 0
     earlier = trained if config.prompts_per_step > 1 or splits else 0  # the sum of the gradients so far
@@ -245,13 +255,11 @@ def estimate(a: Architecture, config: Config, lengths: Lengths, fused: bool) -> 
         "update": held + trained + FP32 * max(UPDATE_LARGEST * a.largest_trainable, UPDATE_LAYERS * a.largest_in_layer),
     }
     if config.beta > 0:
-        forward = working_bytes(a, [*prompts, *rows], fused, FORWARD)
-        phases["reference"] = held + shared + max(forward, head)
+        phases["reference"] = held + shared + max(working_bytes(a, [*prompts, *rows], fused, FORWARD), head)
     if config.warm_start.own_steps:
         phases["warm start"] = a.base_bytes + 3 * trained + warm_peak(a, config, lengths, fused)
     if config.eval_steps:
-        width = min(config.eval.max_new_tokens, config.max_completion_length)
-        phases["validation"] = held + max(prefill, sum(decoding_bytes(a, lengths, config.eval.batch_size, 1, width)))
+        phases["validation"] = held + max(prefill, validation_bytes(a, config, lengths))
     return Estimate({k: round(v) for k, v in parts.items()}, {k: round(v) for k, v in phases.items()})
 
 

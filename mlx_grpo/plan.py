@@ -16,7 +16,8 @@ from rich.console import Console
 
 from mlx_grpo.architecture import Architecture, count
 from mlx_grpo.bench import Shape, forward_flops, matrix_speed, training_flops
-from mlx_grpo.config import Config, validate
+from mlx_grpo.config import Config
+from mlx_grpo.config_file import validate
 from mlx_grpo.data import dataset_files, make_prompt, read_rows
 from mlx_grpo.device import multiplies_packed, physical_memory, this_device
 from mlx_grpo.errors import UserError
@@ -40,10 +41,9 @@ def plan(
 ) -> dict[str, Any]:
     """A run's memory, operations and hours, for a Mac with `memory` or, by default, for this machine.
 
-    With several `machines`, each like it, also what they send each other.
-
-    `gflops` is the speed to reckon with; by default a matrix product is timed here, which no step outruns.
-    Raises UserError where neither a tokenizer nor `prompt_tokens` says how long the prompts are.
+    With several `machines`, each like it, also what they send each other. `gflops` is the speed to reckon with; by
+    default a matrix product is timed here, which no step outruns. Raises UserError where neither a tokenizer nor
+    `prompt_tokens` says how long the prompts are.
     """
     path = find_model(config.model, TOKENIZER_FILES)
     on_gpu = memory is not None or mx.default_device() == mx.Device(mx.gpu)
@@ -52,10 +52,10 @@ def plan(
     lengths = read_lengths(config, path) if prompt_tokens is None else given_lengths(config, prompt_tokens)
     sizes, model = count(path, config, packed=memory is not None or multiplies_packed(this_device()))
     needs = estimate(sizes, config, lengths, on_gpu)
-    available = working_set(parse_memory(memory)) if memory else available_memory()
+    given = parse_memory(memory) if memory else None
+    available = available_memory() if given is None else working_set(given)
     fits = needs.peak <= available
     speed = gflops * 1e9 if gflops else None if memory else matrix_speed(compute_dtype(config.dtype))
-    work = operations(model, config, lengths)
     return {
         "model": model_name(config.model),
         "fine_tune_type": config.fine_tune_type,
@@ -68,14 +68,24 @@ def plan(
         "phases": needs.phases,
         "peak": needs.peak,
         "peak_in": needs.where,
-        "memory": parse_memory(memory) if memory else None,
+        "memory": given,
         "available": available,
         "fits": fits,
         "change": None if fits else cheapest_change(path, config, lengths, on_gpu, available),
+        **time_needs(config, operations(model, config, lengths), speed, sizes.trainable, machines),
+    }
+
+
+def time_needs(
+    config: Config, work: dict[str, float], speed: float | None, trainable: int, machines: int
+) -> dict[str, Any]:
+    """The `work` in operations, and at a speed [FLOP/s], where one is known, hours and what machines send."""
+    step = speed and work["step_flops"] / speed
+    return {
         **work,
         "gflops": speed and speed / 1e9,
         "hours": speed and work["run_flops"] / speed / 3600,
-        "traffic": traffic(sizes.trainable, machines, speed and work["step_flops"] / speed, config.num_iterations),
+        "traffic": traffic(trainable, machines, step, config.num_iterations),
     }
 
 

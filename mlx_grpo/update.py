@@ -58,6 +58,8 @@ def gradients_of(
     `weights`, `old` and `reference` are [N, T] for the whole batch; the parts' losses add up to its loss.
     """
     config, model, ranks = learner.config, learner.policy.model, learner.ranks
+    has_gradient = _has_advantage if reference is None else _has_tokens
+    checkpointing = config.gradient_checkpointing
     term_mask = entropy_mask(learner, parts, weights.shape)  # [N, T]
 
     def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> tuple[mx.array, ...]:
@@ -76,18 +78,20 @@ def gradients_of(
         return *terms, (entropies * part.mask).sum(), mx.stop_gradient(logps)
 
     mine = ranks.share(parts)
-    values, gradients = accumulate(
-        model,
-        loss,
-        mine,
-        # Without advantage and KL a part's gradient is exactly 0, so it need not be computed.
-        has_gradient=lambda part: bool(mx.any(part.mask * (part.advantages[:, None] != 0 if reference is None else 1))),
-        checkpointing=config.gradient_checkpointing,
-    )
+    values, gradients = accumulate(model, loss, mine, has_gradient=has_gradient, checkpointing=checkpointing)
     sums = ranks.sum(sum((mx.stack(part[:5]) for part in values), mx.zeros(5)))
     logps = ranks.assemble(mine, [part[5] for part in values], weights.shape)
     metrics = loss_metrics(np.array(sums), parts, logps, config.importance_sampling_level == "sequence")
     return ranks.sum_gradients(gradients, model.trainable_parameters()), metrics
+
+
+def _has_advantage(part: Batch) -> bool:
+    """Whether a part can have a gradient without a KL: where every advantage is 0 it is exactly 0."""
+    return bool(mx.any(part.mask * (part.advantages[:, None] != 0)))
+
+
+def _has_tokens(part: Batch) -> bool:
+    return bool(mx.any(part.mask))
 
 
 def scores_of(learner: Learner, parts: Sequence[Batch], shape: tuple[int, ...]) -> TokenScores:

@@ -23,7 +23,7 @@ from conftest import LLAMA, QWEN3, STOP, TEMPLATE, byte_tokenizer
 
 from mlx_grpo.architecture import count
 from mlx_grpo.batch import make_supervised_batch
-from mlx_grpo.config import validate
+from mlx_grpo.config_file import validate
 from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.memory import Lengths, estimate
 from mlx_grpo.policy import Policy, load_tokenizer_of, outline

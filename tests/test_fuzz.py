@@ -17,7 +17,8 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mlx_grpo.config import Config, DataConfig, load_config
+from mlx_grpo.config import Config, DataConfig
+from mlx_grpo.config_file import load_config
 from mlx_grpo.data import dataset_files, read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.tasks.jd import read_job

@@ -15,7 +15,8 @@ from rich.console import Console
 from mlx_grpo import runs
 from mlx_grpo.checkpoint import list_checkpoints
 from mlx_grpo.compare import compare
-from mlx_grpo.config import Config, validate
+from mlx_grpo.config import Config
+from mlx_grpo.config_file import validate
 from mlx_grpo.evaluate import heldout_prompts
 from mlx_grpo.progress import ConsoleReporter
 from mlx_grpo.scoring import load_reward

@@ -10,7 +10,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from conftest import tiny_config
 
-from mlx_grpo.config import save_config
+from mlx_grpo.config_file import save_config
 from mlx_grpo.data import read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluate import score_completions

@@ -19,7 +19,8 @@ from mlx_lm.utils import load_model
 
 from mlx_grpo import grpo
 from mlx_grpo.batch import make_batch, split_batch
-from mlx_grpo.config import Config, validate
+from mlx_grpo.config import Config
+from mlx_grpo.config_file import validate
 from mlx_grpo.learner import Learner
 from mlx_grpo.policy import Policy
 from mlx_grpo.types import Batch, Prompt, Rollout

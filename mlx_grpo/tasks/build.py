@@ -94,16 +94,11 @@ def build_dataset(
     """
     jd_path, candidates_path, out_dir = Path(jd_path), Path(candidates_path), Path(out_dir)
     budget = DEFAULT_BUDGET.get(form, 1) if token_budget is None else token_budget
-    problems = _bad_options(form, order, budget, heldout_fraction)
-    pool, faults, unreadable = _load_pool(candidates_path)
-    job, job_faults = _load_job(jd_path, pool)
-    if problems or unreadable or job is None:
-        raise UserError(*problems, *job_faults, *unreadable, *faults)
+    job, pool, faults = _load(jd_path, candidates_path, _bad_options(form, order, budget, heldout_fraction))
     count = prompt_counter(count_tokens, form, order)
     job, cuts = show_job(job, form, budget, count)
     shown, candidate_cuts, too_long = _show_candidates(job, pool, form, budget, count, candidates_path.name)
-    faults += too_long
-    if faults and not skip_bad:
+    if (faults := faults + too_long) and not skip_bad:
         raise UserError(*faults)
     if len(shown) < 2:
         raise UserError(f"{candidates_path}: {len(shown)} usable candidates: two sets need at least 2", *faults)
@@ -164,6 +159,15 @@ def _bad_options(form: str, order: str, budget: int, heldout_fraction: float) ->
     if not 0 < heldout_fraction < 1:
         problems.append(f"heldout_fraction is {heldout_fraction}: must lie between 0 and 1, such as 0.2")
     return problems
+
+
+def _load(jd_path: Path, candidates_path: Path, problems: list[str]) -> tuple[Job, list[Candidate], list[str]]:
+    """The job, the good candidates and the faults of the others; UserError where a file or an option is no use."""
+    pool, faults, unreadable = _load_pool(candidates_path)
+    job, job_faults = _load_job(jd_path, pool)
+    if problems or unreadable or job is None:
+        raise UserError(*problems, *job_faults, *unreadable, *faults)
+    return job, pool, faults
 
 
 def _load_pool(path: Path) -> tuple[list[Candidate], list[str], list[str]]:
