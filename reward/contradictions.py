@@ -82,10 +82,10 @@ def _quantified(items: list[Item], job: Part, candidate: Part) -> list[Fault]:
 
 
 def _wrong_details(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
-    """Levels and months tied to a skill that has others: "Python (expert, 48m)" where these are SQL's."""
+    """Levels and months tied to a skill or a company that has others: "Python (expert, 48m)" where these are SQL's."""
     wrong: list[Fault] = []
     for item in items:
-        known = candidate.details.get(item.words)
+        known = candidate.details.get(item.words) or candidate.stays.get(item.words)
         if not item.named or known is None or item.words in job.details:
             continue
         said, numbers = _said_of(item, tokens)
@@ -100,10 +100,10 @@ def _wrong_details(items: list[Item], tokens: list[Token], job: Part, candidate:
 
 
 def _said_of(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
-    """The level said of a term, and the numbers: "SQL (expert, 48m)", "expert in SQL after 2m", "48m of SQL"."""
+    """The level said of a term, and the numbers: "SQL (expert, 48m)", "expert in SQL after 2m", "48m at Acme"."""
     after = tokens[item.start + len(item.words) :]
     before = [token.key for token in tokens[max(0, item.start - 2) : item.start]]
-    if before[1:] == ["of"] and tokens[item.start - 2].unit:
+    if before[1:] in (["of"], ["at"]) and tokens[item.start - 2].unit:
         return "", [tokens[item.start - 2]]
     if before[1:] == ["in"] and before[0] in LEVELS:
         return before[0], [token for token in after[1:2] if after[0].key == "after" and token.unit]

@@ -19,6 +19,7 @@ MAX_TERM_TOKENS = 4
 
 _MARKER = re.compile(r"^[ \t]*\[(JOB|CANDIDATE)(?:[ ]\w{1,20})?\]", re.IGNORECASE | re.MULTILINE)
 _BRACKETED = re.compile(r"\([^()]*\)")
+_STAY = re.compile(r"\bat ([^,;:()\n]{1,60}), (\d[\d.]*\+? ?(?:m|months?|years?))\b")
 _SEGMENT_END = re.compile(r"[,;:|\n]|[.!?](?=\s|$)")
 _JOINED = re.compile(r"\b(?:and|or)\b|[/&]")
 _ASKS = re.compile(r"requir|need|must", re.IGNORECASE)
@@ -42,6 +43,7 @@ class Part:
     asked: tuple[int, int]  # at least and at most so many things: "Wiring, Testing and Tagging" are two or three
     numbers: frozenset[tuple[float, str]]
     details: dict[Term, Detail]  # what stands in brackets after a term
+    stays: dict[Term, Detail]  # how long somebody was where: "Data Analyst at Northwind, 24m"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def _part(text: str) -> Part:
         opens = end in ".!?\n;|"
         asks = asks and not starts
     required = frozenset(listed or needed)
-    return Part(frozenset(runs), frozenset(terms), required, (least, most), quantities(tokens), _details(text))
+    numbers = quantities(tokens)
+    return Part(frozenset(runs), frozenset(terms), required, (least, most), numbers, _details(text), _stays(text))
 
 
 def _segments(text: str) -> list[tuple[str, str]]:
@@ -159,3 +162,12 @@ def _details(text: str) -> dict[Term, Detail]:
                 detail = Detail("", detail.numbers | other.numbers, f"{other.text} and {detail.text}")
             details[term] = detail
     return details
+
+
+def _stays(text: str) -> dict[Term, Detail]:
+    stays: dict[Term, Detail] = {}
+    for match in _STAY.finditer(text):
+        term, numbers = tuple(token.key for token in tokenise(match[1])), quantities(tokenise(match[2]))
+        before = stays.get(term, Detail("", frozenset(), ""))
+        stays[term] = Detail("", before.numbers | numbers, match[0])
+    return stays

@@ -32,6 +32,7 @@ def told(reason: str, context: str = CONTEXT) -> str:
         ("calls itself expert in Python", "says expert of 'python', which is beginner"),
         ("calls itself expert in SQL after 2m", "says 2m of 'sql'"),
         ("claims 30m of SQL in 4 years, possible", "says 30m of 'sql'"),
+        ("claims 48m at Northwind in 4 years, possible", "says 48m of 'northwind'"),
     ],
 )
 def test_a_degree_that_the_profile_contradicts_is_false(reason: str, fault: str):
@@ -52,6 +53,8 @@ def test_a_degree_that_the_profile_contradicts_is_false(reason: str, fault: str)
         "not thin on SQL",
         "calls itself expert in SQL after 48m",
         "claims 48m of SQL in 4 years, possible",
+        "claims 24m at Northwind in 4 years, possible",
+        "has two years at Northwind",
         "strong in SQL for two of 4 years",
         "strong in SQL and two more, three of three",
     ],
