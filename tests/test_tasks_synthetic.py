@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -47,6 +49,27 @@ def test_the_other_order_of_keys_changes_the_instruction_and_the_answer_alone():
         instructions = [one.pop("prompt")[0]["content"] for one in (row, other)]
         assert instructions[0] != instructions[1]
         assert row == other
+
+
+def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_nothing_of_the_judgement(tmp_path):
+    for folder, options in (("plain", []), ("blind", ["--shuffle-verdicts"])):
+        command = [sys.executable, "-m", "mlx_grpo.tasks.synthetic", "--out", tmp_path / folder, "--per-job", "4"]
+        subprocess.run([*command, *options], cwd=ROOT, check=True, capture_output=True)
+    heldout = [(tmp_path / folder / "heldout.jsonl").read_bytes() for folder in ("plain", "blind")]
+    assert heldout[0] == heldout[1]
+    plain, blind = (read_rows(tmp_path / folder / "train.jsonl") for folder in ("plain", "blind"))
+    verdicts = []
+    for row, other in zip(plain, blind, strict=True):
+        gold, answer = (json.loads(one.pop("completion")) for one in (row, other))
+        assert row == other
+        assert list(answer) == list(gold)
+        assert answer.pop("reasons") == gold.pop("reasons")
+        assert (answer["score"] >= 0.5) == (answer["decision"] == "shortlist")
+        verdicts.append((gold, answer))
+    golds, answers = (sorted(map(json.dumps, side)) for side in zip(*verdicts, strict=True))
+    assert golds == answers
+    right = sum(gold["decision"] == answer["decision"] for gold, answer in verdicts) / len(verdicts)
+    assert abs(right - 0.5) < 0.1
 
 
 @pytest.mark.parametrize("name", FILES)

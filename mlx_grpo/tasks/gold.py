@@ -28,8 +28,8 @@ def gold_completion(job: Job, candidate: Candidate, fit: Fit, *, order: Order = 
     """The gold answer as compact JSON text."""
     reasons = gold_reasons(job, candidate, fit)
     if order == "reasons_first":
-        return _dumps({"reasons": reasons, "score": fit.score, "decision": fit.decision})
-    return _dumps({"decision": fit.decision, "score": fit.score, "reasons": reasons})
+        return dump_answer({"reasons": reasons, "score": fit.score, "decision": fit.decision})
+    return dump_answer({"decision": fit.decision, "score": fit.score, "reasons": reasons})
 
 
 def gold_reasons(job: Job, candidate: Candidate, fit: Fit) -> list[str]:
@@ -97,5 +97,6 @@ def _number(count: int) -> str:
     return _NUMBERS[min(count, len(_NUMBERS) - 1)]
 
 
-def _dumps(answer: dict[str, object]) -> str:
+def dump_answer(answer: dict[str, object]) -> str:
+    """An answer as the compact JSON text that completions are."""
     return json.dumps(answer, separators=(",", ":"), ensure_ascii=False)

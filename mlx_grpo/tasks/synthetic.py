@@ -1,7 +1,7 @@
 """The bundled benchmark: made-up jobs and candidates from 24 lines of work, rebuilt by one command.
 
     python -m mlx_grpo.tasks.synthetic            # rewrites mlx_grpo/tasks/data/
-    python -m mlx_grpo.tasks.synthetic --out DIR --per-job 60 --seed 7 --order decision_first
+    python -m mlx_grpo.tasks.synthetic --out DIR --per-job 60 --seed 7 --order decision_first --shuffle-verdicts
 
 81 jobs, 15 of them held out, six of those from lines of work that the training set never shows. No job and no
 candidate stands in both sets. Half of each set is a shortlist. Held-out rows are ordered so that the first N
@@ -11,6 +11,7 @@ hold both labels in equal parts and as many jobs as can be.
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import get_args
 
 from mlx_grpo.tasks.candidates import draw
 from mlx_grpo.tasks.condense import compact_view
+from mlx_grpo.tasks.gold import dump_answer
 from mlx_grpo.tasks.records import Candidate, Job, Order
 from mlx_grpo.tasks.rows import Row, make_row, write_rows
 from mlx_grpo.tasks.vocabulary import VOCABULARY
@@ -87,6 +89,21 @@ def make_bundle(
         "train-full.jsonl": [_full_row(pair, order) for pair in train[:FULL_TRAIN_ROWS]],
         "heldout-full.jsonl": [_full_row(pair, order) for pair in heldout[:FULL_HELDOUT_ROWS]],
     }
+
+
+def shuffle_verdicts(rows: list[Row], seed: int = SEED) -> list[Row]:
+    """The rows with completions that end in some other row's score and decision.
+
+    A warm start on them learns the form and how to read a profile, and has nothing to learn a judgement from; the
+    labels that the reward goes by stay as they are.
+    """
+    others = list(rows)
+    Random(f"verdicts {seed}").shuffle(others)
+    shuffled = []
+    for row, other in zip(rows, others, strict=True):
+        answer = json.loads(row["completion"]) | {"score": other["score"], "decision": other["decision"]}
+        shuffled.append(row | {"completion": dump_answer(answer)})
+    return shuffled
 
 
 def balance_table(rows: list[Row]) -> str:
@@ -170,9 +187,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--per-job", type=int, default=TRAIN_PER_JOB, help="training candidates for each job")
     parser.add_argument("--order", choices=get_args(Order), default="reasons_first", help="of the answer's keys")
+    parser.add_argument(
+        "--shuffle-verdicts", action="store_true", help="training completions end in another row's score and decision"
+    )
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     for name, rows in make_bundle(chosen.seed, chosen.per_job, order=chosen.order).items():
+        if chosen.shuffle_verdicts and name.startswith("train"):
+            rows = shuffle_verdicts(rows, chosen.seed)
         write_rows(chosen.out / name, rows)
         print(f"{chosen.out / name}: {(chosen.out / name).stat().st_size / 1e6:.2f} MB\n{balance_table(rows)}")
 
