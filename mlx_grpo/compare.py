@@ -49,8 +49,8 @@ def compare(
     device, complete = _completer(backend, device, run, tokens, config.eval.batch_size, dtype, ranks)
     store = folder / UNFINISHED
     generate = remembered(complete, store, (backend, device, dtype, tokens, config.eval.batch_size), progress, ranks)
-    where = {"backend": backend, "device": device}
-    results = evaluate(runs, generate, episodes=episodes, max_new_tokens=tokens, leads=ranks.leads, **where)
+    asked = {"episodes": episodes, "max_new_tokens": tokens}
+    results = evaluate(runs, generate, backend=backend, device=device, leads=ranks.leads, **asked)
     if not ranks.leads:
         return results, []
     write_results(results, folder)

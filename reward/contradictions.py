@@ -2,8 +2,9 @@
 
 Read: "lacks Python" where the candidate lists it, "has Rust" where only the job does, "covers none / all of the
 required skills", "Python is beginner level", "(advanced, 48m)" or "48m of Python" where the profile says otherwise,
-"strong in Python" of a beginner, "two of four" where three are required, "1 year is inside 3-6", "124m in 5 years,
-possible". A clause the rules cannot place counts as neither; they are meant to be right when they speak.
+"48m at Northwind" of 24m there, "strong in Python" of a beginner, "two of four" where three are required, "1 year is
+inside 3-6", "124m in 5 years, possible". A clause the rules cannot place counts as neither; they are meant to
+be right when they speak.
 """
 
 from __future__ import annotations
@@ -16,7 +17,20 @@ from reward.clauses import Fault, Item, read_items
 from reward.degrees import wrong_counts, wrong_degrees, wrong_verdicts
 from reward.profile import Context, Part
 from reward.tokens import Token, grounded
-from reward.words import ABOVE, BELOW, BESIDES, EVERY, HAS, INSIDE, LACKING, LEVELS, NONE, QUALIFIERS, REQUIREMENTS
+from reward.words import (
+    ABOVE,
+    BELOW,
+    BESIDES,
+    EVERY,
+    HAS,
+    INSIDE,
+    LACKING,
+    LEVELS,
+    NONE,
+    QUALIFIERS,
+    REQUIREMENTS,
+    UNITS,
+)
 
 
 def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
@@ -29,6 +43,7 @@ def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
     wrong += _claimed_numbers(tokens, context.job, context.candidate)
     wrong += _quantified(items, context.job, context.candidate)
     wrong += _wrong_details(items, tokens, context.job, context.candidate)
+    wrong += _wrong_stays(items, tokens, context.candidate)
     wrong += wrong_degrees(items, context.candidate) + wrong_counts(items, tokens, context.job)
     return wrong + wrong_verdicts(tokens, context.candidate)
 
@@ -82,10 +97,10 @@ def _quantified(items: list[Item], job: Part, candidate: Part) -> list[Fault]:
 
 
 def _wrong_details(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
-    """Levels and months tied to a skill or a company that has others: "Python (expert, 48m)" where these are SQL's."""
+    """Levels and months tied to a skill that has others: "Python (expert, 48m)" where these are SQL's."""
     wrong: list[Fault] = []
     for item in items:
-        known = candidate.details.get(item.words) or candidate.stays.get(item.words)
+        known = candidate.details.get(item.words)
         if not item.named or known is None or item.words in job.details:
             continue
         said, numbers = _said_of(item, tokens)
@@ -99,11 +114,27 @@ def _wrong_details(items: list[Item], tokens: list[Token], job: Part, candidate:
     return wrong
 
 
+def _wrong_stays(items: list[Item], tokens: list[Token], candidate: Part) -> list[Fault]:
+    """ "claims 48m at Northwind", or "has 4 years at Northwind", where the profile has somebody there for 24m."""
+    wrong: list[Fault] = []
+    for item in items:
+        at = item.start - 2
+        if item.words not in candidate.stays or at < 0 or tokens[at + 1].key != "at" or item.polarity < 0:
+            continue
+        at -= not tokens[at].unit and tokens[at].key in UNITS  # "4 years at": the unit is a word of its own
+        said, verb = tokens[at], tokens[at - 1].key if at > 0 else ""
+        # "more than 12m at Northwind" and "needs 48m at Northwind" claim no length.
+        claimed = said.unit and (not verb or verb == "claims" or verb in HAS)
+        if claimed and not grounded(said, candidate.stays[item.words]):
+            wrong.append(Fault(at, at + 1, f"says {said.text} at {item.name}"))
+    return wrong
+
+
 def _said_of(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
-    """The level said of a term, and the numbers: "SQL (expert, 48m)", "expert in SQL after 2m", "48m at Acme"."""
+    """The level said of a term, and the numbers: "SQL (expert, 48m)", "expert in SQL after 2m", "48m of SQL"."""
     after = tokens[item.start + len(item.words) :]
     before = [token.key for token in tokens[max(0, item.start - 2) : item.start]]
-    if before[1:] in (["of"], ["at"]) and tokens[item.start - 2].unit:
+    if before[1:] == ["of"] and tokens[item.start - 2].unit:
         return "", [tokens[item.start - 2]]
     if before[1:] == ["in"] and before[0] in LEVELS:
         return before[0], [token for token in after[1:2] if after[0].key == "after" and token.unit]

@@ -19,7 +19,7 @@ MAX_TERM_TOKENS = 4
 
 _MARKER = re.compile(r"^[ \t]*\[(JOB|CANDIDATE)(?:[ ]\w{1,20})?\]", re.IGNORECASE | re.MULTILINE)
 _BRACKETED = re.compile(r"\([^()]*\)")
-_STAY = re.compile(r"\bat ([^,;:()\n]{1,60}), (\d[\d.]*\+? ?(?:m|months?|years?))\b")
+_STAY = re.compile(r"\bat ([^,;:()\n]{1,60}), (\d[\d.]* ?(?:m|months?|years?))[ \t]*(?=[;:(.]|$)", re.MULTILINE)
 _SEGMENT_END = re.compile(r"[,;:|\n]|[.!?](?=\s|$)")
 _JOINED = re.compile(r"\b(?:and|or)\b|[/&]")
 _ASKS = re.compile(r"requir|need|must", re.IGNORECASE)
@@ -43,7 +43,7 @@ class Part:
     asked: tuple[int, int]  # at least and at most so many things: "Wiring, Testing and Tagging" are two or three
     numbers: frozenset[tuple[float, str]]
     details: dict[Term, Detail]  # what stands in brackets after a term
-    stays: dict[Term, Detail]  # how long somebody was where: "Data Analyst at Northwind, 24m"
+    stays: dict[Term, frozenset[tuple[float, str]]]  # how long where: "Data Analyst at Northwind, 24m"
 
 
 @dataclass(frozen=True)
@@ -164,10 +164,9 @@ def _details(text: str) -> dict[Term, Detail]:
     return details
 
 
-def _stays(text: str) -> dict[Term, Detail]:
-    stays: dict[Term, Detail] = {}
+def _stays(text: str) -> dict[Term, frozenset[tuple[float, str]]]:
+    stays: dict[Term, frozenset[tuple[float, str]]] = {}
     for match in _STAY.finditer(text):
-        term, numbers = tuple(token.key for token in tokenise(match[1])), quantities(tokenise(match[2]))
-        before = stays.get(term, Detail("", frozenset(), ""))
-        stays[term] = Detail("", before.numbers | numbers, match[0])
+        term = tuple(token.key for token in tokenise(match[1]))
+        stays[term] = stays.get(term, frozenset()) | quantities(tokenise(match[2]))
     return stays

@@ -44,7 +44,7 @@ def test_train_and_export_and_eval_from_a_config_file(tiny_qwen3: Path, tmp_path
     more = cli("eval", "--backend", "mlx", "--json", "--episodes", "500", folder=tmp_path)
     there = json.loads(more.stdout)["n_episodes"]
     assert there < 500
-    assert more.stderr == f"{there} held-out prompts are all there are, not 500\n"
+    assert more.stderr == f"{there} held-out prompts are left to evaluate on, not 500\n"
     reported = cli("report", "--out", "page.html", "--json", folder=tmp_path)
     assert reported.returncode == 0, reported.stderr
     assert json.loads(reported.stdout)["size"] == (tmp_path / "page.html").stat().st_size

@@ -32,7 +32,8 @@ def told(reason: str, context: str = CONTEXT) -> str:
         ("calls itself expert in Python", "says expert of 'python', which is beginner"),
         ("calls itself expert in SQL after 2m", "says 2m of 'sql'"),
         ("claims 30m of SQL in 4 years, possible", "says 30m of 'sql'"),
-        ("claims 48m at Northwind in 4 years, possible", "says 48m of 'northwind'"),
+        ("claims 48m at Northwind in 4 years, possible", "says 48m at 'northwind'"),
+        ("has four years at Northwind", "says four at 'northwind'"),
     ],
 )
 def test_a_degree_that_the_profile_contradicts_is_false(reason: str, fault: str):
@@ -55,6 +56,9 @@ def test_a_degree_that_the_profile_contradicts_is_false(reason: str, fault: str)
         "claims 48m of SQL in 4 years, possible",
         "claims 24m at Northwind in 4 years, possible",
         "has two years at Northwind",
+        "Data Analyst at Northwind (SQL expert, 48m)",
+        "more than 19m at Northwind",
+        "needs 48m at Northwind",
         "strong in SQL for two of 4 years",
         "strong in SQL and two more, three of three",
     ],
@@ -99,6 +103,13 @@ def test_a_verdict_on_months_is_held_against_the_years(claim: str, verdict: str,
     context = CONTEXT.replace("48m", months).replace("Northwind, 24m", f"Northwind, {months}") + " 30m Impossible Foods"
     context = context.replace("Nice: Rust.", "Nice: Rust. The team is 12 years old.")
     assert told(f"{claim}, {verdict}", context) == (fault and f"reason 1: {fault}")
+
+
+def test_each_stay_at_a_company_counts_and_a_skill_of_its_name_does_not():
+    context = CONTEXT.replace("24m (SQL).", "24m (SQL); Clerk at Northwind, 12m; Clerk at Excel, 9m.")
+    for claim in ("24m at Northwind", "12m at Northwind", "9m at Excel"):  # of the skill Excel there are 3m
+        assert told(f"claims {claim} in 4 years, possible", context) == ""
+    assert "says 9m at 'northwind'" in told("claims 9m at Northwind in 4 years, possible", context)
 
 
 def test_a_skill_listed_twice_is_as_much_as_either_says():

@@ -106,7 +106,7 @@ def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: 
     if not ranks.leads:
         return
     if options["episodes"] and results["n_episodes"] < options["episodes"]:
-        errors.print(f"{results['n_episodes']} held-out prompts are all there are, not {options['episodes']}")
+        errors.print(f"{results['n_episodes']} held-out prompts are left to evaluate on, not {options['episodes']}")
     if as_json:
         click.echo(json_module.dumps({key: value for key, value in results.items() if key != "models"}))
     else:

@@ -92,9 +92,9 @@ def make_bundle(
 
 
 def shuffle_verdicts(rows: list[Row], seed: int = SEED) -> list[Row]:
-    """The rows with completions that end in some other row's score and decision.
+    """The rows with completions that carry some other row's score and decision, as many of each as before.
 
-    A warm start on them learns the form and how to read a profile, and has nothing to learn a judgement from; the
+    A warm start on them learns the form and how to read a profile, but not which profile deserves which verdict; the
     labels that the reward goes by stay as they are.
     """
     others = list(rows)
@@ -188,9 +188,11 @@ def main() -> None:
     parser.add_argument("--per-job", type=int, default=TRAIN_PER_JOB, help="training candidates for each job")
     parser.add_argument("--order", choices=get_args(Order), default="reasons_first", help="of the answer's keys")
     parser.add_argument(
-        "--shuffle-verdicts", action="store_true", help="training completions end in another row's score and decision"
+        "--shuffle-verdicts", action="store_true", help="training completions carry another row's score and decision"
     )
     chosen = parser.parse_args()
+    if chosen.shuffle_verdicts and chosen.out == DATA:
+        parser.error("--shuffle-verdicts: would overwrite the bundled rows; give a folder of your own with --out")
     chosen.out.mkdir(parents=True, exist_ok=True)
     for name, rows in make_bundle(chosen.seed, chosen.per_job, order=chosen.order).items():
         if chosen.shuffle_verdicts and name.startswith("train"):
