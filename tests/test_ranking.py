@@ -133,8 +133,8 @@ def test_processes_that_share_the_pool_write_what_one_would(model: Path, tmp_pat
 
 def test_a_batch_cut_in_two_is_asked_whole_again(model: Path, tmp_path: Path):
     whole, _ = rank(model, tmp_path, pool_of(12))
-    before = {path: path.read_bytes() for path in (whole.csv, whole.jsonl)}
     scores = tmp_path / "r.scores.jsonl"
+    before = {path: path.read_bytes() for path in (whole.csv, whole.jsonl, scores)}
     scores.write_bytes(b"".join(scores.read_bytes().splitlines(keepends=True)[:7]))  # the header and six answers
     again, _ = rank(model, tmp_path, pool_of(12))
     assert again.reused == 4

@@ -78,8 +78,10 @@ class ScoreLog:
         return all(key in self.offsets for key in keys)
 
     def append(self, keys: Sequence[str], answers: Sequence[Answer]) -> None:
-        """Add a batch, and wait until the disk has it."""
+        """Add a batch, and wait until the disk has it; what a kill left of it already is not written twice."""
         for key, answer in zip(keys, answers, strict=True):
+            if key in self.offsets:
+                continue
             self.offsets[key] = self._write({"key": key, **asdict(answer)})
         self._file.flush()
         os.fsync(self._file.fileno())
