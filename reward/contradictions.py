@@ -3,8 +3,8 @@
 Read: "lacks Python" where the candidate lists it, "has Rust" where only the job does, "covers none / all of the
 required skills", "Python is beginner level", "(advanced, 48m)" or "48m of Python" where the profile says otherwise,
 "48m at Northwind" of 24m there, "strong in Python" of a beginner, "two of four" where three are required, "1 year is
-inside 3-6", "124m in 5 years, possible". A clause the rules cannot place counts as neither; they are meant to
-be right when they speak.
+inside 3-6", "124m in 5 years, possible". A clause the rules cannot place counts as neither; they are meant to be right
+when they speak.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _wrong_stays(items: list[Item], tokens: list[Token], candidate: Part) -> lis
         at = item.start - 2
         if item.words not in candidate.stays or at < 0 or tokens[at + 1].key != "at" or item.polarity < 0:
             continue
-        at -= not tokens[at].unit and tokens[at].key in UNITS  # "4 years at": the unit is a word of its own
+        at -= at > 0 and not tokens[at].unit and tokens[at].key in UNITS  # "4 years at": the unit is a word of its own
         said, verb = tokens[at], tokens[at - 1].key if at > 0 else ""
         # "more than 12m at Northwind" and "needs 48m at Northwind" claim no length.
         claimed = said.unit and (not verb or verb == "claims" or verb in HAS)

@@ -59,6 +59,7 @@ def test_a_degree_that_the_profile_contradicts_is_false(reason: str, fault: str)
         "Data Analyst at Northwind (SQL expert, 48m)",
         "more than 19m at Northwind",
         "needs 48m at Northwind",
+        "years at Northwind, SQL for 48m",
         "strong in SQL for two of 4 years",
         "strong in SQL and two more, three of three",
     ],

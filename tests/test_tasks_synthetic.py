@@ -11,7 +11,7 @@ from random import Random
 
 import pytest
 
-from mlx_grpo.tasks import candidates
+from mlx_grpo.tasks import candidates, synthetic
 from mlx_grpo.tasks.candidates import draw
 from mlx_grpo.tasks.difficulty import bag_of_words_accuracy, majority_accuracy, overlap_accuracy
 from mlx_grpo.tasks.fit import fit
@@ -70,6 +70,16 @@ def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_nothing_of_the_judg
     assert golds == answers
     right = sum(gold["decision"] == answer["decision"] for gold, answer in verdicts) / len(verdicts)
     assert abs(right - 0.5) < 0.1
+
+
+def test_shuffled_verdicts_never_overwrite_the_bundled_rows(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(synthetic, "DATA", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["synthetic", "--per-job", "2", "--shuffle-verdicts"])
+    with pytest.raises(SystemExit) as left:
+        synthetic.main()
+    assert left.value.code == 2
+    assert "give a folder of your own with --out" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", FILES)
