@@ -49,8 +49,9 @@ def compare(
     device, complete = _completer(backend, device, run, tokens, config.eval.batch_size, dtype, ranks)
     store = folder / UNFINISHED
     generate = remembered(complete, store, (backend, device, dtype, tokens, config.eval.batch_size), progress, ranks)
-    asked = {"episodes": episodes, "max_new_tokens": tokens}
-    results = evaluate(runs, generate, backend=backend, device=device, leads=ranks.leads, **asked)
+    results = evaluate(
+        runs, generate, episodes=episodes, backend=backend, device=device, max_new_tokens=tokens, leads=ranks.leads
+    )
     if not ranks.leads:
         return results, []
     write_results(results, folder)

@@ -228,8 +228,8 @@ def estimate(a: Architecture, config: Config, lengths: Lengths, fused: bool) -> 
     once, head, backward = gradient_bytes(a, prompts, rows, positions, checkpointing, fused)
     backward += overlap_bytes(a, rows, config.num_generations, fused) if checkpointing and splits else 0
     other = kept(a, prompts, rows, not checkpointing, fused)
-    drawn = (config.prompts_per_step, config.num_generations, config.max_completion_length)
-    cache, sampler = decoding_bytes(a, lengths, *drawn)
+    width = config.max_completion_length
+    cache, sampler = decoding_bytes(a, lengths, config.prompts_per_step, config.num_generations, width)
     parts = {
         "base weights": a.base_bytes,
         "trained weights": trained,

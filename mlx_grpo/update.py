@@ -59,7 +59,6 @@ def gradients_of(
     """
     config, model, ranks = learner.config, learner.policy.model, learner.ranks
     has_gradient = _has_advantage if reference is None else _has_tokens
-    checkpointing = config.gradient_checkpointing
     term_mask = entropy_mask(learner, parts, weights.shape)  # [N, T]
 
     def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> tuple[mx.array, ...]:
@@ -78,7 +77,9 @@ def gradients_of(
         return *terms, (entropies * part.mask).sum(), mx.stop_gradient(logps)
 
     mine = ranks.share(parts)
-    values, gradients = accumulate(model, loss, mine, has_gradient=has_gradient, checkpointing=checkpointing)
+    values, gradients = accumulate(
+        model, loss, mine, has_gradient=has_gradient, checkpointing=config.gradient_checkpointing
+    )
     sums = ranks.sum(sum((mx.stack(part[:5]) for part in values), mx.zeros(5)))
     logps = ranks.assemble(mine, [part[5] for part in values], weights.shape)
     metrics = loss_metrics(np.array(sums), parts, logps, config.importance_sampling_level == "sequence")
@@ -86,11 +87,12 @@ def gradients_of(
 
 
 def _has_advantage(part: Batch) -> bool:
-    """Whether a part can have a gradient without a KL: where every advantage is 0 it is exactly 0."""
+    """Whether a part's gradient needs computing where there is no KL: without advantage it is exactly 0."""
     return bool(mx.any(part.mask * (part.advantages[:, None] != 0)))
 
 
 def _has_tokens(part: Batch) -> bool:
+    """The same with a KL, which every token that counts has a part in."""
     return bool(mx.any(part.mask))
 
 

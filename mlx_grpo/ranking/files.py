@@ -80,9 +80,8 @@ class ScoreLog:
     def append(self, keys: Sequence[str], answers: Sequence[Answer]) -> None:
         """Add a batch, and wait until the disk has it; what a kill left of it already is not written twice."""
         for key, answer in zip(keys, answers, strict=True):
-            if key in self.offsets:
-                continue
-            self.offsets[key] = self._write({"key": key, **asdict(answer)})
+            if key not in self.offsets:
+                self.offsets[key] = self._write({"key": key, **asdict(answer)})
         self._file.flush()
         os.fsync(self._file.fileno())
 
