@@ -7,10 +7,12 @@ product goes from 2 to 182 GFLOP/s. It must be loaded before `mlx.core`; `mlx_gr
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import ctypes.util
 import os
 import sys
+from collections.abc import Collection
 from importlib.metadata import PackageNotFoundError, files
 
 # glibc's mallopt: allocate below 1 GiB from the heap, grow it by 64 MiB,
@@ -26,6 +28,10 @@ BLAS_THREAD_TIMEOUT = "16"
 """How long OpenBLAS's threads spin for more work, as a power of two in cycles: by default 2^26, in which they take
 the core that MLX's other operations need (a training step took 13% longer)."""
 
+AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}
+WIDE_KERNELS = {"Haswell", "Zen", "SkylakeX", "Cooperlake", "SapphireRapids"}
+"""OpenBLAS's names for its kernels of AVX2 and AVX-512."""
+
 REMEDY = (
     "No OpenBLAS found: MLX will compute 20 to 40 times slower on this CPU. "
     "Install one with `pip install opencv-python-headless` or `apt-get install libopenblas0-pthread`."
@@ -40,12 +46,23 @@ def load_openblas() -> str | None:
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", BLAS_THREAD_TIMEOUT)
     for path in _candidates():
         try:
-            library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+            library = _load(path)
         except OSError:
             continue
         if hasattr(library, "cblas_sgemm"):
             return path
     return None
+
+
+def kernels_for(chosen: str, flags: Collection[str]) -> str | None:
+    """The kernels to ask OpenBLAS for where it took others than the CPU's instructions allow; None where it did well.
+
+    An OpenBLAS older than the CPU takes SSE3 kernels (`Prescott`, `Barcelona`): the copy in opencv's wheel, of 2021,
+    does so on Xeons of 2023, where a training step then took 2.4 times as long.
+    """
+    if chosen in WIDE_KERNELS or not {"avx2", "fma"} <= set(flags):
+        return None
+    return "SkylakeX" if set(flags) >= AVX512 else "Haswell"
 
 
 def keep_freed_pages() -> None:
@@ -62,6 +79,34 @@ def keep_freed_pages() -> None:
 def on_linux_cpu() -> bool:
     """True where MLX's CPU back end is the one in use: Linux, with the `mlx-cpu` wheel installed."""
     return sys.platform == "linux" and _wheel_files("mlx-cpu") != []
+
+
+def _load(path: str) -> ctypes.CDLL:
+    """Load a library into the global scope; a second time if it is an OpenBLAS that doesn't know this CPU."""
+    library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    kernels = kernels_for(core_name(library), _cpu_flags()) if hasattr(library, "openblas_get_corename") else None
+    if kernels is None or "OPENBLAS_CORETYPE" in os.environ:
+        return library
+    _ctypes.dlclose(library._handle)  # it reads the variable when it is loaded, and only then
+    os.environ["OPENBLAS_CORETYPE"] = kernels
+    try:
+        return ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+    finally:
+        del os.environ["OPENBLAS_CORETYPE"]  # PyTorch's and NumPy's own copies are newer, and choose for themselves
+
+
+def core_name(library: ctypes.CDLL) -> str:
+    """The name of the kernels that a loaded OpenBLAS took."""
+    library.openblas_get_corename.restype = ctypes.c_char_p
+    return library.openblas_get_corename().decode()
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return set(next((line for line in lines if line.startswith("flags")), "").split())
+    except OSError:
+        return set()
 
 
 def _candidates() -> list[str]:

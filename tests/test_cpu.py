@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
 
 import pytest
 
 import mlx_grpo
-from mlx_grpo.cpu import load_openblas, on_linux_cpu
+from mlx_grpo.cpu import AVX512, core_name, kernels_for, load_openblas, on_linux_cpu
 
 # isort: split
 import mlx.core as mx
@@ -29,3 +30,26 @@ def test_an_openblas_is_found_and_a_product_is_faster_than_reference_blas_ever_i
 def test_a_path_that_is_no_library_is_passed_over(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLX_GRPO_BLAS", __file__)
     assert load_openblas() != __file__
+
+
+@needs_linux_cpu
+def test_an_openblas_older_than_the_cpu_still_takes_the_kernels_of_its_instructions():
+    with open("/proc/cpuinfo") as file:
+        if " avx2 " not in file.read():
+            pytest.skip("the CPU has no AVX2")
+    assert core_name(ctypes.CDLL(mlx_grpo.BLAS)) in {"Haswell", "Zen", "SkylakeX", "Cooperlake", "SapphireRapids"}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "flags", "kernels"),
+    [
+        ("Prescott", {"avx2", "fma", *AVX512}, "SkylakeX"),  # Intel's of 2023, to an OpenBLAS of 2021
+        ("Barcelona", {"avx2", "fma"}, "Haswell"),
+        ("SkylakeX", {"avx2", "fma", *AVX512}, None),
+        ("Zen", {"avx2", "fma", *AVX512}, None),
+        ("Prescott", {"sse3"}, None),
+        ("ARMV8", set(), None),
+    ],
+)
+def test_kernels_are_asked_for_only_where_openblas_took_narrower_ones(chosen, flags, kernels):
+    assert kernels_for(chosen, flags) == kernels
