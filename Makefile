@@ -33,7 +33,7 @@ OVERRIDES ?=
 TRAIN = $(BIN)/mlx-grpo train $(CONFIG) $(OVERRIDES) --processes $(PROCESSES)
 ALIKE = warm_start.run=$(STUDY)/seed0/latest
 
-study: install model $(shell grep -os data/shortlist-60 $(CONFIG) | head -1)
+study: install model $(shell grep -Eos 'data/shortlist-60(-blind)?' $(CONFIG) | tail -1)
 	$(TRAIN) output_dir=$(STUDY)/seed0
 	$(TRAIN) output_dir=$(STUDY)/seed1 seed=1 $(ALIKE)
 	$(TRAIN) output_dir=$(STUDY)/seed2 seed=2 $(ALIKE)
@@ -42,8 +42,8 @@ study: install model $(shell grep -os data/shortlist-60 $(CONFIG) | head -1)
 	$(BIN)/mlx-grpo eval $(foreach run,seed0 seed1 seed2 shuffled grpo-only,$(STUDY)/$(run)/latest) \
 		--episodes $(EPISODES) --out $(STUDY)
 
-data/shortlist-60: | $(VENV)/.installed
-	$(BIN)/python -m mlx_grpo.tasks.synthetic --out $@ --per-job 60
+data/shortlist-60 data/shortlist-60-blind: | $(VENV)/.installed
+	$(BIN)/python -m mlx_grpo.tasks.synthetic --out $@ --per-job 60 $(if $(findstring blind,$@),--shuffle-verdicts)
 
 test: lint model
 	$(BIN)/python -m pytest -m "not long"
