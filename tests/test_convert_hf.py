@@ -403,7 +403,7 @@ def test_verification_measures_rounding_against_what_training_changed(llama, lor
         verification = verify_export(llama, tmp_path / dtype, adapter=lora)
         errors[dtype] = verification.error
         assert verification.adapter_effect > 0.1
-    assert errors["float32"] < 1e-6
+    assert errors["float32"] < 2e-6  # the order of summing alone: 1.01e-6 by AVX-512 kernels, below 1e-6 by AVX2's
     # fp16 keeps 10 bits of a number after the first and bf16 keeps 7: 8 times coarser.
     assert 4 < errors["bfloat16"] / errors["float16"] < 16
 
