@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from reward.grounding import Judgement, cites, judge_reasons
+from reward.grounding import Judgement, judge_reasons
 from reward.limits import StrictLimits
+from reward.objections import cites
 from reward.parsing import read_strict
 from reward.profile import Context, read_context
 from reward.tokens import Token, tokenise

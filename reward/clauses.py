@@ -11,7 +11,22 @@ from typing import NamedTuple
 from reward.breakdown import quote
 from reward.profile import MAX_TERM_TOKENS, Context, Term
 from reward.tokens import Token
-from reward.words import ABSENT, AUXILIARIES, FOUND, HAS, LACKS, PRAISES, SLIGHTS, TURNS, VERBS
+from reward.words import (
+    ABSENT,
+    AUXILIARIES,
+    ENOUGH,
+    FOUND,
+    GENERIC_WORDS,
+    HAS,
+    LACKS,
+    LIST_WORDS,
+    PRAISES,
+    PRESENT,
+    SHORTCOMINGS,
+    SLIGHTS,
+    TURNS,
+    VERBS,
+)
 
 _JOINS = frozenset(("and", "or"))
 _HARD = frozenset(".!?;:")
@@ -69,6 +84,11 @@ def read_items(tokens: list[Token], context: Context) -> list[Item]:
     return items
 
 
+def clauses_of(tokens: list[Token], context: Context) -> list[list[Item]]:
+    """The items of each clause, in order."""
+    return _clauses(_items(tokens, context))
+
+
 def _items(tokens: list[Token], context: Context) -> list[Item]:
     """Terms and words in order, cut into clauses at punctuation and "and"; words in brackets are left out."""
     starts = dict(find_terms(tokens, context.terms))
@@ -98,7 +118,10 @@ def _set_polarities(items: list[Item]) -> None:
     for clause in _clauses(items):
         if clause[0].hard:
             state, waiting = 0, []
-        elif any(not item.named and item.words[0] in VERBS for item in clause):
+        elif any(not item.named and item.words[0] in VERBS for item in clause) or (
+            # "lacks Airflow, good Python" denies one of them.
+            state < 0 and any(not item.named and item.words[0] not in LIST_WORDS for item in clause)
+        ):
             state = 0
         turned = False
         for at, item in enumerate(clause):
@@ -106,9 +129,9 @@ def _set_polarities(items: list[Item]) -> None:
                 item.polarity = state
                 waiting += [item] if state == 0 else []
                 continue
-            if _denies_waiting(clause, at, waiting):
+            if said := _said_of_waiting(clause, at, waiting):
                 for earlier in waiting:
-                    earlier.polarity = -1
+                    earlier.polarity = said
                 state, waiting = 0, []
                 continue
             word = item.words[0]
@@ -126,16 +149,21 @@ def _clauses(items: list[Item]) -> list[list[Item]]:
     return list(clauses.values())
 
 
-def _denies_waiting(clause: list[Item], at: int, waiting: list[Item]) -> bool:
+def _said_of_waiting(clause: list[Item], at: int, waiting: list[Item]) -> int:
+    """What the word says of the terms before it: "A and B are missing" -1, "A and B are there" 1, else 0."""
     word = clause[at].words[0]
     before = clause[at - 1] if at else None
     follows = before is not None and (before.named or before.words[0] in AUXILIARIES)
     negated = word == "not" and at + 1 < len(clause) and clause[at + 1].words[0] in FOUND
-    return bool(waiting) and follows and (word in ABSENT or negated)
+    if not waiting or not follows:
+        return 0
+    return -1 if word in ABSENT or negated else 1 if word in PRESENT else 0
 
 
 def _turn(state: int, word: str, before: str) -> int:
     """The polarity after `word`: a second denial right after a first one undoes it ("not lacking Python")."""
+    if before in LACKS and (word in SHORTCOMINGS or (word == "only" and before == "not")):
+        return 1  # "no gap in Python", "not only Python"
     if word in LACKS:
         return 1 if before in LACKS and word != "no" else -1
     if word in HAS | PRAISES:
@@ -146,16 +174,23 @@ def _turn(state: int, word: str, before: str) -> int:
 def _set_degrees(items: list[Item]) -> None:
     """Give each term how much its clause says of it: "strong in A and B, thin on C" -> A +1, B +1, C -1.
 
-    Any other word than "in" or "on" ends the list: "strong in A, three of five" says nothing of five.
+    "lacks depth in A" says thin of it. Any other word than "in" or "on" ends the list ("strong in A, three of five"
+    says nothing of five), but for a noun before it: "strong skills in A".
     """
-    state = 0
+    state = clause = 0
+    listing = False  # whether a term has followed the praise
     before = ""
     for item in items:
+        word = item.words[0]
         if item.named:
-            # A praise that is denied or asked for ("lacks strong Python") claims nothing.
+            state = state if listing or item.clause == clause else 0  # "strong candidate, has A"
+            # A praise that is asked for ("needs strong Python") claims nothing.
             item.degree = state if state < 0 or item.polarity > 0 else 0
-        elif (word := item.words[0]) in PRAISES | SLIGHTS:
-            state = 1 if word in PRAISES else 0 if before in LACKS else -1
-        elif word not in ("in", "on", "with"):
+            listing = True
+        elif word in PRAISES or (word in ENOUGH and before in LACKS):
+            state, clause, listing = -1 if before in LACKS else 1, item.clause, False
+        elif word in SLIGHTS:
+            state, clause, listing = 0 if before in LACKS else -1, item.clause, False
+        elif word not in ("in", "on", "with") and (listing or item.clause != clause or word not in GENERIC_WORDS):
             state = 0
-        before = item.words[0]
+        before = word

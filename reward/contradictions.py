@@ -16,7 +16,7 @@ from reward.breakdown import quote
 from reward.clauses import Fault, Item, read_items
 from reward.degrees import wrong_counts, wrong_degrees, wrong_verdicts
 from reward.profile import Context, Part
-from reward.tokens import Token, grounded
+from reward.tokens import Token, counts, grounded
 from reward.words import (
     ABOVE,
     BELOW,
@@ -30,22 +30,49 @@ from reward.words import (
     QUALIFIERS,
     REQUIREMENTS,
     UNITS,
+    WORKS,
 )
 
 
 def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
     """What the reason made of `tokens` says against the context; [] where nothing is found."""
     wrong = [fault for at, token in enumerate(tokens) if (fault := _wrong_comparison(at, token, tokens))]
+    wrong += _bare_numbers(tokens, context)
     if context.job is None or context.candidate is None:
         return wrong
     items = read_items(tokens, context)
     wrong += _claimed_and_denied(items, context.job, context.candidate)
+    wrong += _claimed_titles(items, tokens, context.candidate)
     wrong += _claimed_numbers(tokens, context.job, context.candidate)
     wrong += _quantified(items, context.job, context.candidate)
     wrong += _wrong_details(items, tokens, context.job, context.candidate)
     wrong += _wrong_stays(items, tokens, context.candidate)
     wrong += wrong_degrees(items, context.candidate) + wrong_counts(items, tokens, context.job)
     return wrong + wrong_verdicts(tokens, context.candidate)
+
+
+def _bare_numbers(tokens: list[Token], context: Context) -> list[Fault]:
+    """ "claims SQL, 5, 7": numbers that only years or months in the context agree with, in a reason without either."""
+    if any(token.unit or token.key in BELOW | ABOVE | INSIDE for token in tokens):
+        return []
+    counted = {n for at, _, _, stop in counts(tokens) for n in range(at, stop)}
+    return [
+        Fault(at, at + 1, f"says {quote(token.text)} of nothing")
+        for at, token in enumerate(tokens)
+        if token.value is not None and at not in counted and (at == 0 or tokens[at - 1].key not in LEVELS)
+        if grounded(token, context.numbers) and (round(token.value, 4), "") not in context.numbers
+    ]
+
+
+def _claimed_titles(items: list[Item], tokens: list[Token], candidate: Part) -> list[Fault]:
+    """ "work as Data Engineer" where only the job bears that title."""
+    wrong: list[Fault] = []
+    for item in items:
+        before = [token.key for token in tokens[max(0, item.start - 2) : item.start]]
+        works = before[1:] == ["as"] and before[0] in WORKS
+        if item.named and works and item.words not in candidate.runs:
+            wrong.append(item.fault(f"says work as {item.name}, which is not in the profile"))
+    return wrong
 
 
 def _claimed_and_denied(items: list[Item], job: Part, candidate: Part) -> list[Fault]:
@@ -80,7 +107,9 @@ def _quantified(items: list[Item], job: Part, candidate: Part) -> list[Fault]:
     wrong: list[Fault] = []
     for at, word in enumerate(words):
         ahead = words[at + 1 : at + 5]
-        if word not in NONE | EVERY or REQUIREMENTS.isdisjoint(ahead) or not BESIDES.isdisjoint(words[at:]):
+        mine = [later for later in items[at:] if later.clause == items[at].clause]
+        besides = {later.words[0] for later in items[at : at + len(mine) + 1]}  # or right after: "all, except Spark"
+        if word not in NONE | EVERY or REQUIREMENTS.isdisjoint(ahead) or not BESIDES.isdisjoint(besides):
             continue
         before = words[max(0, at - 2) : at]
         none = word in NONE or not LACKING.isdisjoint(before)
@@ -124,7 +153,7 @@ def _wrong_stays(items: list[Item], tokens: list[Token], candidate: Part) -> lis
         at -= at > 0 and not tokens[at].unit and tokens[at].key in UNITS  # "4 years at": the unit is a word of its own
         said, verb = tokens[at], tokens[at - 1].key if at > 0 else ""
         # "more than 12m at Northwind" and "needs 48m at Northwind" claim no length.
-        claimed = said.unit and (not verb or verb == "claims" or verb in HAS)
+        claimed = said.unit and (not verb or verb in HAS)
         if claimed and not grounded(said, candidate.stays[item.words]):
             wrong.append(Fault(at, at + 1, f"says {said.text} at {item.name}"))
     return wrong
@@ -134,8 +163,12 @@ def _said_of(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
     """The level said of a term, and the numbers: "SQL (expert, 48m)", "expert in SQL after 2m", "48m of SQL"."""
     after = tokens[item.start + len(item.words) :]
     before = [token.key for token in tokens[max(0, item.start - 2) : item.start]]
-    if before[1:] == ["of"] and tokens[item.start - 2].unit:
-        return "", [tokens[item.start - 2]]
+    if before[1:] == ["of"]:
+        amount = item.start - 2
+        amount -= amount > 0 and before[0] in UNITS and tokens[amount].value is None  # "48 months of SQL"
+        return "", [tokens[amount]] if tokens[amount].unit else []
+    if [token.key for token in after[:1]] in (["for"], ["since"]) and len(after) > 1 and after[1].unit == "month":
+        return "", [after[1]]
     if before[1:] == ["in"] and before[0] in LEVELS:
         return before[0], [token for token in after[1:2] if after[0].key == "after" and token.unit]
     if after and "(" in after[0].before:
@@ -162,7 +195,7 @@ def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None
     after = tokens[near + 1] if near + 1 < len(tokens) else None
     ranged = after is not None and after.value is not None and after.before.strip() in ("-", "–", "—")
     low, high = right.value, after.value if ranged else math.inf if right.text.endswith("+") else right.value
-    same_unit = {left.unit, right.unit} in ({"year"}, {"year", ""}, {"month"})
+    same_unit = {left.unit, right.unit} in ({"year"}, {"year", ""}, {"month"}, {""})
     if not same_unit or (word.key in INSIDE and low == high):
         return None
     if word.key in BELOW:

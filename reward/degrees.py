@@ -7,10 +7,12 @@ than `MARGIN`, whatever a level or months that the profile leaves out would be.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from reward.clauses import Fault, Item
 from reward.profile import Detail, Part
-from reward.tokens import Token, grounded
-from reward.words import LACKS, NUMBER_WORDS
+from reward.tokens import Token, counts, number
+from reward.words import LACKS
 
 LEVEL_CREDIT = {"beginner": 0.3, "intermediate": 0.6, "advanced": 0.85, "expert": 1.0}
 FULL_MONTHS = 24
@@ -20,7 +22,9 @@ MARGIN = 0.05
 # of the years, so only a clear contradiction counts.
 SKILL_SLACK_MONTHS = 36
 ROLE_SLACK_MONTHS = 6
+TENURE_SLACK_MONTHS = 12  # of all jobs together
 EXPERT_MIN_MONTHS = 3
+_VERDICT_SIGNS = frozenset(",;:-–—(")
 
 
 def credit(level: str, months: float) -> float:
@@ -50,16 +54,14 @@ def wrong_counts(items: list[Item], tokens: list[Token], job: Part) -> list[Faul
     if not least:
         return wrong
     clear = least == most == len(job.required)  # "Part 145" is read as no term, "Testing and Tagging" as one or two
-    for at, (count, of, total) in enumerate(zip(tokens, tokens[1:], tokens[2:], strict=False)):
-        part, whole = _number(count), _number(total)
-        if of.key != "of" or part is None or whole is None or count.unit or total.unit:
-            continue
+    for at, part, total, stop in counts(tokens):
         named = {item.words for item in items if item.start < at and item.polarity > 0} & job.required
-        more = any(token.key == "more" for token in tokens[:at])  # "A, B and two more, four of five"
-        if not least <= whole <= most:
-            wrong.append(Fault(at, at + 3, f"says of {total.text}, but the job requires {least}"))
+        # "A, B and two more, four of five"
+        more = any(number(n) and word.key == "more" for n, word in pairwise(tokens[:at]))
+        if not least <= number(total) <= most:
+            wrong.append(Fault(at, stop, f"says of {total.text}, but the job requires {least}"))
         elif named and clear and not more and part != len(named):
-            wrong.append(Fault(at, at + 3, f"says {count.text}, but names {len(named)} of what the job requires"))
+            wrong.append(Fault(at, stop, f"says {tokens[at].text}, but names {len(named)} of what the job requires"))
     return wrong
 
 
@@ -70,8 +72,9 @@ def wrong_verdicts(tokens: list[Token], candidate: Part) -> list[Fault]:
     """
     negated = [token.key for token in tokens[-2:-1]] == ["not"]
     cut, verdict = len(tokens) - 1 - negated, tokens[-1].key
-    claim = tokens[:cut]
-    bare = verdict in ("possible", "impossible") and "," in tokens[cut].before
+    copula = cut > 0 and tokens[cut - 1].key == "is"
+    claim = tokens[: cut - copula]
+    bare = verdict in ("possible", "impossible") and (copula or not _VERDICT_SIGNS.isdisjoint(tokens[cut].before))
     if not claim or not bare or any(token.key in LACKS for token in claim):
         return []
     fault = _wrong_verdict(claim, (verdict == "possible") != negated, candidate)
@@ -85,16 +88,19 @@ def _wrong_verdict(claim: list[Token], can: bool, candidate: Part) -> str:
     if "expert" in keys and keys[-2:-1] == ["after"] and claim[-1].unit == "month":
         return "" if can == (claim[-1].value >= EXPERT_MIN_MONTHS) else f"calls expert after {claim[-1].text} {said}"
     months = [token.value for token in claim if token.unit == "month"]
-    years = [token for token in claim if token.unit == "year"]
+    years = [token.value for token in claim if token.unit == "year"]
     if not months or len(years) != 1:
-        return ""
-    career = years[0].value
-    if not grounded(years[0], candidate.numbers):
+        # "claims SQL, possible": a verdict on months in years that names none.
+        return f"calls {said} what has no months in years" if keys[0] in ("claims", "claim") else ""
+    (career,) = years
+    if career not in candidate.years:
         return f"speaks of {career:g} years, which the candidate does not have"
-    # Of one skill, or at one company; jobs that are too long together are each possible.
-    slack = ROLE_SLACK_MONTHS if "at" in keys else SKILL_SLACK_MONTHS
-    holds = max(months) <= career * 12 + slack if can else sum(months) > career * 12
-    return "" if holds else f"calls {max(months) if can else sum(months):g}m in {career:g} years {said}"
+    # Jobs count together, and the months of several skills each by themselves.
+    jobs = "jobs" in keys
+    claimed = sum(months) if jobs else max(months)
+    slack = TENURE_SLACK_MONTHS if jobs else ROLE_SLACK_MONTHS if "at" in keys else SKILL_SLACK_MONTHS
+    holds = claimed <= career * 12 + slack if can else claimed > career * 12
+    return "" if holds else f"calls {claimed:g}m in {career:g} years {said}"
 
 
 def _credits(known: Detail) -> tuple[float, float]:
@@ -102,7 +108,3 @@ def _credits(known: Detail) -> tuple[float, float]:
     months = sorted(value for value, unit in known.numbers if unit == "month") or [0, FULL_MONTHS]
     least = credit(known.level, months[0]) if known.level else 0.0
     return least, credit(known.level or "expert", months[-1])
-
-
-def _number(token: Token) -> float | None:
-    return token.value if token.value is not None else NUMBER_WORDS.get(token.key)

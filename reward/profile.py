@@ -42,6 +42,7 @@ class Part:
     required: frozenset[Term]
     asked: tuple[int, int]  # at least and at most so many things: "Wiring, Testing and Tagging" are two or three
     numbers: frozenset[tuple[float, str]]
+    years: frozenset[float]  # those written as years, not months that come to some
     details: dict[Term, Detail]  # what stands in brackets after a term
     stays: dict[Term, frozenset[tuple[float, str]]]  # how long where: "Data Analyst at Northwind, 24m"
 
@@ -105,8 +106,17 @@ def _part(text: str) -> Part:
         opens = end in ".!?\n;|"
         asks = asks and not starts
     required = frozenset(listed or needed)
-    numbers = quantities(tokens)
-    return Part(frozenset(runs), frozenset(terms), required, (least, most), numbers, _details(text), _stays(text))
+    years = frozenset(token.value for token in tokens if token.unit == "year" and token.value is not None)
+    return Part(
+        runs=frozenset(runs),
+        terms=frozenset(terms),
+        required=required,
+        asked=(least, most),
+        numbers=quantities(tokens),
+        years=years,
+        details=_details(text),
+        stays=_stays(text),
+    )
 
 
 def _segments(text: str) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from reward.words import NUMBER_WORDS, UNITS
 
@@ -70,6 +71,24 @@ def _with_units(tokens: list[Token]) -> list[Token]:
         elif token.key in NUMBER_WORDS and after.key in UNITS:
             tokens[at] = replace(token, value=NUMBER_WORDS[token.key], unit=UNITS[after.key])
     return tokens
+
+
+def counts(tokens: list[Token]) -> list[tuple[int, float, Token, int]]:
+    """Where "two of four" or "2 out of 4" stands: (index, the part, the whole's token, the index after it)."""
+    found = []
+    for at, (first, of) in enumerate(pairwise(tokens)):
+        to = at + 2 + (of.key == "out")
+        if to >= len(tokens) or tokens[to - 1].key != "of" or first.unit or tokens[to].unit:
+            continue
+        part, whole = number(first), number(tokens[to])
+        if part is not None and whole is not None:
+            found.append((at, part, tokens[to], to + 1))
+    return found
+
+
+def number(token: Token) -> float | None:
+    """The value of "4" and of "four"; None for any other word."""
+    return token.value if token.value is not None else NUMBER_WORDS.get(token.key)
 
 
 def quantities(tokens: list[Token]) -> frozenset[tuple[float, str]]:

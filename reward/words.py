@@ -18,10 +18,15 @@ FUNCTION_WORDS = _words(
     though through to too under until up upon used uses using very wants was we were what when where whereas whether
     which while who whose why will with within without would yet you your"""
 )
+# Of these, the ones that tie nothing to a name: "it SQL" says no more than "SQL".
+IDLE_WORDS = _words(
+    """a also an and any each either every he her his it its just neither nor one only or other our own per same she
+    some such that the their them there these they this those we which who whose you your"""
+)
 # Stand in nearly every job and profile, so finding them there proves nothing.
 GENERIC_WORDS = _words(
     """ability applicant background candidate candidates company cv description employment experience experienced
-    fit fits good great headline ideal job jobs knowledge level levels location match matches month months must need
+    fit fits good great headline ideal jd job jobs knowledge level levels location match matches month months must need
     needed nice overall part person plus position preferred profile recent required requirement requirements
     responsibilities resume role roles skill skilled skills solid strong suitable summary team time title top weak work
     worked working year years"""
@@ -42,16 +47,22 @@ NUMBER_WORDS = {word: float(value) for value, word in enumerate(_COUNT.split())}
 
 HAS = _words(
     """has have having knows know brings holds uses used using covers cover covered offers shows proficient
-    skilled experienced"""
+    skilled experienced claims claim names mentions includes including"""
 )
 # Weaker: "strong in Rust" claims it, "needs a strong Rust developer" does not.
-PRAISES = _words("strong solid depth")
-SLIGHTS = _words("thin weak shallow limited")
+PRAISES = _words("strong solid depth excellent superb outstanding")
+SLIGHTS = _words("thin weak shallow limited poor")
+# Praise only where they are denied: "lacks enough Python".
+ENOUGH = _words("enough sufficient")
+# Not to have these is to be strong: "no gap in Python".
+SHORTCOMINGS = _words("gap gaps doubt doubts issue issues concern concerns weakness weaknesses problem problems")
 LACKS = _words("lacks lack lacking missing misses no not never without none neither nor")
 LACKING = LACKS - _words("no not never none neither nor")
 # After the skills they deny: "Airflow and Spark are missing", "Airflow is not listed".
 ABSENT = _words("missing absent lacking")
 FOUND = _words("listed shown present found mentioned covered there")
+# Of these, the ones that speak of the profile alone: the job can mention or list a skill, too.
+PRESENT = _words("present there")
 AUXILIARIES = _words("is are was were both all also entirely completely seem seems")
 # A clause with one of these says something of its own, so an earlier "has" or "lacks" stops short of it.
 VERBS = (
@@ -65,11 +76,14 @@ TURNS = _words(
     """requires require needs need asks asked wants against despite though although but while whereas however yet
     except instead than for as where when outside beyond versus vs beside besides"""
 )
+# In a list of what is lacking these are no clause of their own: "lacks Airflow, any Spark and the rest".
+LIST_WORDS = _words("a an any the even either of")
 # With one of these near, "lacks Python" is about how much of it.
 QUALIFIERS = LEVELS | _words(
     """deep deeper depth strong stronger enough sufficient solid senior production recent hands formal long longer more
     level levels year years month months exposure"""
 )
+WORKS = _words("work works worked working experience")
 # Comparisons of a number with a number or a range: "1 year falls short of 3-6".
 BELOW = _words("below under short")
 ABOVE = _words("above exceeds beyond")

@@ -16,11 +16,17 @@ import re
 
 from mlx_grpo.tasks.records import Candidate, Fit, Job, Role, Skill
 from mlx_grpo.tasks.text import fold, mentions, same_name
-from reward.degrees import EXPERT_MIN_MONTHS, FULL_MONTHS, ROLE_SLACK_MONTHS, SKILL_SLACK_MONTHS, STRONG, credit
+from reward.degrees import (
+    EXPERT_MIN_MONTHS,
+    FULL_MONTHS,
+    ROLE_SLACK_MONTHS,
+    SKILL_SLACK_MONTHS,
+    STRONG,
+    TENURE_SLACK_MONTHS,
+    credit,
+)
 
 UNKNOWN_MONTHS = FULL_MONTHS / 2
-
-TENURE_SLACK_MONTHS = 12
 
 
 def _words(text: str) -> frozenset[str]:
