@@ -33,7 +33,7 @@ OVERRIDES ?=
 TRAIN = $(BIN)/mlx-grpo train $(CONFIG) $(OVERRIDES) --processes $(PROCESSES)
 ALIKE = warm_start.run=$(STUDY)/seed0/latest
 
-study: install model $(shell grep -Eos 'data/shortlist-60(-blind)?' $(CONFIG) | tail -1)
+study: install model $(addsuffix /heldout-full.jsonl,$(shell grep -Eos 'data/shortlist-60(-blind)?' $(CONFIG) | tail -1))
 	$(TRAIN) output_dir=$(STUDY)/seed0
 	$(TRAIN) output_dir=$(STUDY)/seed1 seed=1 $(ALIKE)
 	$(TRAIN) output_dir=$(STUDY)/seed2 seed=2 $(ALIKE)
@@ -42,8 +42,9 @@ study: install model $(shell grep -Eos 'data/shortlist-60(-blind)?' $(CONFIG) | 
 	$(BIN)/mlx-grpo eval $(foreach run,seed0 seed1 seed2 shuffled grpo-only,$(STUDY)/$(run)/latest) \
 		--episodes $(EPISODES) --out $(STUDY)
 
-data/shortlist-60 data/shortlist-60-blind: | $(VENV)/.installed
-	$(BIN)/python -m mlx_grpo.tasks.synthetic --out $@ --per-job 60 $(if $(findstring blind,$@),--shuffle-verdicts)
+# The last file of each. Written anew where the generator is newer: examples of an earlier wording would train in silence.
+data/%/heldout-full.jsonl: $(wildcard mlx_grpo/tasks/*.py) | $(VENV)/.installed
+	$(BIN)/python -m mlx_grpo.tasks.synthetic --out $(@D) --per-job 60 $(if $(findstring blind,$@),--shuffle-verdicts)
 
 test: lint model
 	$(BIN)/python -m pytest -m "not long"

@@ -13,7 +13,7 @@ import pytest
 
 from mlx_grpo.tasks import candidates, synthetic
 from mlx_grpo.tasks.candidates import draw
-from mlx_grpo.tasks.difficulty import bag_of_words_accuracy, majority_accuracy, overlap_accuracy
+from mlx_grpo.tasks.difficulty import bag_of_words_accuracy, constant_reward, majority_accuracy, overlap_accuracy
 from mlx_grpo.tasks.fit import fit
 from mlx_grpo.tasks.prompt import parse
 from mlx_grpo.tasks.rows import dump_rows, read_rows
@@ -190,6 +190,11 @@ def test_counting_keywords_does_not_solve_it_and_words_alone_do_not_either(rows)
     assert majority_accuracy(held) == 0.5
     assert overlap_accuracy(train, held) < 0.65
     assert bag_of_words_accuracy(train, held) < 0.85
+
+
+def test_one_answer_for_all_earns_what_the_docs_say(rows):
+    # Three quarters of the reward: half of the decisions, and reasons that are true and say little.
+    assert constant_reward(rows["train.jsonl"], rows["heldout.jsonl"]) == pytest.approx(0.759, abs=5e-4)
 
 
 def test_more_candidates_per_job_can_be_drawn_without_touching_the_heldout_jobs():

@@ -1,4 +1,4 @@
-"""How hard the bundle is without a language model: three baselines a trained policy has to beat.
+"""How hard the bundle is without a language model: baselines that a trained policy has to beat.
 
 python -m mlx_grpo.tasks.difficulty
 """
@@ -10,10 +10,13 @@ from collections import Counter
 
 import numpy as np
 
+from mlx_grpo.tasks.gold import dump_answer
 from mlx_grpo.tasks.prompt import parse
 from mlx_grpo.tasks.rows import Row, read_rows
 from mlx_grpo.tasks.synthetic import DATA, balance_table
 from mlx_grpo.tasks.text import fold
+from reward import STRICT
+from reward.strict import SHORTLIST_FROM
 
 
 def majority_accuracy(rows: list[Row]) -> float:
@@ -34,6 +37,22 @@ def overlap_accuracy(train: list[Row], heldout: list[Row]) -> float:
         return sum((listed(row) >= cut) == (row["decision"] == "shortlist") for row in rows) / len(rows)
 
     return accuracy(heldout, max(sorted({listed(row) for row in train}), key=lambda cut: accuracy(train, cut)))
+
+
+def constant_reward(train: list[Row], heldout: list[Row]) -> float:
+    """Mean strict reward of one verdict for all, its score the best on `train`, with reasons that are true and idle."""
+
+    def reward(row: Row, score: float) -> float:
+        _, candidate = parse(row["context"], "compact")
+        reasons = [f"has {candidate.skills[0].name}", f"has {candidate.skills[-1].name}"]
+        decision = "shortlist" if score >= SHORTLIST_FROM else "reject"
+        completion = dump_answer({"reasons": reasons, "score": score, "decision": decision})
+        return STRICT(completion, decision=row["decision"], score=row["score"], context=row["context"]).total
+
+    def mean(rows: list[Row], score: float) -> float:
+        return float(np.mean([reward(row, score) for row in rows]))
+
+    return mean(heldout, max((n / 20 for n in range(21)), key=lambda score: mean(train[::10], score)))
 
 
 def bag_of_words_accuracy(train: list[Row], heldout: list[Row], steps: int = 150) -> float:
@@ -71,6 +90,7 @@ def main() -> None:
     print(f"always one label        {majority_accuracy(heldout):.3f}")
     print(f"keyword overlap         {overlap_accuracy(train, heldout):.3f}")
     print(f"bag of words, logistic  {bag_of_words_accuracy(train, heldout):.3f}")
+    print(f"one answer for all, its strict reward  {constant_reward(train, heldout):.3f}")
 
 
 if __name__ == "__main__":
