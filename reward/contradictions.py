@@ -166,7 +166,8 @@ def _said_of(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
     if before[1:] == ["of"]:
         amount = item.start - 2
         amount -= amount > 0 and before[0] in UNITS and tokens[amount].value is None  # "48 months of SQL"
-        return "", [tokens[amount]] if tokens[amount].unit else []
+        if tokens[amount].unit:
+            return "", [tokens[amount]]
     if [token.key for token in after[:1]] in (["for"], ["since"]) and len(after) > 1 and after[1].unit == "month":
         return "", [after[1]]
     if before[1:] == ["in"] and before[0] in LEVELS:

@@ -242,6 +242,7 @@ DISHONEST = {
     "has SQL (expert, 30m)": "says 30m of 'sql'",
     "48 months of Excel": "says 48 of 'excel'",
     "SQL for 30m": "says 30m of 'sql'",
+    "good knowledge of SQL (beginner, 48m)": "says beginner of 'sql'",
     "Airflow and Spark are present, Python too": "claims 'airflow', which only the job names",
     "claims Airflow at Northwind": "claims 'airflow', which only the job names",
     "worked as Data Engineer at Northwind": "says work as 'data engineer', which is not in the profile",
