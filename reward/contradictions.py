@@ -15,6 +15,7 @@ from itertools import pairwise
 from reward.breakdown import quote
 from reward.clauses import Fault, Item, read_items
 from reward.degrees import wrong_counts, wrong_degrees, wrong_verdicts
+from reward.places import misplaced
 from reward.profile import Context, Part
 from reward.tokens import Token, counts, grounded
 from reward.words import (
@@ -23,6 +24,7 @@ from reward.words import (
     BESIDES,
     EVERY,
     HAS,
+    HELD_FOR,
     INSIDE,
     LACKING,
     LEVELS,
@@ -30,7 +32,6 @@ from reward.words import (
     QUALIFIERS,
     REQUIREMENTS,
     UNITS,
-    WORKS,
 )
 
 
@@ -42,12 +43,12 @@ def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
         return wrong
     items = read_items(tokens, context)
     wrong += _claimed_and_denied(items, context.job, context.candidate)
-    wrong += _claimed_titles(items, tokens, context.candidate)
+    wrong += misplaced(items, tokens, context.job, context.candidate)
     wrong += _claimed_numbers(tokens, context.job, context.candidate)
     wrong += _quantified(items, context.job, context.candidate)
     wrong += _wrong_details(items, tokens, context.job, context.candidate)
     wrong += _wrong_stays(items, tokens, context.candidate)
-    wrong += wrong_degrees(items, context.candidate) + wrong_counts(items, tokens, context.job)
+    wrong += wrong_degrees(items, context.candidate) + wrong_counts(items, tokens, context.job, context.candidate)
     return wrong + wrong_verdicts(tokens, context.candidate)
 
 
@@ -64,23 +65,17 @@ def _bare_numbers(tokens: list[Token], context: Context) -> list[Fault]:
     ]
 
 
-def _claimed_titles(items: list[Item], tokens: list[Token], candidate: Part) -> list[Fault]:
-    """ "work as Data Engineer" where only the job bears that title."""
-    wrong: list[Fault] = []
-    for item in items:
-        before = [token.key for token in tokens[max(0, item.start - 2) : item.start]]
-        works = before[1:] == ["as"] and before[0] in WORKS
-        if item.named and works and item.words not in candidate.runs:
-            wrong.append(item.fault(f"says work as {item.name}, which is not in the profile"))
-    return wrong
-
-
 def _claimed_and_denied(items: list[Item], job: Part, candidate: Part) -> list[Fault]:
     wrong: list[Fault] = []
+    elsewhere = any(item.words in candidate.stays or item.words == ("work",) for item in items)
+
+    def of_work(item: Item) -> bool:  # "not SQL at Northwind" of somebody who lists it
+        return elsewhere and candidate.used is not None and item.words not in candidate.used | set(candidate.stays)
+
     for at, item in enumerate(items):
         if item.polarity > 0 and item.words in job.runs and item.words not in candidate.runs:
             wrong.append(item.fault(f"claims {item.name}, which only the job names"))
-        if item.polarity < 0 and item.words in candidate.runs and not _qualified(items, at):
+        if item.polarity < 0 and item.words in candidate.runs and not _qualified(items, at) and not of_work(item):
             wrong.append(item.fault(f"denies {item.name}, which stands in the candidate's profile"))
     return wrong
 
@@ -110,6 +105,8 @@ def _quantified(items: list[Item], job: Part, candidate: Part) -> list[Fault]:
         mine = [later for later in items[at:] if later.clause == items[at].clause]
         besides = {later.words[0] for later in items[at : at + len(mine) + 1]}  # or right after: "all, except Spark"
         if word not in NONE | EVERY or REQUIREMENTS.isdisjoint(ahead) or not BESIDES.isdisjoint(besides):
+            continue
+        if word in NONE and items[at + 1].named:  # "no Airflow in the skills"
             continue
         before = words[max(0, at - 2) : at]
         none = word in NONE or not LACKING.isdisjoint(before)
@@ -168,7 +165,9 @@ def _said_of(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
         amount -= amount > 0 and before[0] in UNITS and tokens[amount].value is None  # "48 months of SQL"
         if tokens[amount].unit:
             return "", [tokens[amount]]
-    if [token.key for token in after[:1]] in (["for"], ["since"]) and len(after) > 1 and after[1].unit == "month":
+    if before[1:] == ["in"] and tokens[item.start - 2].unit == "month":
+        return "", [tokens[item.start - 2]]
+    if after and after[0].key in HELD_FOR and len(after) > 1 and after[1].unit == "month":
         return "", [after[1]]
     if before[1:] == ["in"] and before[0] in LEVELS:
         return before[0], [token for token in after[1:2] if after[0].key == "after" and token.unit]
@@ -190,7 +189,12 @@ def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None
     """What is wrong with a comparison of years or months such as "1 year is inside 3-6"; None if nothing or none."""
     far = next((i for i in range(at - 1, max(-1, at - 5), -1) if tokens[i].value is not None), None)
     near = next((i for i in range(at + 1, min(at + 4, len(tokens))) if tokens[i].value is not None), None)
-    if word.key not in BELOW | ABOVE | INSIDE or far is None or near is None:
+    if word.key not in BELOW | ABOVE | INSIDE or far is None:
+        return None
+    ends = at + 1 == len(tokens) or "," in tokens[at + 1].before
+    if ends and at - far <= 3 and tokens[far].unit and tokens[at - 1].key == "is":
+        return Fault(far, at + 1, f"compares {quote(tokens[far].text)} with nothing")
+    if near is None:
         return None
     left, right = tokens[far], tokens[near]
     after = tokens[near + 1] if near + 1 < len(tokens) else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 from reward.clauses import Fault, Item
-from reward.profile import Detail, Part
+from reward.profile import Detail, Part, Term
 from reward.tokens import Token, counts, number
 from reward.words import LACKS
 
@@ -47,7 +47,7 @@ def wrong_degrees(items: list[Item], candidate: Part) -> list[Fault]:
     return wrong
 
 
-def wrong_counts(items: list[Item], tokens: list[Token], job: Part) -> list[Fault]:
+def wrong_counts(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
     """ "strong in Python and SQL, two of four" where the job requires three, or where one of them is not required."""
     wrong: list[Fault] = []
     least, most = job.asked
@@ -58,11 +58,22 @@ def wrong_counts(items: list[Item], tokens: list[Token], job: Part) -> list[Faul
         named = {item.words for item in items if item.start < at and item.polarity > 0} & job.required
         # "A, B and two more, four of five"
         more = any(number(n) and word.key == "more" for n, word in pairwise(tokens[:at]))
+        praised = any(item.degree > 0 for item in items if item.start < at)
+        met = sum(_may_count(term, candidate, praised) for term in job.required)
         if not least <= number(total) <= most:
             wrong.append(Fault(at, stop, f"says of {total.text}, but the job requires {least}"))
         elif named and clear and not more and part != len(named):
             wrong.append(Fault(at, stop, f"says {tokens[at].text}, but names {len(named)} of what the job requires"))
+        elif clear and part > met:
+            what = "strong" if praised else "listed"
+            wrong.append(Fault(at, stop, f"says {tokens[at].text} where {met} of what the job requires are {what}"))
     return wrong
+
+
+def _may_count(term: Term, candidate: Part, strong: bool) -> bool:
+    """Whether the profile lists a term, or may be strong in it."""
+    known = candidate.details.get(term)
+    return term in candidate.runs and (not strong or known is None or _credits(known)[1] >= STRONG - MARGIN)
 
 
 def wrong_verdicts(tokens: list[Token], candidate: Part) -> list[Fault]:
@@ -97,6 +108,8 @@ def _wrong_verdict(claim: list[Token], can: bool, candidate: Part) -> str:
         return f"speaks of {career:g} years, which the candidate does not have"
     # Jobs count together, and the months of several skills each by themselves.
     jobs = "jobs" in keys
+    if jobs and not {(month, "month") for month in months} <= frozenset().union(*candidate.stays.values()):
+        return "speaks of jobs that the candidate did not have for so long"
     claimed = sum(months) if jobs else max(months)
     slack = TENURE_SLACK_MONTHS if jobs else ROLE_SLACK_MONTHS if "at" in keys else SKILL_SLACK_MONTHS
     holds = claimed <= career * 12 + slack if can else claimed > career * 12

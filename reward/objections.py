@@ -19,6 +19,7 @@ from reward.words import (
     JOINING_WORDS,
     LACKS,
     PROSE_WORDS,
+    VERDICTS,
 )
 
 
@@ -78,11 +79,14 @@ def objection_to(tokens: list[Token], said: Said, earlier: list[Said], context: 
 def _says(tokens: list[Token], at: int, context: Context) -> bool:
     """Whether a word makes more of a reason than names in a row: "has SQL" and "SQL at Acme", not "the SQL"."""
     key = tokens[at].key
+    if key in HAS | LACKS | ABSENT | FOUND:
+        return True
     if tokens[at].value is not None or key in IDLE_WORDS:
         return False
     if key not in FUNCTION_WORDS:
-        return key not in context.keys
-    return at < len(tokens) - 1 or key in HAS | LACKS | ABSENT | FOUND
+        return key not in context.keys | VERDICTS
+    # "SQL at Acme" ties one to the other; "in SQL" ties nothing.
+    return any(cites(t, context) for t in tokens[:at]) and any(cites(t, context) for t in tokens[at + 1 :])
 
 
 def _of_candidate(token: Token, candidate: Part) -> bool:

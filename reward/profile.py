@@ -44,6 +44,9 @@ class Part:
     numbers: frozenset[tuple[float, str]]
     years: frozenset[float]  # those written as years, not months that come to some
     details: dict[Term, Detail]  # what stands in brackets after a term
+    used: (
+        frozenset[Term] | None
+    )  # every run in what is said of the work, but titles and companies; None where nothing is
     stays: dict[Term, frozenset[tuple[float, str]]]  # how long where: "Data Analyst at Northwind, 24m"
 
 
@@ -82,8 +85,6 @@ def read_context(text: str) -> Context:
 
 def _part(text: str) -> Part:
     tokens = tokenise(text)
-    keys = [token.key for token in tokens]
-    runs = {tuple(keys[at : at + n]) for n in range(1, MAX_TERM_TOKENS + 1) for at in range(len(keys) - n + 1)}
     terms: set[Term] = set()
     listed: set[Term] = set()  # after "Required:"
     needed: set[Term] = set()  # in a sentence such as "You will need Python"
@@ -108,15 +109,21 @@ def _part(text: str) -> Part:
     required = frozenset(listed or needed)
     years = frozenset(token.value for token in tokens if token.unit == "year" and token.value is not None)
     return Part(
-        runs=frozenset(runs),
+        runs=_runs(tokens),
         terms=frozenset(terms),
         required=required,
         asked=(least, most),
         numbers=quantities(tokens),
         years=years,
         details=_details(text),
+        used=_used(text),
         stays=_stays(text),
     )
+
+
+def _runs(tokens: list[Token]) -> frozenset[Term]:
+    keys = [token.key for token in tokens]
+    return frozenset(tuple(keys[at : at + n]) for n in range(1, MAX_TERM_TOKENS + 1) for at in range(len(keys) - n + 1))
 
 
 def _segments(text: str) -> list[tuple[str, str]]:
@@ -131,7 +138,7 @@ def _segments(text: str) -> list[tuple[str, str]]:
 
 def _terms(tokens: list[Token], starts: bool, labelled: bool) -> set[Term]:
     keys = tuple(token.key for token in tokens)
-    plain = [not _empty(token, at) and token.value is None for at, token in enumerate(tokens)]
+    plain = [not _empty(token, at) and not token.unit for at, token in enumerate(tokens)]  # "Part 145"
     # "Skills: Employment Claims" lists one name, though "employment" alone says nothing.
     named = any(plain) and all(token.namelike for token in tokens)
     if labelled and (all(plain) or named) and 0 < len(plain) <= 3:
@@ -180,3 +187,9 @@ def _stays(text: str) -> dict[Term, frozenset[tuple[float, str]]]:
         term = tuple(token.key for token in tokenise(match[1]))
         stays[term] = stays.get(term, frozenset()) | quantities(tokenise(match[2]))
     return stays
+
+
+def _used(text: str) -> frozenset[Term] | None:
+    """The runs in what follows each stay: "at Northwind, 24m (SQL)" -> SQL."""
+    told = [text[match.end() :].partition("\n")[0].partition(";")[0] for match in _STAY.finditer(text)]
+    return frozenset().union(*(_runs(tokenise(piece)) for piece in told)) if told else None

@@ -77,8 +77,9 @@ def counts(tokens: list[Token]) -> list[tuple[int, float, Token, int]]:
     """Where "two of four" or "2 out of 4" stands: (index, the part, the whole's token, the index after it)."""
     found = []
     for at, (first, of) in enumerate(pairwise(tokens)):
-        to = at + 2 + (of.key == "out")
-        if to >= len(tokens) or tokens[to - 1].key != "of" or first.unit or tokens[to].unit:
+        to = at + 1 + (of.key == "out")
+        to += 1 + any(token.key == "the" for token in tokens[to + 1 : to + 2])  # "two of the four"
+        if to >= len(tokens) or "of" not in (of.key, tokens[at + 2].key) or first.unit or tokens[to].unit:
             continue
         part, whole = number(first), number(tokens[to])
         if part is not None and whole is not None:

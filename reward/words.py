@@ -35,6 +35,8 @@ GENERIC_WORDS = _words(
 JOINING_WORDS = _words("and or of")
 PROSE_WORDS = FUNCTION_WORDS - JOINING_WORDS
 EMPTY_WORDS = FUNCTION_WORDS | GENERIC_WORDS
+# Alone they say nothing: "SQL, related".
+VERDICTS = _words("related unrelated partly possible impossible")
 LEVELS = _words("beginner intermediate advanced expert")
 
 MONTHS = _words("m mo mos month months")
@@ -53,7 +55,7 @@ HAS = _words(
 PRAISES = _words("strong solid depth excellent superb outstanding")
 SLIGHTS = _words("thin weak shallow limited poor")
 # Praise only where they are denied: "lacks enough Python".
-ENOUGH = _words("enough sufficient")
+ENOUGH = _words("enough sufficient experience practical real")
 # Not to have these is to be strong: "no gap in Python".
 SHORTCOMINGS = _words("gap gaps doubt doubts issue issues concern concerns weakness weaknesses problem problems")
 LACKS = _words("lacks lack lacking missing misses no not never without none neither nor")
@@ -81,9 +83,11 @@ LIST_WORDS = _words("a an any the even either of")
 # With one of these near, "lacks Python" is about how much of it.
 QUALIFIERS = LEVELS | _words(
     """deep deeper depth strong stronger enough sufficient solid senior production recent hands formal long longer more
-    level levels year years month months exposure"""
+    level levels year years month months exposure experience practical real"""
 )
 WORKS = _words("work works worked working experience")
+# Between a skill and its months: "SQL for 48m".
+HELD_FOR = _words("for since of with in after at has")
 # Comparisons of a number with a number or a range: "1 year falls short of 3-6".
 BELOW = _words("below under short")
 ABOVE = _words("above exceeds beyond")

@@ -31,6 +31,10 @@ def told(reason: str, context: str = CONTEXT) -> str:
         ("Python and SQL present, three of three", "says three, but names 2"),
         ("strong in SQL, three out of three", "says three, but names 1"),
         ("has more SQL, three of three", "says three, but names 1"),
+        ("strong in SQL and two more, three of three", "says three where 2 of what the job requires are strong"),
+        ("work shows Python", "says the work shows 'python', which does not stand there"),
+        ("work as Data Analyst is unrelated", "says unrelated of work that shows 'sql'"),
+        ("claims jobs of 48m and 30m in 4 years, impossible", "speaks of jobs that the candidate did not have"),
         ("solid Excel skills", "says strong of 'excel', which is (advanced, 3m)"),
         ("thin on SQL", "says thin of 'sql', which is (expert, 48m)"),
         ("strong in SQL, one of four", "says of four, but the job requires 3"),
@@ -58,6 +62,8 @@ def test_a_degree_that_the_profile_contradicts_is_false(reason: str, fault: str)
         "thin on Rust",
         "needs a strong Python developer, has SQL (expert, 48m)",
         "lacks depth in Python",
+        "work shows SQL, related",
+        "work as Data Analyst is partly related",
         "strong candidate, Python is there",
         "strong background, experience with Python",
         "strong in SQL, 1 out of 3",
@@ -71,7 +77,7 @@ def test_a_degree_that_the_profile_contradicts_is_false(reason: str, fault: str)
         "needs 48m at Northwind",
         "years at Northwind, SQL for 48m",
         "strong in SQL for two of 4 years",
-        "strong in SQL and two more, three of three",
+        "strong in SQL and one more, two of three",
     ],
 )
 def test_a_degree_that_holds_or_cannot_be_told_is_not(reason: str):
@@ -114,7 +120,10 @@ def test_requirements_that_are_hard_to_count_are_counted_from_their_least_to_the
 )
 def test_a_verdict_on_months_is_held_against_the_years(claim: str, verdict: str, fault: str):
     months = next(word for word in claim.split() if word[-1] == "m" and word[:-1].isdigit())
-    context = CONTEXT.replace("48m", months).replace("Northwind, 24m", f"Northwind, {months}") + " 30m Impossible Foods"
+    context = (
+        CONTEXT.replace("48m", months).replace("Northwind, 24m", f"Northwind, {months}")
+        + " Clerk at Acme, 30m. 30m Impossible Foods"
+    )
     context = context.replace("Nice: Rust.", "Nice: Rust. The team is 12 years old.")
     assert told(f"{claim}, {verdict}", context) == (fault and f"reason 1: {fault}")
 

@@ -1,0 +1,56 @@
+"""Names where they do not belong: "work as SQL", "24m at Python", "48m of Northwind", "work shows Excel" of a clerk's.
+
+Skills are known by their brackets, companies by how long somebody was there; where a profile has neither, nothing is
+held against a reason.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from reward.clauses import Fault, Item
+from reward.profile import Part
+from reward.tokens import Token
+from reward.words import WORKS
+
+
+def misplaced(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
+    """What a reason says of a title, a skill, a company or the work that is none of the candidate's."""
+    named = [item for item in items if item.named]
+    wrong = [fault for item in named for fault in _misplaced(item, tokens, candidate)]
+    return wrong + _wrong_work(named, tokens, job, candidate)
+
+
+def _misplaced(item: Item, tokens: list[Token], candidate: Part) -> list[Fault]:
+    skill, company = item.words in candidate.details, item.words in candidate.stays
+    before = [token.key for token in tokens[max(0, item.start - 2) : item.start]]
+    link = before[-1] if len(before) == 2 else ""
+    length = link in ("at", "of") and bool(tokens[item.start - 2].unit)
+    if link == "as" and before[0] in WORKS:
+        if item.words not in candidate.runs:
+            return [item.fault(f"says work as {item.name}, which is not in the profile")]
+        if skill or company:
+            return [item.fault(f"says work as {item.name}, which is no title")]
+    if company and not skill and (item.degree or (length and link == "of")):
+        return [item.fault(f"takes {item.name} for a skill")]
+    if skill and not company and length and link == "at":
+        return [item.fault(f"takes {item.name} for a company")]
+    return []
+
+
+def _wrong_work(named: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
+    """ "work shows Excel" and "work ... is unrelated", held against what the profile says of the work."""
+    keys = [token.key for token in tokens]
+    if candidate.used is None or "work" not in keys:
+        return []
+    shows = next((at for at, pair in enumerate(pairwise(keys)) if pair == ("work", "shows")), len(keys))
+    wrong = [
+        item.fault(f"says the work shows {item.name}, which does not stand there")
+        for item in named
+        if item.start > shows and item.polarity >= 0
+        if item.words in candidate.details and item.words not in candidate.used
+    ]
+    if "unrelated" in keys and (used := job.required & candidate.used):
+        at = keys.index("unrelated")
+        wrong.append(Fault(at, at + 1, f"says unrelated of work that shows {' '.join(min(used))!r}"))
+    return wrong
