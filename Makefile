@@ -43,7 +43,7 @@ study: install model $(addsuffix /heldout-full.jsonl,$(shell grep -Eos 'data/sho
 		--episodes $(EPISODES) --out $(STUDY)
 
 # The last file of each. Written anew where the generator is newer: examples of an earlier wording would train in silence.
-data/%/heldout-full.jsonl: $(wildcard mlx_grpo/tasks/*.py) | $(VENV)/.installed
+data/%/heldout-full.jsonl: $(wildcard mlx_grpo/tasks/*.py) reward/degrees.py | $(VENV)/.installed
 	$(BIN)/python -m mlx_grpo.tasks.synthetic --out $(@D) --per-job 60 $(if $(findstring blind,$@),--shuffle-verdicts)
 
 test: lint model

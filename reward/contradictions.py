@@ -3,8 +3,8 @@
 Read: "lacks Python" where the candidate lists it, "has Rust" where only the job does, "covers none / all of the
 required skills", "Python is beginner level", "(advanced, 48m)" or "48m of Python" where the profile says otherwise,
 "48m at Northwind" of 24m there, "strong in Python" of a beginner, "two of four" where three are required, "1 year is
-inside 3-6", "124m in 5 years, possible". A clause the rules cannot place counts as neither; they are meant to be right
-when they speak.
+inside 3-6", "124m in 5 years, possible", "work as SQL", "24m at Python", "led 48 people" of 48 months. A clause the
+rules cannot place counts as neither; they are meant to be right when they speak.
 """
 
 from __future__ import annotations
@@ -75,7 +75,10 @@ def _claimed_and_denied(items: list[Item], job: Part, candidate: Part) -> list[F
     for at, item in enumerate(items):
         if item.polarity > 0 and item.words in job.runs and item.words not in candidate.runs:
             wrong.append(item.fault(f"claims {item.name}, which only the job names"))
-        if item.polarity < 0 and item.words in candidate.runs and not _qualified(items, at) and not of_work(item):
+        # "lacks SQL at Northwind" denies no stay there.
+        there = at > 1 and items[at - 2].named and items[at - 1].words == ("at",) and item.words in candidate.stays
+        excused = there or _qualified(items, at) or of_work(item)
+        if item.polarity < 0 and item.words in candidate.runs and not excused:
             wrong.append(item.fault(f"denies {item.name}, which stands in the candidate's profile"))
     return wrong
 
@@ -186,7 +189,7 @@ def _said_of(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
 
 
 def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None:
-    """What is wrong with a comparison of years or months such as "1 year is inside 3-6"; None if nothing or none."""
+    """What is wrong with a comparison of years or months such as "1 year is inside 3-6"; None if nothing is."""
     far = next((i for i in range(at - 1, max(-1, at - 5), -1) if tokens[i].value is not None), None)
     near = next((i for i in range(at + 1, min(at + 4, len(tokens))) if tokens[i].value is not None), None)
     if word.key not in BELOW | ABOVE | INSIDE or far is None:

@@ -1,4 +1,4 @@
-"""Whether a reason stands on the context: what it cites, what it invents, and whether it is its own words.
+"""Whether a reason stands on the context: what it invents, and the judgement of it.
 
 Names are compared case-folded and by whole tokens. A capitalised word counts as a name unless it starts a sentence;
 there it counts only with a second sign of being one (AWS, PyTorch, C++), with a second invented name right after it

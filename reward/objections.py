@@ -18,13 +18,15 @@ from reward.words import (
     IDLE_WORDS,
     JOINING_WORDS,
     LACKS,
+    PRAISES,
     PROSE_WORDS,
+    SLIGHTS,
     VERDICTS,
 )
 
 
 class Said(NamedTuple):
-    """What a reason says: the tokens it cites, the names it speaks, both with each name once, and its words."""
+    """What a reason says: what it cites, the terms it names, both with each term as one thing, and all its words."""
 
     cited: set[str]
     names: set[Term]
@@ -79,7 +81,7 @@ def objection_to(tokens: list[Token], said: Said, earlier: list[Said], context: 
 def _says(tokens: list[Token], at: int, context: Context) -> bool:
     """Whether a word makes more of a reason than names in a row: "has SQL" and "SQL at Acme", not "the SQL"."""
     key = tokens[at].key
-    if key in HAS | LACKS | ABSENT | FOUND:
+    if key in HAS | LACKS | ABSENT | FOUND | PRAISES | SLIGHTS:
         return True
     if tokens[at].value is not None or key in IDLE_WORDS:
         return False

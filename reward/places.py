@@ -6,19 +6,20 @@ held against a reason.
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
+from reward.breakdown import quote
 from reward.clauses import Fault, Item
 from reward.profile import Part
 from reward.tokens import Token
-from reward.words import WORKS
+from reward.words import LACKS, TURNS, VERBS, WORKS
 
 
 def misplaced(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
     """What a reason says of a title, a skill, a company or the work that is none of the candidate's."""
     named = [item for item in items if item.named]
     wrong = [fault for item in named for fault in _misplaced(item, tokens, candidate)]
-    return wrong + _wrong_work(named, tokens, job, candidate)
+    return wrong + _wrong_work(items, tokens, job, candidate)
 
 
 def _misplaced(item: Item, tokens: list[Token], candidate: Part) -> list[Fault]:
@@ -38,19 +39,26 @@ def _misplaced(item: Item, tokens: list[Token], candidate: Part) -> list[Fault]:
     return []
 
 
-def _wrong_work(named: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
+def _wrong_work(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
     """ "work shows Excel" and "work ... is unrelated", held against what the profile says of the work."""
     keys = [token.key for token in tokens]
     if candidate.used is None or "work" not in keys:
         return []
-    shows = next((at for at, pair in enumerate(pairwise(keys)) if pair == ("work", "shows")), len(keys))
     wrong = [
         item.fault(f"says the work shows {item.name}, which does not stand there")
-        for item in named
-        if item.start > shows and item.polarity >= 0
-        if item.words in candidate.details and item.words not in candidate.used
+        for item in _shown(items, keys)
+        if item.polarity >= 0 and item.words in candidate.details and item.words not in candidate.used
     ]
-    if "unrelated" in keys and (used := job.required & candidate.used):
-        at = keys.index("unrelated")
-        wrong.append(Fault(at, at + 1, f"says unrelated of work that shows {' '.join(min(used))!r}"))
+    at = keys.index("unrelated") if "unrelated" in keys else 0
+    said = at > 0 and (keys[at - 1] in ("is", "are") or "," in tokens[at].before) and LACKS.isdisjoint(keys[:at])
+    if said and (used := job.required & candidate.used):
+        wrong.append(Fault(at, at + 1, f"says unrelated of work that shows {quote(' '.join(min(used)))}"))
     return wrong
+
+
+def _shown(items: list[Item], keys: list[str]) -> list[Item]:
+    """The terms that "work shows" is said of: those of its list."""
+    start = next((at for at, pair in enumerate(pairwise(keys)) if pair == ("work", "shows")), len(keys)) + 2
+    after = [item for item in items if item.start >= start]
+    listed = takewhile(lambda item: item.named or (not item.hard and item.words[0] not in VERBS | TURNS), after)
+    return [item for item in listed if item.named]

@@ -20,6 +20,8 @@ MAX_TERM_TOKENS = 4
 _MARKER = re.compile(r"^[ \t]*\[(JOB|CANDIDATE)(?:[ ]\w{1,20})?\]", re.IGNORECASE | re.MULTILINE)
 _BRACKETED = re.compile(r"\([^()]*\)")
 _STAY = re.compile(r"\bat ([^,;:()\n]{1,60}), (\d[\d.]* ?(?:m|months?|years?))[ \t]*(?=[;:(.]|$)", re.MULTILINE)
+# What follows a stay on its line; nothing where a full stop ends it.
+_TOLD = re.compile(r"(?!\.)[^;\n]*|")
 _SEGMENT_END = re.compile(r"[,;:|\n]|[.!?](?=\s|$)")
 _JOINED = re.compile(r"\b(?:and|or)\b|[/&]")
 _ASKS = re.compile(r"requir|need|must", re.IGNORECASE)
@@ -44,9 +46,7 @@ class Part:
     numbers: frozenset[tuple[float, str]]
     years: frozenset[float]  # those written as years, not months that come to some
     details: dict[Term, Detail]  # what stands in brackets after a term
-    used: (
-        frozenset[Term] | None
-    )  # every run in what is said of the work, but titles and companies; None where nothing is
+    used: frozenset[Term] | None  # every run in what is told of the work at each stay; None where nothing is
     stays: dict[Term, frozenset[tuple[float, str]]]  # how long where: "Data Analyst at Northwind, 24m"
 
 
@@ -138,7 +138,9 @@ def _segments(text: str) -> list[tuple[str, str]]:
 
 def _terms(tokens: list[Token], starts: bool, labelled: bool) -> set[Term]:
     keys = tuple(token.key for token in tokens)
-    plain = [not _empty(token, at) and not token.unit for at, token in enumerate(tokens)]  # "Part 145"
+    plain = [
+        not _empty(token, at) and not token.unit for at, token in enumerate(tokens)
+    ]  # "ISO 9001" is a name, "24m" is none
     # "Skills: Employment Claims" lists one name, though "employment" alone says nothing.
     named = any(plain) and all(token.namelike for token in tokens)
     if labelled and (all(plain) or named) and 0 < len(plain) <= 3:
@@ -191,5 +193,5 @@ def _stays(text: str) -> dict[Term, frozenset[tuple[float, str]]]:
 
 def _used(text: str) -> frozenset[Term] | None:
     """The runs in what follows each stay: "at Northwind, 24m (SQL)" -> SQL."""
-    told = [text[match.end() :].partition("\n")[0].partition(";")[0] for match in _STAY.finditer(text)]
-    return frozenset().union(*(_runs(tokenise(piece)) for piece in told)) if told else None
+    told = [_TOLD.match(text, match.end())[0] for match in _STAY.finditer(text)]
+    return frozenset().union(*(_runs(tokenise(piece)) for piece in told)) or None

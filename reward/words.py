@@ -20,8 +20,8 @@ FUNCTION_WORDS = _words(
 )
 # Of these, the ones that tie nothing to a name: "it SQL" says no more than "SQL".
 IDLE_WORDS = _words(
-    """a also an and any each either every he her his it its just neither nor one only or other our own per same she
-    some such that the their them there these they this those we which who whose you your"""
+    """a also an and any each either every he her his it its just one only or other our own per same she
+    some such that the their them these they this those we which who whose you your"""
 )
 # Stand in nearly every job and profile, so finding them there proves nothing.
 GENERIC_WORDS = _words(

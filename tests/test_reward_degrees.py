@@ -63,6 +63,10 @@ def test_a_degree_that_the_profile_contradicts_is_false(reason: str, fault: str)
         "needs a strong Python developer, has SQL (expert, 48m)",
         "lacks depth in Python",
         "work shows SQL, related",
+        "work shows SQL, has Python",
+        "work is not unrelated, it shows SQL",
+        "lacks Excel at Northwind",
+        "Work at Northwind shows no Excel",
         "work as Data Analyst is partly related",
         "strong candidate, Python is there",
         "strong background, experience with Python",
@@ -155,3 +159,14 @@ def test_requirements_end_where_another_label_stands_and_begin_at_no_colon_in_a_
     context = CONTEXT.replace("Required: Python, SQL, Airflow. Nice: Rust.", listed)
     assert told("strong in SQL, one of three", context) == ""
     assert "the job requires 3" in told("strong in SQL, one of four", context)
+
+
+def test_a_job_that_says_strong_takes_no_meaning_from_a_reason_that_does():
+    context = CONTEXT.replace("Nice: Rust.", "Nice: Rust. A strong team in Berlin.")
+    assert reasons_grade("strong in SQL", OTHER, context=context).reason_quality == 1.0
+
+
+def test_what_follows_a_stays_full_stop_is_not_told_of_the_work():
+    context = CONTEXT.replace("24m (SQL).", "24m. Languages: Airflow (expert, 30m).")
+    assert told("work as Data Analyst is unrelated", context) == ""
+    assert told("work shows Airflow", context) == ""

@@ -204,7 +204,7 @@ HONEST = [
     "not only SQL but Python",
     "No Airflow among the required skills, Python is there",
     "lacks practical experience in Excel",
-    "Work at Northwind shows no Excel",
+    "SQL at work is not unrelated",
     "has 2 of the 4 required skills, Python and SQL",
     "no gap in Python or SQL",
     "no doubt about SQL (expert, 48m)",
