@@ -17,7 +17,7 @@ from reward.clauses import Fault, Item, read_items
 from reward.degrees import wrong_counts, wrong_degrees, wrong_verdicts
 from reward.places import misplaced
 from reward.profile import Context, Part
-from reward.tokens import Token, counts, grounded
+from reward.tokens import Token, counted, grounded
 from reward.words import (
     ABOVE,
     BELOW,
@@ -56,11 +56,11 @@ def _bare_numbers(tokens: list[Token], context: Context) -> list[Fault]:
     """ "claims SQL, 5, 7": numbers that only years or months in the context agree with, in a reason without either."""
     if any(token.unit or token.key in BELOW | ABOVE | INSIDE for token in tokens):
         return []
-    counted = {n for at, _, _, stop in counts(tokens) for n in range(at, stop)}
+    skipped = counted(tokens)
     return [
         Fault(at, at + 1, f"says {quote(token.text)} of nothing")
         for at, token in enumerate(tokens)
-        if token.value is not None and at not in counted and (at == 0 or tokens[at - 1].key not in LEVELS)
+        if token.value is not None and at not in skipped and (at == 0 or tokens[at - 1].key not in LEVELS)
         if grounded(token, context.numbers) and (round(token.value, 4), "") not in context.numbers
     ]
 

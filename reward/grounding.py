@@ -18,7 +18,7 @@ from reward.contradictions import contradictions
 from reward.limits import StrictLimits
 from reward.objections import Said, objection_to, what_it_says
 from reward.profile import Context
-from reward.tokens import Token, counts, grounded, tokenise
+from reward.tokens import Token, counted, grounded, tokenise
 from reward.words import EMPTY_WORDS
 
 
@@ -83,10 +83,10 @@ def _invented(tokens: list[Token], context: Context, inside: set[str]) -> list[F
     """Numbers and names that stand nowhere in the context, each once."""
     found: dict[str, Fault] = {}
     # "two of four" is counted, and held against what the job requires.
-    counted = {n for at, _, _, stop in counts(tokens) for n in range(at, stop)} if context.job else set()
+    skipped = counted(tokens) if context.job else set()
     for at, token in enumerate(tokens):
         if token.value is not None:
-            missing = at not in counted and not grounded(token, context.numbers)
+            missing = at not in skipped and not grounded(token, context.numbers)
         else:
             after = tokens[at + 1] if at + 1 < len(tokens) else None
             missing = token.key not in context.keys and _is_name(token, after, inside, context)

@@ -138,9 +138,8 @@ def _segments(text: str) -> list[tuple[str, str]]:
 
 def _terms(tokens: list[Token], starts: bool, labelled: bool) -> set[Term]:
     keys = tuple(token.key for token in tokens)
-    plain = [
-        not _empty(token, at) and not token.unit for at, token in enumerate(tokens)
-    ]  # "ISO 9001" is a name, "24m" is none
+    # "ISO 9001" is a name, "24m" is none.
+    plain = [not _empty(token, at) and not token.unit for at, token in enumerate(tokens)]
     # "Skills: Employment Claims" lists one name, though "employment" alone says nothing.
     named = any(plain) and all(token.namelike for token in tokens)
     if labelled and (all(plain) or named) and 0 < len(plain) <= 3:

@@ -87,6 +87,11 @@ def counts(tokens: list[Token]) -> list[tuple[int, float, Token, int]]:
     return found
 
 
+def counted(tokens: list[Token]) -> set[int]:
+    """The indices of all tokens that stand in such a count."""
+    return {at for start, _, _, stop in counts(tokens) for at in range(start, stop)}
+
+
 def number(token: Token) -> float | None:
     """The value of "4" and of "four"; None for any other word."""
     return token.value if token.value is not None else NUMBER_WORDS.get(token.key)

@@ -81,9 +81,13 @@ TURNS = _words(
 # In a list of what is lacking these are no clause of their own: "lacks Airflow, any Spark and the rest".
 LIST_WORDS = _words("a an any the even either of")
 # With one of these near, "lacks Python" is about how much of it.
-QUALIFIERS = LEVELS | _words(
-    """deep deeper depth strong stronger enough sufficient solid senior production recent hands formal long longer more
-    level levels year years month months exposure experience practical real"""
+QUALIFIERS = (
+    LEVELS
+    | ENOUGH
+    | _words(
+        """deep deeper depth strong stronger solid senior production recent hands formal long longer more level levels
+        year years month months exposure"""
+    )
 )
 WORKS = _words("work works worked working experience")
 # Between a skill and its months: "SQL for 48m".
