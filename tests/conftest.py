@@ -110,3 +110,10 @@ def tiny_policy(model: Path, **changes: object) -> Policy:
     }
     policy.model.load_weights(list(noisy.items()), strict=False)
     return policy
+
+
+@pytest.fixture
+def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

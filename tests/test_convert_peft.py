@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_convert_hf import IDS, KEYS, make_base, make_full, make_lora, mlx_logits
+from convert_cases import IDS, KEYS, make_base, make_full, make_lora, mlx_logits
 
 from convert.peft import export_peft
 from convert.verify import verify_peft

@@ -189,10 +189,9 @@ for number in range(count):
 def test_a_gguf_of_mutated_counts_is_refused_or_read_within_half_a_gigabyte(tmp_path: Path):
     pytest.importorskip("gguf")
     pytest.importorskip("torch")
-    from test_convert_gguf import llama as model_fixture
-    from test_convert_gguf import tensors_of, write_gguf
+    from gguf_cases import random_llama, tensors_of, write_gguf
 
-    source = write_gguf(tmp_path / "x.gguf", tensors_of(model_fixture.__wrapped__()))
+    source = write_gguf(tmp_path / "x.gguf", tensors_of(random_llama()))
     worker = [sys.executable, "-c", GGUF_WORKER, str(source), str(tmp_path), str(EXAMPLES // 2)]
     done = subprocess.run(worker, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[1])
     assert done.returncode == 0, done.stderr[-2000:]

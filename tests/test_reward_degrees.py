@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_reward_strict import reasons_grade
+from strict_cases import reasons_grade
 
 CONTEXT = """[JOB]
 Data Engineer, 3-6 years. Required: Python, SQL, Airflow. Nice: Rust.

@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from bad_input import ROW, good_config, lines, told, write
 from click.testing import CliRunner
 from conftest import SHARED, STOP
-from test_bad_input import ROW, good_config, lines, told, write
 
 from mlx_grpo.chat import as_data, markers
 from mlx_grpo.cli import main
