@@ -28,14 +28,17 @@ LENGTH_BUCKET = 16
 def make_batch(rollouts: Sequence[Rollout], advantages: mx.array, mask_truncated: bool = False) -> Batch:
     """N rollouts, prompt-major, and their advantages [P, G] or [N] as one Batch of N rows."""
     completions = [rollout.completion_ids for rollout in rollouts]
-    sampled = [rollout.sampled_logps for rollout in rollouts]
     hidden = [mask_truncated and rollout.finish_reason == "length" for rollout in rollouts]
-    return _assemble([rollout.prompt for rollout in rollouts], completions, advantages.flatten(), hidden, sampled)
+    sampled = [rollout.sampled_logps for rollout in rollouts]
+    entropies = [rollout.sampled_entropies for rollout in rollouts]
+    prompts = [rollout.prompt for rollout in rollouts]
+    return _assemble(prompts, completions, advantages.flatten(), hidden, sampled, entropies)
 
 
 def make_supervised_batch(prompts: Sequence[Prompt], completions: Sequence[Sequence[int]]) -> Batch:
     """Prompts with given completions, stop token included; every advantage is 1, so the loss is cross-entropy."""
-    return _assemble(prompts, completions, mx.ones(len(prompts)), [False] * len(prompts), [()] * len(prompts))
+    nothing = [()] * len(prompts)
+    return _assemble(prompts, completions, mx.ones(len(prompts)), [False] * len(prompts), nothing, nothing)
 
 
 def split_batch(batch: Batch, rows: int) -> list[Batch]:
@@ -67,6 +70,7 @@ def slice_batch(batch: Batch, start: int, stop: int) -> Batch:
         mask=batch.mask[start:stop],
         advantages=batch.advantages[start:stop],
         sampled_logps=batch.sampled_logps[start:stop],
+        sampled_entropies=batch.sampled_entropies[start:stop],
         rows=(batch.rows[0] + start, batch.rows[0] + stop),
     )
 
@@ -77,18 +81,21 @@ def _assemble(
     advantages: mx.array,
     hidden: Sequence[bool],
     sampled: Sequence[Sequence[float]],
+    uncertain: Sequence[Sequence[float]],
 ) -> Batch:
     longest = max(1, *(len(ids) for ids in completions))
     width = -(-longest // LENGTH_BUCKET) * LENGTH_BUCKET
     ids = np.zeros((len(prompts), width), np.int32)  # [B, T]
     mask = np.zeros((len(prompts), width), np.float32)  # [B, T]
     logps = np.zeros((len(prompts), width), np.float32)  # [B, T]
+    entropies = np.zeros((len(prompts), width), np.float32)  # [B, T]
     prompt_ids: list[mx.array] = []
     prompt_index = []
     for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         ids[row, : len(completion)] = completion
         mask[row, : len(completion)] = not hidden[row]
         logps[row, : len(sampled[row])] = sampled[row]
+        entropies[row, : len(uncertain[row])] = uncertain[row]
         if row == 0 or prompts[row - 1] is not prompt:
             prompt_ids.append(mx.array(prompt.token_ids, mx.int32))
         prompt_index.append(len(prompt_ids) - 1)
@@ -99,5 +106,6 @@ def _assemble(
         mask=mx.array(mask),
         advantages=advantages,
         sampled_logps=mx.array(logps),
+        sampled_entropies=mx.array(entropies),
         rows=(0, len(prompts)),
     )

@@ -77,14 +77,14 @@ def _from_all(
     ranks: Ranks, prompts: Sequence[Prompt], rollouts: Sequence[Rollout], scores: Scores | None
 ) -> tuple[list[Rollout], Scores]:
     """Every rank's rollouts and scores, in the order of the prompts [N]."""
-    drawn = [(r.completion_ids, r.completion, r.finish_reason, r.sampled_logps) for r in rollouts]
+    drawn = [(r.completion_ids, r.completion, r.finish_reason, r.sampled_logps, r.sampled_entropies) for r in rollouts]
     earned = scores and (scores.rewards.tolist(), {name: v.tolist() for name, v in scores.components.items()})
     gathered = ranks.gather([drawn, earned])
     records = [record for part, _ in gathered for record in part]
     earned_parts = [part for _, part in gathered if part]
     everyones = [
-        Rollout(prompt, tuple(ids), completion, reason, tuple(logps))
-        for prompt, (ids, completion, reason, logps) in zip(prompts, records, strict=True)
+        Rollout(prompt, tuple(ids), completion, reason, tuple(logps), tuple(entropies))
+        for prompt, (ids, completion, reason, logps, entropies) in zip(prompts, records, strict=True)
     ]
     rewards = np.concatenate([values for values, _ in earned_parts])
     names = earned_parts[0][1]

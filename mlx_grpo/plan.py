@@ -181,7 +181,8 @@ def operations(model: nn.Module, config: Config, lengths: Lengths) -> dict[str, 
     full = config.fine_tune_type == "full"
     forward, training = sum(forward_flops(model, shape)), training_flops(model, shape, full)
     again = forward if config.gradient_checkpointing else 0
-    scored = (config.beta > 0) + (config.num_iterations > 1) + (config.top_entropy_quantile < 1)
+    again_uncertain = (config.num_iterations - 1) * (config.top_entropy_quantile < 1)
+    scored = (config.beta > 0) + (config.num_iterations > 1) + again_uncertain
     step = config.prompts_per_step * (forward * (1 + scored) + config.num_iterations * (training + again))
     warm = Shape(lengths.prompt, 1, max(1, lengths.imitated))
     warm_step = config.warm_start.batch_size * training_flops(model, warm, full)

@@ -20,21 +20,22 @@ OnToken = Callable[[int], None]
 
 @dataclass(slots=True)
 class _RowSampler:
-    """Draws for the rows that are still decoding, and remembers what each draw's log-probability was."""
+    """Draws for the rows that are still decoding, and remembers how likely and how uncertain each draw was."""
 
     keys: mx.array
     sampling: Sampling
     rows: list[int]
     draws: list[tuple[list[int], mx.array]] = field(default_factory=list)
+    """Of each position, its rows, and their log-probabilities and entropies [2, rows]."""
 
     def __call__(self, logits: mx.array) -> mx.array:
-        tokens, logps = draw(logits, self.keys[mx.array(self.rows)], len(self.draws), self.sampling)
-        self.draws.append((list(self.rows), logps))
-        return tokens
+        drawn = draw(logits, self.keys[mx.array(self.rows)], len(self.draws), self.sampling)
+        self.draws.append((list(self.rows), mx.stack([drawn.logps, drawn.entropies])))
+        return drawn.tokens
 
-    def logps_by_row(self) -> list[dict[int, float]]:
-        """For each position, the log-probability that each row then drew with."""
-        return [dict(zip(rows, logps.tolist(), strict=True)) for rows, logps in self.draws]
+    def by_row(self) -> list[dict[int, tuple[float, float]]]:
+        """For each position, the log-probability and the entropy that each row then drew with."""
+        return [dict(zip(rows, zip(*told.tolist(), strict=True), strict=True)) for rows, told in self.draws]
 
 
 def generate(
@@ -58,14 +59,16 @@ def generate(
     total = len(prompts) * num_generations
     sampler = _RowSampler(row_keys(seed, step, range(first_row, first_row + total)), sampling, list(range(total)))
     tokens, stopped = _decode(policy, prompts, num_generations, sampler, start, on_token)
-    logps = sampler.logps_by_row()
+    drawn = sampler.by_row()
+    told = [[drawn[position][row] for position in range(len(tokens[row]))] for row in range(total)]
     return [
         Rollout(
             prompt=prompts[row // num_generations],
             completion_ids=tuple(tokens[row]),
             completion=decode_completion(policy.tokenizer, tokens[row]),
             finish_reason="stop" if row in stopped else "length",
-            sampled_logps=tuple(logps[position][row] for position in range(len(tokens[row]))),
+            sampled_logps=tuple(logp for logp, _ in told[row]),
+            sampled_entropies=tuple(entropy for _, entropy in told[row]),
         )
         for row in range(total)
     ]

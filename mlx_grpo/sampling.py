@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -31,6 +32,15 @@ class Sampling:
     def filters(self) -> bool:
         """Whether anything keeps tokens from being drawn."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+
+
+class Draw(NamedTuple):
+    """One token for each row, [B], and what is told of the tempered distribution before any filter."""
+
+    tokens: mx.array
+    logps: mx.array
+    """Of the drawn tokens."""
+    entropies: mx.array
 
 
 def filtered(logits: mx.array, sampling: Sampling) -> mx.array:
@@ -57,22 +67,22 @@ def row_keys(seed: int, step: int, rows: Sequence[int]) -> mx.array:
     return mx.stack([mx.random.key(_mix(seed, step, row)) for row in rows])
 
 
-def draw(logits: mx.array, keys: mx.array, position: int, sampling: Sampling) -> tuple[mx.array, mx.array]:
-    """Sample one token for each row: logits [B, V], keys [B, 2] -> token ids [B], their log-probabilities [B].
-
-    The log-probability is of the tempered distribution before any filter, as the trainer computes it.
-    """
+def draw(logits: mx.array, keys: mx.array, position: int, sampling: Sampling) -> Draw:
+    """Sample one token for each row: logits [B, V], keys [B, 2]; log-probabilities as the trainer computes them."""
     tempered = logits.astype(mx.float32) / (sampling.temperature or 1.0)  # [B, V]
     highest = tempered.max(axis=-1, keepdims=True)
-    weights = mx.exp(tempered - highest)  # [B, V]
-    log_total = highest[:, 0] + mx.log(weights.sum(axis=-1))  # [B]
+    shifted = tempered - highest  # [B, V]
+    weights = mx.exp(shifted)  # [B, V]
+    total = weights.sum(axis=-1)  # [B]
+    log_total = mx.log(total)
+    entropies = log_total - (weights * shifted).sum(axis=-1) / total
     if sampling.temperature == 0:
         tokens = mx.argmax(tempered, axis=-1)
     else:
         if sampling.filters:
             weights = mx.exp(filtered(tempered, sampling) - highest)
         tokens = _pick(weights, keys + position)
-    return tokens, mx.take_along_axis(tempered, tokens[:, None], axis=-1)[:, 0] - log_total
+    return Draw(tokens, mx.take_along_axis(shifted, tokens[:, None], axis=-1)[:, 0] - log_total, entropies)
 
 
 def _pick(weights: mx.array, keys: mx.array) -> mx.array:

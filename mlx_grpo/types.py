@@ -31,6 +31,8 @@ class Rollout:
     finish_reason: Literal["stop", "length"]
     sampled_logps: tuple[float, ...] = ()
     """The sampler's log-probability of each token, of logits / temperature before any filter."""
+    sampled_entropies: tuple[float, ...] = ()
+    """The entropy of the distribution that each token was drawn from, before any filter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +51,7 @@ class Batch:
     """f32 [B]"""
     sampled_logps: mx.array
     """f32 [B, T]: the sampler's log-probabilities, 0 where there are none."""
+    sampled_entropies: mx.array
+    """f32 [B, T]: likewise."""
     rows: tuple[int, int]
     """Which rows of the step's whole batch these are: 0 to B, or a micro-batch's share."""

@@ -33,8 +33,13 @@ def update_policy(learner: Learner, batch: Batch, rate: float) -> dict[str, floa
         with swapped(model, learner.reference):
             reference = scores_of(learner, parts, batch.mask.shape).logps
     updates = []
-    for _ in range(config.num_iterations):
-        gradients, metrics = gradients_of(learner, parts, weights, old, reference)
+    for iteration in range(config.num_iterations):
+        term_mask = None  # [N, T]
+        if config.top_entropy_quantile < 1:
+            # The first iteration's policy is the sampler's, which knows its entropies already.
+            known = scores_of(learner, parts, batch.mask.shape).entropies if iteration else batch.sampled_entropies
+            term_mask = grpo.high_entropy_mask(known, batch.mask, config.top_entropy_quantile)
+        gradients, metrics = gradients_of(learner, parts, weights, old, reference, term_mask)
         norm, finite = 0.0, math.isfinite(metrics["loss"])
         # Adam divides by the root of the second moment, so a step on nothing but rounding noise is a full-sized step.
         if gradients is not None and finite:
@@ -52,14 +57,14 @@ def gradients_of(
     weights: mx.array,
     old: mx.array | None,
     reference: mx.array | None,
+    term_mask: mx.array | None = None,
 ) -> tuple[dict[str, Any] | None, dict[str, float]]:
     """The step's gradient, summed over micro-batches, and its metrics; None where nothing gives a gradient.
 
-    `weights`, `old` and `reference` are [N, T] for the whole batch; the parts' losses add up to its loss.
+    `weights`, `old`, `reference` and `term_mask` are [N, T] for the whole batch; the parts' losses add up to its loss.
     """
     config, model, ranks = learner.config, learner.policy.model, learner.ranks
     has_gradient = _has_advantage if reference is None else _has_tokens
-    term_mask = entropy_mask(learner, parts, weights.shape)  # [N, T]
 
     def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> tuple[mx.array, ...]:
         rows = slice(*part.rows)
@@ -102,15 +107,6 @@ def scores_of(learner: Learner, parts: Sequence[Batch], shape: tuple[int, ...]) 
     scored = score_parts(learner.policy.model, mine, learner.config.temperature)
     logps = learner.ranks.assemble(mine, [scores.logps for scores in scored], shape)
     return TokenScores(logps, learner.ranks.assemble(mine, [scores.entropies for scores in scored], shape))
-
-
-def entropy_mask(learner: Learner, parts: Sequence[Batch], shape: tuple[int, ...]) -> mx.array | None:
-    """The tokens [N, T] whose entropy is high enough to learn from; the threshold spans the whole step."""
-    quantile = learner.config.top_entropy_quantile
-    if quantile == 1:
-        return None
-    entropies = scores_of(learner, parts, shape).entropies
-    return grpo.high_entropy_mask(entropies, mx.concatenate([part.mask for part in parts]), quantile)
 
 
 def loss_options(config: Config) -> dict[str, Any]:

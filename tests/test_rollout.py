@@ -40,13 +40,17 @@ def test_rollouts_come_prompt_major_and_the_stop_token_is_kept(policy: Policy):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_the_trainer_recomputes_the_samplers_log_probabilities(policy: Policy, temperature: float):
+def test_the_trainer_recomputes_the_samplers_log_probabilities_and_entropies(policy: Policy, temperature: float):
     sampling = Sampling(40, temperature=temperature, top_p=0.9)
     rollouts = generate(policy, prompts_of(policy, "short", "a rather longer prompt"), 6, sampling)
     batch = make_batch(rollouts, mx.zeros((2, 6)))
-    recomputed = np.array(score_tokens(policy.model, batch, temperature).logps)
+    logps, entropies = map(np.array, score_tokens(policy.model, batch, temperature))
+    assert entropies.max() > 0.1
     for row, rollout in enumerate(rollouts):
-        np.testing.assert_allclose(recomputed[row, : len(rollout.completion_ids)], rollout.sampled_logps, atol=1e-4)
+        length = len(rollout.completion_ids)
+        np.testing.assert_allclose(logps[row, :length], rollout.sampled_logps, atol=1e-4)
+        np.testing.assert_allclose(entropies[row, :length], rollout.sampled_entropies, atol=1e-4)
+    np.testing.assert_allclose(np.array(batch.sampled_entropies), entropies, atol=1e-4)
 
 
 def test_greedy_completions_take_the_most_likely_token_each_time(policy: Policy):

@@ -47,7 +47,7 @@ def expected(**settings: float) -> np.ndarray:
 )
 def test_sampled_frequencies_match_the_expected_ones(settings: dict):
     logits = mx.broadcast_to(mx.log(mx.array(PROBABILITIES)), (DRAWS, 5))
-    tokens, _ = draw(logits, row_keys(0, 1, range(DRAWS)), 3, Sampling(1, **settings))
+    tokens = draw(logits, row_keys(0, 1, range(DRAWS)), 3, Sampling(1, **settings)).tokens
     counts, wanted = np.bincount(np.array(tokens), minlength=5), expected(**settings)
     assert counts[wanted == 0].sum() == 0
     kept = wanted > 0
@@ -58,18 +58,20 @@ def test_sampled_frequencies_match_the_expected_ones(settings: dict):
 def test_temperature_comes_before_top_p():
     # At temperature 0.5 two tokens hold 0.8 of the mass; filtering first would keep three.
     logits = mx.broadcast_to(mx.log(mx.array(PROBABILITIES)), (2000, 5))
-    tokens, _ = draw(logits, row_keys(0, 0, range(2000)), 0, Sampling(1, temperature=0.5, top_p=0.8))
+    tokens = draw(logits, row_keys(0, 0, range(2000)), 0, Sampling(1, temperature=0.5, top_p=0.8)).tokens
     assert set(tokens.tolist()) == {0, 1}
 
 
-def test_log_probabilities_are_of_the_tempered_distribution_before_any_filter():
+def test_log_probabilities_and_entropies_are_of_the_tempered_distribution_before_any_filter():
     logits = mx.broadcast_to(mx.log(mx.array(PROBABILITIES)), (50, 5))
-    tokens, logps = draw(logits, row_keys(0, 0, range(50)), 0, Sampling(1, temperature=0.5, top_k=2))
+    tokens, logps, entropies = draw(logits, row_keys(0, 0, range(50)), 0, Sampling(1, temperature=0.5, top_k=2))
     np.testing.assert_allclose(np.array(logps), np.log(expected(temperature=0.5))[np.array(tokens)], rtol=1e-5)
+    entropy = -(expected(temperature=0.5) * np.log(expected(temperature=0.5))).sum()
+    np.testing.assert_allclose(np.array(entropies), np.full(50, entropy), rtol=1e-5)
 
 
 def test_temperature_zero_takes_the_most_likely_token():
-    tokens, _ = draw(mx.log(mx.array(PROBABILITIES))[None], row_keys(0, 0, range(1)), 0, Sampling(1, temperature=0))
+    tokens = draw(mx.log(mx.array(PROBABILITIES))[None], row_keys(0, 0, range(1)), 0, Sampling(1, temperature=0)).tokens
     assert tokens.tolist() == [0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -17,13 +18,15 @@ from mlx_grpo.config import Config
 from mlx_grpo.data import make_prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner, grpo_optimizer
+from mlx_grpo.logps import score_tokens
 from mlx_grpo.policy import load_policy
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import load_reward
 from mlx_grpo.sft import imitated_ids
 from mlx_grpo.trainer import train, train_step
-from mlx_grpo.update import gradients_of
+from mlx_grpo.types import Batch
+from mlx_grpo.update import gradients_of, update_policy
 
 
 class Silent:
@@ -150,6 +153,23 @@ def test_sampler_and_trainer_agree_on_log_probabilities(tiny_qwen3: Path):
     prompts = [make_prompt({"id": "0", "prompt": "hi"}, learner.policy.tokenizer)]
     metrics, _, _ = train_step(learner, prompts, 0)
     assert metrics["sampling/sampling_logp_difference/max"] < 1e-4
+
+
+def test_a_step_learns_from_the_tokens_drawn_most_uncertainly_and_later_iterations_look_anew(tiny_qwen3: Path):
+    learner = make_learner(tiny_config(tiny_qwen3, reward=paid_for("share_of_letters"), top_entropy_quantile=0.2))
+    prompts = [make_prompt({"id": text, "prompt": text}, learner.policy.tokenizer) for text in ("one", "another")]
+    batch = make_batch(generate(learner.policy, prompts, 4, Sampling(9)), mx.array([[1.0, -1.0, 2.0, -2.0]] * 2))
+    scored = score_tokens(learner.policy.model, batch).entropies
+    least = replace(batch, sampled_entropies=-scored)
+
+    def gradient_norm(batch: Batch, iterations: int = 1) -> float:
+        again = replace(learner, config=learner.config.model_copy(update={"num_iterations": iterations}))
+        return update_policy(again, batch, 0.0)["grad_norm"]  # at rate 0 the policy stays
+
+    most = gradient_norm(batch)
+    assert most == pytest.approx(gradient_norm(replace(batch, sampled_entropies=scored)), rel=1e-4)
+    assert most != pytest.approx(gradient_norm(least), rel=0.05)
+    assert gradient_norm(least, iterations=2) == pytest.approx((gradient_norm(least) + most) / 2, rel=1e-4)
 
 
 def test_a_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_path: Path):

@@ -24,7 +24,7 @@ from mlx_grpo.config_file import validate
 from mlx_grpo.learner import Learner
 from mlx_grpo.policy import Policy
 from mlx_grpo.types import Batch, Prompt, Rollout
-from mlx_grpo.update import gradients_of
+from mlx_grpo.update import gradients_of, scores_of
 
 FIXTURE = Path(__file__).parent / "fixtures" / "trl"
 MAX_COMPLETION_LENGTH = 12
@@ -119,12 +119,17 @@ def ours(
     def padded(values: np.ndarray) -> mx.array:
         return mx.array(np.pad(values, ((0, 0), (0, width - values.shape[1]))))
 
+    parts = split_batch(batch, rows)
+    uncertain = scores_of(learner, parts, batch.mask.shape).entropies
     gradients, metrics = gradients_of(
         learner,
-        split_batch(batch, rows),
+        parts,
         grpo.token_weights(batch.mask, config.loss_type, config.max_completion_length),
         None if case.get("on_policy") else padded(old),
         padded(reference) if config.beta else None,
+        None
+        if config.top_entropy_quantile == 1
+        else grpo.high_entropy_mask(uncertain, batch.mask, config.top_entropy_quantile),
     )
     return metrics["loss"], {name: np.array(g) for name, g in tree_flatten(gradients)}, metrics
 
