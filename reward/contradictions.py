@@ -34,6 +34,8 @@ from reward.words import (
     UNITS,
 )
 
+_ROUNDED = 0.5  # "7 years" of 6.9
+
 
 def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
     """What the reason made of `tokens` says against the context; [] where nothing is found."""
@@ -43,6 +45,7 @@ def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
         return wrong
     items = read_items(tokens, context)
     wrong += _claimed_and_denied(items, context.job, context.candidate)
+    wrong += _wrong_years(tokens, context.candidate)
     wrong += misplaced(items, tokens, context.job, context.candidate)
     wrong += _claimed_numbers(tokens, context.job, context.candidate)
     wrong += _quantified(items, context.job, context.candidate)
@@ -50,6 +53,22 @@ def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
     wrong += _wrong_stays(items, tokens, context.candidate)
     wrong += wrong_degrees(items, context.candidate) + wrong_counts(items, tokens, context.job, context.candidate)
     return wrong + wrong_verdicts(tokens, context.candidate)
+
+
+def _wrong_years(tokens: list[Token], candidate: Part) -> list[Fault]:
+    """ "6 years is inside 3-6" of a candidate who has 9; what the job asks for may be compared with those 9."""
+    wrong: list[Fault] = []
+    for at in range(2, len(tokens) - 1):
+        own_unit = tokens[at - 2].key in UNITS and tokens[at - 2].value is None  # "6 years", and not "6y"
+        said, near = tokens[at - 2 - own_unit], tokens[at + 1]
+        compares = tokens[at - 1].key in ("is", "are") and tokens[at].key in BELOW | ABOVE | INSIDE
+        if not compares or said.unit != "year" or near.value in candidate.years:
+            continue
+        if candidate.years and all(abs(said.value - years) > _ROUNDED for years in candidate.years):
+            wrong.append(
+                Fault(at - 2 - own_unit, at - 1, f"speaks of {said.value:g} years, which the candidate does not have")
+            )
+    return wrong
 
 
 def _bare_numbers(tokens: list[Token], context: Context) -> list[Fault]:

@@ -11,6 +11,7 @@ from itertools import pairwise, takewhile
 from reward.breakdown import quote
 from reward.clauses import Fault, Item
 from reward.profile import Part
+from reward.titles import kinship
 from reward.tokens import Token
 from reward.words import LACKS, TURNS, VERBS, WORKS
 
@@ -19,7 +20,7 @@ def misplaced(items: list[Item], tokens: list[Token], job: Part, candidate: Part
     """What a reason says of a title, a skill, a company or the work that is none of the candidate's."""
     named = [item for item in items if item.named]
     wrong = [fault for item in named for fault in _misplaced(item, tokens, candidate)]
-    return wrong + _wrong_work(items, tokens, job, candidate)
+    return wrong + _wrong_work(items, tokens, job, candidate) + _wrong_kinship(named, tokens, job, candidate)
 
 
 def _misplaced(item: Item, tokens: list[Token], candidate: Part) -> list[Fault]:
@@ -53,6 +54,23 @@ def _wrong_work(items: list[Item], tokens: list[Token], job: Part, candidate: Pa
     said = at > 0 and (keys[at - 1] in ("is", "are") or "," in tokens[at].before) and LACKS.isdisjoint(keys[:at])
     if said and (used := job.required & candidate.used):
         wrong.append(Fault(at, at + 1, f"says unrelated of work that shows {quote(' '.join(min(used)))}"))
+    return wrong
+
+
+def _wrong_kinship(named: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
+    """ "work as Data Analyst is unrelated" to a Data Engineer's, "work as Baker is related" where nothing says so."""
+    keys = [token.key for token in tokens]
+    wrong: list[Fault] = []
+    for item in named:
+        stop = item.start + len(item.words)
+        verdict = next(iter(keys[stop + (keys[stop : stop + 1] == ["is"]) :]), "")
+        if keys[max(0, item.start - 2) : item.start] != ["work", "as"] or verdict not in ("related", "unrelated"):
+            continue
+        near = kinship(" ".join(item.words), job.title)
+        if verdict == "unrelated" and near == 1:
+            wrong.append(item.fault(f"says {item.name} is unrelated to {quote(job.title)}"))
+        if verdict == "related" and not near and candidate.used is not None and not job.terms & candidate.used:
+            wrong.append(item.fault(f"says {item.name} is related to {quote(job.title)}, which nothing shows"))
     return wrong
 
 

@@ -22,6 +22,7 @@ _BRACKETED = re.compile(r"\([^()]*\)")
 _STAY = re.compile(r"\bat ([^,;:()\n]{1,60}), (\d[\d.]* ?(?:m|months?|years?))[ \t]*(?=[;:(.]|$)", re.MULTILINE)
 # What follows a stay on its line; nothing where a full stop ends it.
 _TOLD = re.compile(r"(?!\.)[^;\n]*|")
+_TITLE = re.compile(r"\A\s*(?:[^\n:,.;|(]*:)?([^\n:,.;|(]*)")
 _SEGMENT_END = re.compile(r"[,;:|\n]|[.!?](?=\s|$)")
 _JOINED = re.compile(r"\b(?:and|or)\b|[/&]")
 _ASKS = re.compile(r"requir|need|must", re.IGNORECASE)
@@ -39,6 +40,7 @@ class Detail(NamedTuple):
 class Part:
     """One side of the context: every run of up to four token keys in it, its terms, and those it asks for."""
 
+    title: str  # what it begins with: "Data Engineer" of "Title: Data Engineer"
     runs: frozenset[Term]
     terms: frozenset[Term]
     required: frozenset[Term]
@@ -109,6 +111,7 @@ def _part(text: str) -> Part:
     required = frozenset(listed or needed)
     years = frozenset(token.value for token in tokens if token.unit == "year" and token.value is not None)
     return Part(
+        title=_TITLE.search(text)[1].strip(),
         runs=_runs(tokens),
         terms=frozenset(terms),
         required=required,

@@ -33,7 +33,7 @@ def told(reason: str, context: str = CONTEXT) -> str:
         ("has more SQL, three of three", "says three, but names 1"),
         ("strong in SQL and two more, three of three", "says three where 2 of what the job requires are strong"),
         ("work shows Python", "says the work shows 'python', which does not stand there"),
-        ("work as Data Analyst is unrelated", "says unrelated of work that shows 'sql'"),
+        ("work at Northwind is unrelated", "says unrelated of work that shows 'sql'"),
         ("claims jobs of 48m and 30m in 4 years, impossible", "speaks of jobs that the candidate did not have"),
         ("solid Excel skills", "says strong of 'excel', which is (advanced, 3m)"),
         ("thin on SQL", "says thin of 'sql', which is (expert, 48m)"),
@@ -168,5 +168,5 @@ def test_a_job_that_says_strong_takes_no_meaning_from_a_reason_that_does():
 
 def test_what_follows_a_stays_full_stop_is_not_told_of_the_work():
     context = CONTEXT.replace("24m (SQL).", "24m. Languages: Airflow (expert, 30m).")
-    assert told("work as Data Analyst is unrelated", context) == ""
+    assert told("work at Northwind is unrelated", context) == ""
     assert told("work shows Airflow", context) == ""

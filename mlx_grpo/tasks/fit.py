@@ -12,8 +12,6 @@
 
 from __future__ import annotations
 
-import re
-
 from mlx_grpo.tasks.records import Candidate, Fit, Job, Role, Skill
 from mlx_grpo.tasks.text import fold, mentions, same_name
 from reward.degrees import (
@@ -25,20 +23,9 @@ from reward.degrees import (
     TENURE_SLACK_MONTHS,
     credit,
 )
+from reward.titles import kinship
 
 UNKNOWN_MONTHS = FULL_MONTHS / 2
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Seniority says nothing about the field; role words say a little.
-_SENIORITY = _words("senior junior lead staff principal head chief trainee intern graduate of and the for in i ii iii")
-_ROLE_WORDS = _words(
-    "engineer manager developer analyst specialist officer coordinator consultant technician assistant administrator "
-    "supervisor executive associate advisor agent representative planner scientist designer clerk operator"
-)
 
 
 def skill_credit(skill: Skill) -> float:
@@ -62,19 +49,11 @@ def years_credit(years: float, job: Job) -> float:
     return 1.0
 
 
-def title_words(title: str) -> tuple[set[str], set[str]]:
-    """A title's telling words and its role words, lower-cased: "Senior Data Engineer" -> {data}, {engineer}."""
-    words = set(re.findall(r"[^\W_][^\W_.+#]*[+#]*", title.lower())) - _SENIORITY
-    return words - _ROLE_WORDS, words & _ROLE_WORDS
-
-
 def relevance(job: Job, candidate: Candidate) -> tuple[float, tuple[str, ...]]:
     """How near the shown titles and work are to the job (1, 0.5 or 0), and the title or skill names that say so."""
-    telling, role = title_words(job.title)
     best, evidence = 0.0, (candidate.title,)
     for title in (candidate.title, *(shown.title for shown in candidate.roles)):
-        own_telling, own_role = title_words(title)
-        value = 1.0 if telling & own_telling else 0.5 if role & own_role else 0.0
+        value = kinship(title, job.title)
         if value > best:
             best, evidence = value, (title,)
     work = " ; ".join(shown.text for shown in candidate.roles)
