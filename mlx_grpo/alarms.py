@@ -1,4 +1,4 @@
-"""What a run's metrics warn of while it trains: a hacked reward, a collapsed entropy, a policy that ran away."""
+"""What a run's metrics warn of while it trains: a hacked reward, one answer for all, a collapsed entropy, a runaway."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ REWARD_RISE = 0.03
 """Reward is up if its mean since a look at held-out prompts exceeds that before by this much."""
 DECISIONS_FALL = 0.1
 """Held-out decisions are down by this share of them: 4 of 32 prompts, where one to three may be chance."""
+ONE_DECISION = 0.95
+"""Of the held-out candidates, this many get the same decision ..."""
+MOSTLY_RIGHT = 0.9
+"""... which is as it should be where so many deserve it."""
 ENTROPY_SHARE = 0.1
 KL_BOUND = 1.0
 """Nats per token: completions that the reference would hardly write."""
@@ -28,7 +32,8 @@ def alarms(history: Sequence[Metrics]) -> list[Alarm]:
     """The first alarm of each kind in a run's GRPO metrics so far, in the order of the steps."""
     steps = [record for record in history if record.get("reward") is not None]
     before = next((record for record in history if record["step"] < 0), {})  # a look before the first step
-    found = [next(alarm, None) for alarm in (_hacking(steps, before), _entropy_collapse(steps), _kl_runaway(steps))]
+    kinds = (_hacking(steps, before), _one_decision(steps), _entropy_collapse(steps), _kl_runaway(steps))
+    found = [next(alarm, None) for alarm in kinds]
     return sorted(alarm for alarm in found if alarm is not None)
 
 
@@ -40,12 +45,12 @@ def raised_at(step: int, history: Sequence[Metrics]) -> list[str]:
 def _hacking(steps: Sequence[Metrics], before: Metrics) -> Iterator[Alarm]:
     """Reward up and held-out decisions down since an earlier look: the policy learned what only pays in training."""
     looks: list[tuple[float, float]] = []  # (mean reward up to the look since the one before, decisions right)
-    if steps and before.get("eval/decision_match") is not None:
-        looks.append((steps[0]["reward"], before["eval/decision_match"]))  # what the policy earned that was looked at
+    if steps and _decisions(before) is not None:
+        looks.append((steps[0]["reward"], _decisions(before)))  # what the policy earned that was looked at
     since: list[float] = []
     for record in steps:
         since.append(record["reward"])
-        decisions = record.get("eval/decision_match")
+        decisions = _decisions(record)
         if decisions is None:
             continue
         reward = float(np.mean(since))
@@ -58,6 +63,25 @@ def _hacking(steps: Sequence[Metrics], before: Metrics) -> Iterator[Alarm]:
                 )
         looks.append((reward, decisions))
         since = []
+
+
+def _decisions(record: Metrics) -> float | None:
+    """The share of right decisions in a look; older runs kept the rubric's mark alone, which the score lowers."""
+    return record.get("eval/correct", record.get("eval/decision_match"))
+
+
+def _one_decision(steps: Sequence[Metrics]) -> Iterator[Alarm]:
+    """A constant decision is right for as many as deserve it, so no count of right ones shows it."""
+    for record in steps:
+        share = record.get("eval/shortlisted")
+        if share is None or max(share, 1 - share) < ONE_DECISION or record["eval/correct"] >= MOSTLY_RIGHT:
+            continue
+        decision = "shortlist" if share > 0.5 else "reject"
+        yield (
+            record["step"],
+            f"warning: {max(share, 1 - share):.0%} of the held-out candidates get the same decision, {decision}, right "
+            f"for {record['eval/correct']:.0%}: whatever the reward says, the policy judges nobody",
+        )
 
 
 def _entropy_collapse(steps: Sequence[Metrics]) -> Iterator[Alarm]:

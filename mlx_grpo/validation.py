@@ -14,8 +14,10 @@ from mlx_grpo.learner import Learner
 from mlx_grpo.policy import Policy
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
-from mlx_grpo.scoring import check_columns
+from mlx_grpo.scoring import check_columns, has_gold, rubric_reward, strip_thinking
 from mlx_grpo.types import Prompt
+from reward import PUBLISHED
+from reward.parsing import read_published
 
 
 @dataclass(slots=True)
@@ -74,16 +76,39 @@ def validation_rows(config: Config, prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def validate(learner: Learner, prompts: Sequence[Prompt]) -> tuple[dict[str, float], list[float]]:
-    """Mean reward and components of greedy completions, by TRL's names for an evaluation; and each prompt's reward."""
+    """Mean reward and components of greedy completions, by TRL's names for an evaluation; and each prompt's reward.
+
+    Rows with gold labels add what no rubric that trains can hide: see `judgement`.
+    """
     config, ranks = learner.config, learner.ranks
     sampling = Sampling(min(config.eval.max_new_tokens, config.max_completion_length), temperature=0)
     mine = ranks.share(prompts)
+    labelled = all(map(has_gold, prompts))
     found = []
     for start in range(0, len(mine), config.eval.batch_size):
         rollouts = generate(learner.policy, mine[start : start + config.eval.batch_size], 1, sampling)
-        scores = learner.reward([r.prompt for r in rollouts], [r.completion for r in rollouts])
+        shown, completions = [r.prompt for r in rollouts], [r.completion for r in rollouts]
+        scores = learner.reward(shown, completions)
         columns = {f"eval/{name}": v for name, v in scores.components.items()} | {"eval/reward": scores.rewards}
+        columns |= judgement(shown, completions) if labelled else {}
         found += [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]
     everyones = [row for rows in ranks.gather(found) for row in rows]
-    means = {name: float(np.nanmean([row[name] for row in everyones])) for name in everyones[0]}
+    means = {name: _mean([row[name] for row in everyones]) for name in everyones[0]}
     return means, [row["eval/reward"] for row in everyones]
+
+
+def judgement(prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, np.ndarray]:
+    """What completions earn by the published rubric, whether their decision is right, and whether it is "shortlist".
+
+    Each [N]; a decision counts whatever the score beside it, and the last is NaN where there is none.
+    """
+    published = rubric_reward(PUBLISHED)(prompts, completions)
+    decisions = [(read_published(strip_thinking(completion)) or {}).get("decision") for completion in completions]
+    said = [float(d == "shortlist") if d in ("shortlist", "reject") else np.nan for d in decisions]
+    right = published.components["decision_match"]
+    return {"eval/published": published.rewards, "eval/correct": right, "eval/shortlisted": np.array(said)}
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")

@@ -21,10 +21,10 @@ def history(steps: int = 40, **columns: list[float | None]) -> list[dict]:
     return [{"phase": "warm_start", "step": 0, "loss": 3.0}, *({"step": i, **row} for i, row in enumerate(rows))]
 
 
-def looked(records: list[dict], **looks: float) -> list[dict]:
+def looked(records: list[dict], key: str = "eval/correct", **looks: float) -> list[dict]:
     """The same with held-out decisions at some steps: step3=0.5."""
     for name, decisions in looks.items():
-        records[int(name.removeprefix("step")) + 1]["eval/decision_match"] = decisions
+        records[int(name.removeprefix("step")) + 1][key] = decisions
     return records
 
 
@@ -43,13 +43,31 @@ def test_reward_up_and_decisions_down_is_reward_hacking():
     assert "from 0.70 to 0.55" in line
 
 
+def test_right_decisions_count_whatever_the_rubric_thinks_of_their_scores():
+    records = looked(history(reward=[0.5] * 20 + [0.7] * 20), step9=0.7, step39=0.5)
+    assert len(alarms(looked(records, "eval/decision_match", step9=0.1, step39=0.5))) == 1
+    older = looked(history(reward=[0.5] * 20 + [0.7] * 20), "eval/decision_match", step9=0.7, step39=0.5)
+    assert len(alarms(older)) == 1
+
+
+def test_one_decision_for_all_is_told_though_it_is_right_for_half():
+    records = looked(history(), step9=0.56, step19=0.5, step29=0.5)
+    found = alarms(looked(records, "eval/shortlisted", step9=0.9, step19=0.03, step29=0.0))
+    assert [step for step, _ in found] == [19]
+    assert "97% of the held-out candidates get the same decision, reject, right for 50%" in found[0][1]
+
+
+def test_one_decision_that_nearly_all_deserve_is_no_alarm():
+    assert alarms(looked(looked(history(), step9=0.95), "eval/shortlisted", step9=0.0)) == []
+
+
 def test_a_fall_before_the_first_look_of_the_training_is_seen_too():
-    look = {"step": -1, "eval/decision_match": 0.7, "eval/reward": 0.5}
+    look = {"step": -1, "eval/correct": 0.7, "eval/reward": 0.5}
     records = [look, *looked(history(reward=[0.5] + [0.6] * 39), step9=0.5)]
     [(step, line)] = alarms(records)
     assert step == 9
     assert "from 0.70 to 0.50" in line
-    look["eval/decision_match"] = 0.55
+    look["eval/correct"] = 0.55
     assert alarms(records) == []
 
 
@@ -114,4 +132,4 @@ def test_a_run_that_is_driven_too_far_says_so(tiny_qwen3: Path, tmp_path: Path):
 
 def test_a_run_looks_at_the_decisions_that_the_warning_compares(tiny_qwen3: Path, tmp_path: Path):
     metrics = read_jsonl(evaluated_run(tiny_qwen3, tmp_path) / METRICS)
-    assert [record["step"] for record in metrics if "eval/decision_match" in record] == [-1, 0, 1]
+    assert [record["step"] for record in metrics if "eval/correct" in record] == [-1, 0, 1]

@@ -18,7 +18,8 @@ from mlx_grpo.policy import load_adapter, load_policy
 from mlx_grpo.progress import SilentReporter
 from mlx_grpo.scoring import load_reward
 from mlx_grpo.trainer import train
-from mlx_grpo.validation import Best, validate, validation_prompts
+from mlx_grpo.types import Prompt
+from mlx_grpo.validation import Best, judgement, validate, validation_prompts
 
 
 def config_of(model: Path, folder: Path, rows: int = 8, **changes: object) -> Config:
@@ -101,3 +102,21 @@ def test_the_prompts_are_none_that_the_evaluation_reads(tiny_qwen3: Path, tmp_pa
     small = config_of(tiny_qwen3, tmp_path, rows=4)
     with pytest.raises(UserError, match="takes all 4 held-out rows"):
         validation_prompts(small, load_policy(small))
+
+
+def test_a_look_counts_decisions_whatever_their_scores_and_says_how_many_are_shortlists():
+    gold = {
+        "score": 0.8,
+        "context": "[JOB]\nClerk. Required: SQL.\n[CANDIDATE]\nClerk, 4 years. Skills: SQL (expert, 48m).",
+    }
+    prompts = [Prompt(str(i), "", (), {**gold, "decision": "shortlist"}) for i in range(4)]
+    completions = [
+        '{"reasons":["has SQL"],"score":0.1,"decision":"shortlist"}',  # strict pays nothing for it
+        '<think>a reject?</think>{"reasons":["has SQL"],"score":0.9,"decision":"reject"}',
+        "no JSON",
+        '{"decision":"maybe"}',
+    ]
+    found = judgement(prompts, completions)
+    assert found["eval/correct"].tolist() == [1, 0, 0, 0]
+    np.testing.assert_array_equal(found["eval/shortlisted"], [1, 0, np.nan, np.nan])
+    assert found["eval/published"].argmax() == 0
