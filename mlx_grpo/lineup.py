@@ -16,8 +16,8 @@ from mlx_grpo.policy import ADAPTER_WEIGHTS
 from mlx_grpo.runs import ADAPTER, WARM_START, read_config
 
 BASELINE = "baseline"
-UNTOLD = ("output_dir", "logging_steps", "save_", "eval.", "warm_start.run")
-"""Beginnings of the keys that don't change what a run learns."""
+UNTOLD = ("output_dir", "logging_steps", "save_", "eval.", "warm_start.run", "data.heldout")
+"""Beginnings of the keys that don't change what a run learns; the held-out rows are the same in all."""
 
 
 @dataclass(slots=True)
@@ -73,9 +73,10 @@ def _misfit(run: Path, config: Config, configs: Sequence[Config]) -> list[str]:
     if not (run / ADAPTER / ADAPTER_WEIGHTS).is_file():
         return [f"{run}: has no {ADAPTER} yet; let `mlx-grpo train` finish first"]
     first = configs[0]
+    mine, theirs = dataset_files(config.data)[1], dataset_files(first.data)[1]
     pairs = {
         "model": (config.model, first.model),
-        "held-out prompts": (dataset_files(config.data)[1], dataset_files(first.data)[1]),
+        "held-out prompts": (theirs if _same_rows(mine, theirs) else mine, theirs),
         "data.enable_thinking": (config.data.enable_thinking, first.data.enable_thinking),
     }
     return [
@@ -83,6 +84,12 @@ def _misfit(run: Path, config: Config, configs: Sequence[Config]) -> list[str]:
         for name, (mine, theirs) in pairs.items()
         if mine != theirs
     ]
+
+
+def _same_rows(mine: Path | None, theirs: Path | None) -> bool:
+    """Whether two held-out files hold the same, as those of differently made examples for the same task do."""
+    there = mine is not None and theirs is not None and mine.is_file() and theirs.is_file()
+    return there and mine.read_bytes() == theirs.read_bytes()
 
 
 def _words(first: Config, config: Config, *, seed: bool = True) -> list[str]:

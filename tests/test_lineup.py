@@ -86,6 +86,15 @@ def test_runs_that_differ_in_the_seed_alone_belong_together(tmp_path: Path):
     }
 
 
+def test_held_out_files_are_compared_by_what_they_hold(tmp_path: Path):
+    for name, row in (("a", "{}"), ("b", "{}"), ("c", "[]")):
+        (tmp_path / f"{name}.jsonl").write_text(row)
+    runs = [run_of(tmp_path, f"run-{n}", data={"train": n, "heldout": str(tmp_path / f"{n}.jsonl")}) for n in "abc"]
+    assert list(line_up(runs[:2]).runs) == ["trained", "trained, data.train=b"]
+    with pytest.raises(UserError, match="held-out prompts"):
+        line_up(runs)
+
+
 def test_runs_that_cannot_be_compared_are_all_named(tmp_path: Path):
     runs = [
         run_of(tmp_path, "a"),

@@ -10,6 +10,7 @@ from collections import Counter
 
 import numpy as np
 
+from mlx_grpo.statistics import roc_auc
 from mlx_grpo.tasks.gold import dump_answer
 from mlx_grpo.tasks.prompt import parse
 from mlx_grpo.tasks.rows import Row, read_rows
@@ -55,8 +56,8 @@ def constant_reward(train: list[Row], heldout: list[Row]) -> float:
     return mean(heldout, max((n / 20 for n in range(21)), key=lambda score: mean(train[::10], score)))
 
 
-def bag_of_words_accuracy(train: list[Row], heldout: list[Row], steps: int = 150) -> float:
-    """Held-out accuracy of a logistic regression on the words of the user message, trained on `train`."""
+def bag_of_words(train: list[Row], heldout: list[Row], steps: int = 150) -> tuple[float, float]:
+    """Held-out accuracy and ROC AUC of a logistic regression on the words of the user message, trained on `train`."""
     counts = Counter(word for row in train for word in set(_words(row)))
     index = {word: at for at, word in enumerate(sorted(word for word, n in counts.items() if n >= 3))}
     x, y = _matrix(train, index)
@@ -66,7 +67,8 @@ def bag_of_words_accuracy(train: list[Row], heldout: list[Row], steps: int = 150
         weights -= 0.5 * (x.T @ error / len(y) * 10 + 1e-3 * weights)
         bias -= 0.5 * error.mean()
     tested, labels = _matrix(heldout, index)
-    return float((((tested @ weights + bias) > 0) == (labels > 0.5)).mean())
+    scores, positive = tested @ weights + bias, labels > 0.5
+    return float(((scores > 0) == positive).mean()), float(roc_auc(positive, scores, np.ones((1, len(scores))))[0])
 
 
 def _words(row: Row) -> list[str]:
@@ -89,7 +91,8 @@ def main() -> None:
     print(f"train\n{balance_table(train)}\nheldout\n{balance_table(heldout)}")
     print(f"always one label        {majority_accuracy(heldout):.3f}")
     print(f"keyword overlap         {overlap_accuracy(train, heldout):.3f}")
-    print(f"bag of words, logistic  {bag_of_words_accuracy(train, heldout):.3f}")
+    accuracy, area = bag_of_words(train, heldout)
+    print(f"bag of words, logistic  {accuracy:.3f}, ROC AUC {area:.3f}")
     print(f"one answer for all, its strict reward  {constant_reward(train, heldout):.3f}")
 
 
