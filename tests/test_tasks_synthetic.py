@@ -206,6 +206,12 @@ def test_more_candidates_per_job_can_be_drawn_without_touching_the_heldout_jobs(
     assert not {job.id for job, _, _ in pairs} & {job.id for job in held}
 
 
+def test_more_candidates_are_all_written_in_the_full_form_too(rows):
+    assert len(rows["train-full.jsonl"]) == 300
+    more = make_bundle(0, 21, 1)
+    assert [row["id"] for row in more["train-full.jsonl"]] == [row["id"] for row in more["train.jsonl"]]
+
+
 def test_a_kind_that_cannot_be_drawn_is_an_error(monkeypatch):
     monkeypatch.setitem(candidates._BANDS, "strong", (2.0, 3.0))
     with pytest.raises(RuntimeError, match="no strong candidate"):

@@ -30,6 +30,7 @@ SEED = 0
 TRAIN_PER_JOB = 20
 HELDOUT_PER_JOB = 16
 FULL_TRAIN_ROWS = 300
+"""So many of the training rows are bundled in the full form; more candidates for each job are all written."""
 FULL_HELDOUT_ROWS = 96
 
 JOBS_PER_FIELD = 3
@@ -83,10 +84,11 @@ def make_bundle(
     train = make_pairs(train_jobs, train_per_job, 1, seed)
     Random(f"order {seed}").shuffle(train)
     heldout = _balanced(make_pairs(heldout_jobs, heldout_per_job, 1 + len(train), seed), seed)
+    whole = train if train_per_job > TRAIN_PER_JOB else train[:FULL_TRAIN_ROWS]
     return {
         "train.jsonl": [_compact_row(pair, order) for pair in train],
         "heldout.jsonl": [_compact_row(pair, order) for pair in heldout],
-        "train-full.jsonl": [_full_row(pair, order) for pair in train[:FULL_TRAIN_ROWS]],
+        "train-full.jsonl": [_full_row(pair, order) for pair in whole],
         "heldout-full.jsonl": [_full_row(pair, order) for pair in heldout[:FULL_HELDOUT_ROWS]],
     }
 
