@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -69,3 +70,20 @@ def test_every_picture_and_linked_file_exists():
         r"`(configs/[\w.-]+|tests/[\w.-]+)`", README
     ):
         assert (ROOT / target).exists(), target
+
+
+def test_every_figure_of_the_results_is_that_of_the_run_kept():
+    rows = [
+        re.split(r" *\| *", line.strip("| "))
+        for line in README.splitlines()
+        if re.search(r"\| `docs/[\w/]+` \|$", line)
+    ]
+    assert len(rows) >= 6
+    for name, _, _, prompts, *figures, folder in rows:
+        results = json.loads((ROOT / folder.strip("`") / "eval.json").read_text(encoding="utf-8"))
+        model = next(
+            model for model in ("baseline", "warm start", "trained") if model in name.replace("GRPO", "trained")
+        )
+        means = results["means"][model]
+        assert int(prompts) == results["n_episodes"]
+        assert figures == [f"{means[key]:.3f}" for key in ("reward", "correct", "roc_auc")], name
