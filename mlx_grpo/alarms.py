@@ -12,9 +12,9 @@ REWARD_RISE = 0.03
 DECISIONS_FALL = 0.1
 """Held-out decisions are down by this share of them: 4 of 32 prompts, where one to three may be chance."""
 ONE_DECISION = 0.95
-"""Of the held-out candidates, this many get the same decision ..."""
+"""A share of the held-out candidates with the same decision: all but one of 32, so that one outlier hides nothing."""
 MOSTLY_RIGHT = 0.9
-"""... which is as it should be where so many deserve it."""
+"""One decision for all is as it should be where it is right for so many."""
 ENTROPY_SHARE = 0.1
 KL_BOUND = 1.0
 """Nats per token: completions that the reference would hardly write."""
@@ -45,8 +45,8 @@ def raised_at(step: int, history: Sequence[Metrics]) -> list[str]:
 def _hacking(steps: Sequence[Metrics], before: Metrics) -> Iterator[Alarm]:
     """Reward up and held-out decisions down since an earlier look: the policy learned what only pays in training."""
     looks: list[tuple[float, float]] = []  # (mean reward up to the look since the one before, decisions right)
-    if steps and _decisions(before) is not None:
-        looks.append((steps[0]["reward"], _decisions(before)))  # what the policy earned that was looked at
+    if steps and (first := _decisions(before)) is not None:
+        looks.append((steps[0]["reward"], first))  # what the policy earned that was looked at
     since: list[float] = []
     for record in steps:
         since.append(record["reward"])

@@ -19,10 +19,10 @@ def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, rewards: mx.arra
     by_group = np.array(rewards, np.float64)
     applicable = [group[~np.isnan(group)] for group in by_group]
     return {
-        "reward": _mean(by_group),
+        "reward": known_mean(by_group),
         "reward_std": _std(by_group),
         "frac_reward_zero_std": float(np.mean([group.size == 0 or np.ptp(group) == 0 for group in applicable])),
-        **{f"rewards/{name}/mean": _mean(values) for name, values in scores.components.items()},
+        **{f"rewards/{name}/mean": known_mean(values) for name, values in scores.components.items()},
         "completions/mean_length": float(np.mean(lengths)),
         "completions/clipped_ratio": float(np.mean([r.finish_reason == "length" for r in rollouts])),
         "step_completion_tokens": float(sum(lengths)),
@@ -78,7 +78,8 @@ def token_records(rollouts: Sequence[Rollout], scores: Scores) -> list[dict[str,
     ]
 
 
-def _mean(values: np.ndarray) -> float:
+def known_mean(values: np.ndarray) -> float:
+    """The mean of what is not NaN; NaN where nothing is."""
     kept = values[~np.isnan(values)]
     return float(kept.mean()) if kept.size else math.nan
 

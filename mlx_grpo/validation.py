@@ -11,6 +11,7 @@ from mlx_grpo.config import Config
 from mlx_grpo.data import check_lengths, dataset_files, load_prompts
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner
+from mlx_grpo.metrics import known_mean
 from mlx_grpo.policy import Policy
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
@@ -93,7 +94,7 @@ def validate(learner: Learner, prompts: Sequence[Prompt]) -> tuple[dict[str, flo
         columns |= judgement(shown, completions) if labelled else {}
         found += [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]
     everyones = [row for rows in ranks.gather(found) for row in rows]
-    means = {name: _mean([row[name] for row in everyones]) for name in everyones[0]}
+    means = {name: known_mean(np.array([row[name] for row in everyones])) for name in everyones[0]}
     return means, [row["eval/reward"] for row in everyones]
 
 
@@ -107,8 +108,3 @@ def judgement(prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str
     said = [float(d == "shortlist") if d in ("shortlist", "reject") else np.nan for d in decisions]
     right = published.components["decision_match"]
     return {"eval/published": published.rewards, "eval/correct": right, "eval/shortlisted": np.array(said)}
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")

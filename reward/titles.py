@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import re
 
+from reward.words import ROLES, SENIORITY
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_SENIORITY = _words("senior junior lead staff principal head chief trainee intern graduate of and the for in i ii iii")
-# What many fields have says a little.
-_ROLES = _words(
-    "engineer manager developer analyst specialist officer coordinator consultant technician assistant administrator "
-    "supervisor executive associate advisor agent representative planner scientist designer clerk operator"
-)
 _WORD = re.compile(r"[^\W_][^\W_.+#]*[+#]*")
 
 
 def title_words(title: str) -> tuple[set[str], set[str]]:
     """A title's telling words and its role words, lower-cased: "Senior Data Engineer" -> {data}, {engineer}."""
-    words = set(_WORD.findall(title.lower())) - _SENIORITY
-    return words - _ROLES, words & _ROLES
+    words = set(_WORD.findall(title.lower())) - SENIORITY
+    return words - ROLES, words & ROLES
 
 
 def kinship(title: str, other: str) -> float:

@@ -100,3 +100,10 @@ EVERY = _words("all every each any")
 NONE = _words("none no zero")
 REQUIREMENTS = _words("required requirement requirements skill skills")
 BESIDES = _words("beyond except besides beside but apart other gap gaps missing lacking")
+# Of a title's words these say nothing of its field ...
+SENIORITY = _words("senior junior lead staff principal head chief trainee intern graduate of and the for in i ii iii")
+# ... and these, which many fields have, a little.
+ROLES = _words(
+    """engineer manager developer analyst specialist officer coordinator consultant technician assistant administrator
+    supervisor executive associate advisor agent representative planner scientist designer clerk operator"""
+)

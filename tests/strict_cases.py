@@ -39,3 +39,9 @@ def grade(completion: str, decision: str = "shortlist", score: float = 0.62, con
 
 def reasons_grade(*reasons: str, context: str = CONTEXT) -> Breakdown:
     return grade(answer(list(reasons)), context=context)
+
+
+def held_against(reason: str, beside: str, context: str) -> str:
+    """What the rubric finds false in a reason that stands beside a true one."""
+    findings = reasons_grade(reason, beside, context=context).findings
+    return " ".join(text for component, text in findings if component == "no_hallucination")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from strict_cases import reasons_grade
+from strict_cases import held_against, reasons_grade
 
 CONTEXT = """[JOB]
 Data Engineer, 3-6 years. Required: Python, SQL, Airflow. Nice: Rust.
@@ -14,9 +14,7 @@ OTHER = "4 years is inside 3-6"
 
 
 def told(reason: str, context: str = CONTEXT) -> str:
-    """What the rubric holds against a reason, beside a true one."""
-    findings = reasons_grade(reason, OTHER, context=context).findings
-    return " ".join(text for component, text in findings if component == "no_hallucination")
+    return held_against(reason, OTHER, context)
 
 
 @pytest.mark.parametrize(

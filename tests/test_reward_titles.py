@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from strict_cases import reasons_grade
+from strict_cases import held_against
 
 from reward.titles import kinship
 
@@ -15,9 +15,7 @@ Recent: Data Analyst at Northwind, 24m (Excel); Sales Engineer at Acme, 9m; Bake
 
 
 def told(reason: str, context: str = CONTEXT) -> str:
-    """What the rubric holds against a reason, beside a true one."""
-    findings = reasons_grade(reason, "lacks SQL and Airflow", context=context).findings
-    return " ".join(text for component, text in findings if component == "no_hallucination")
+    return held_against(reason, "lacks SQL and Airflow", context)
 
 
 @pytest.mark.parametrize(
