@@ -10,7 +10,7 @@ rules cannot place counts as neither; they are meant to be right when they speak
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 from reward.breakdown import quote
 from reward.clauses import Fault, Item, read_items
@@ -35,6 +35,9 @@ from reward.words import (
 )
 
 _ROUNDED = 0.5  # "7 years" of 6.9
+_OPENS = frozenset(("with", "only", "and", "but"))
+_CUTS = frozenset(",.;:")
+_COPULAS = frozenset(("is", "are", "was", "falls", "fall", "lies", "well", "just", "far"))
 
 
 def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
@@ -58,17 +61,24 @@ def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
 def _wrong_years(tokens: list[Token], candidate: Part) -> list[Fault]:
     """ "6 years is inside 3-6" of a candidate who has 9; what the job asks for may be compared with those 9."""
     wrong: list[Fault] = []
-    for at in range(2, len(tokens) - 1):
-        own_unit = tokens[at - 2].key in UNITS and tokens[at - 2].value is None  # "6 years", and not "6y"
-        said, near = tokens[at - 2 - own_unit], tokens[at + 1]
-        compares = tokens[at - 1].key in ("is", "are") and tokens[at].key in BELOW | ABOVE | INSIDE
-        if not compares or said.unit != "year" or near.value in candidate.years:
+    for at, token in enumerate(tokens):
+        stop = at + 1 + (at + 1 < len(tokens) and tokens[at + 1].key in UNITS and tokens[at + 1].value is None)
+        # "Python for 2.5 years is below 3-6" and the 6 of "3-6 years" are of something else.
+        own = at == 0 or tokens[at - 1].key in HAS | _OPENS or not _CUTS.isdisjoint(token.before)
+        if token.unit != "year" or not own or token.value in candidate.years or not _compared(tokens[stop:], candidate):
             continue
-        if candidate.years and all(abs(said.value - years) > _ROUNDED for years in candidate.years):
-            wrong.append(
-                Fault(at - 2 - own_unit, at - 1, f"speaks of {said.value:g} years, which the candidate does not have")
-            )
+        if candidate.years and all(abs(token.value - years) > _ROUNDED for years in candidate.years):
+            wrong.append(Fault(at, stop, f"speaks of {token.value:g} years, which the candidate does not have"))
     return wrong
+
+
+def _compared(after: list[Token], candidate: Part) -> bool:
+    """Whether "is inside 3-6", "falls well below" or ", inside" follows, and no years of the candidate."""
+    lead = sum(1 for _ in takewhile(lambda token: token.key in _COPULAS, after))
+    if not after[lead:] or after[lead].key not in BELOW | ABOVE | INSIDE or bool(lead) == ("," in after[0].before):
+        return False
+    near = next((token for token in after[lead + 1 : lead + 4] if token.value is not None), None)
+    return near is not None and near.value not in candidate.years
 
 
 def _bare_numbers(tokens: list[Token], context: Context) -> list[Fault]:

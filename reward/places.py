@@ -6,14 +6,17 @@ held against a reason.
 
 from __future__ import annotations
 
-from itertools import pairwise, takewhile
+from itertools import dropwhile, pairwise, takewhile
 
 from reward.breakdown import quote
 from reward.clauses import Fault, Item
 from reward.profile import Part
-from reward.titles import kinship
+from reward.titles import may_be_near, of_field
 from reward.tokens import Token
 from reward.words import LACKS, TURNS, VERBS, WORKS
+
+_CUTS = frozenset(",.;:(")
+_LEADING = frozenset(("is", "was", "closely", "directly", "clearly", "very", "well"))
 
 
 def misplaced(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
@@ -59,19 +62,29 @@ def _wrong_work(items: list[Item], tokens: list[Token], job: Part, candidate: Pa
 
 def _wrong_kinship(named: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
     """ "work as Data Analyst is unrelated" to a Data Engineer's, "work as Baker is related" where nothing says so."""
-    keys = [token.key for token in tokens]
     wrong: list[Fault] = []
     for item in named:
-        stop = item.start + len(item.words)
-        verdict = next(iter(keys[stop + (keys[stop : stop + 1] == ["is"]) :]), "")
-        if keys[max(0, item.start - 2) : item.start] != ["work", "as"] or verdict not in ("related", "unrelated"):
-            continue
-        near = kinship(" ".join(item.words), job.title)
-        if verdict == "unrelated" and near == 1:
+        verdict = _kinship_said(item, tokens)
+        title = " ".join(item.words)
+        if verdict == "unrelated" and of_field(title, job.title):
             wrong.append(item.fault(f"says {item.name} is unrelated to {quote(job.title)}"))
-        if verdict == "related" and not near and candidate.used is not None and not job.terms & candidate.used:
-            wrong.append(item.fault(f"says {item.name} is related to {quote(job.title)}, which nothing shows"))
+        shown = candidate.used is None or job.terms & candidate.used or may_be_near(title, job.runs)
+        if verdict == "related" and not shown:
+            wrong.append(item.fault(f"says {item.name} is related to the job, which nothing shows"))
     return wrong
+
+
+def _kinship_said(item: Item, tokens: list[Token]) -> str:
+    """The verdict on work as somebody: "worked as a Baker, closely related" -> "related"; "" where none is plain."""
+    opens = max((at for at in range(item.start) if not _CUTS.isdisjoint(tokens[at].before)), default=0)
+    before = [token.key for token in tokens[opens : item.start] if token.key not in ("a", "an")]
+    if before[-1:] != ["as"] or WORKS.isdisjoint(before[-2:]) or not LACKS.isdisjoint(before):
+        return ""
+    keys = [token.key for token in tokens[item.start + len(item.words) :]]
+    after = list(dropwhile(_LEADING.__contains__, keys))
+    # "unrelated to SQL" is no verdict on the job.
+    plain = after[1:2] != ["to"] or after[2:3] in (["the"], ["this"])
+    return after[0] if after[:1] in (["related"], ["unrelated"]) and plain else ""
 
 
 def _shown(items: list[Item], keys: list[str]) -> list[Item]:

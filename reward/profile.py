@@ -22,7 +22,7 @@ _BRACKETED = re.compile(r"\([^()]*\)")
 _STAY = re.compile(r"\bat ([^,;:()\n]{1,60}), (\d[\d.]* ?(?:m|months?|years?))[ \t]*(?=[;:(.]|$)", re.MULTILINE)
 # What follows a stay on its line; nothing where a full stop ends it.
 _TOLD = re.compile(r"(?!\.)[^;\n]*|")
-_TITLE = re.compile(r"\A\s*(?:[^\n:,.;|(]*:)?([^\n:,.;|(]*)")
+_TITLE = re.compile(r"\A\s*(?:(?:job )?(?:title|role|position|job|description)[ ]?:)?([^\n:,.;|(]*)", re.IGNORECASE)
 _SEGMENT_END = re.compile(r"[,;:|\n]|[.!?](?=\s|$)")
 _JOINED = re.compile(r"\b(?:and|or)\b|[/&]")
 _ASKS = re.compile(r"requir|need|must", re.IGNORECASE)
@@ -40,7 +40,7 @@ class Detail(NamedTuple):
 class Part:
     """One side of the context: every run of up to four token keys in it, its terms, and those it asks for."""
 
-    title: str  # what it begins with: "Data Engineer" of "Title: Data Engineer"
+    title: str  # what it begins with: "Data Engineer" of "Title: Data Engineer" and of "Data Engineer: ..."
     runs: frozenset[Term]
     terms: frozenset[Term]
     required: frozenset[Term]

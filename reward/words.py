@@ -107,3 +107,5 @@ ROLES = _words(
     """engineer manager developer analyst specialist officer coordinator consultant technician assistant administrator
     supervisor executive associate advisor agent representative planner scientist designer clerk operator"""
 )
+# Roles that may be near each other without a word in common.
+MAKERS = _words("engineer developer programmer architect analyst scientist technologist administrator designer")
