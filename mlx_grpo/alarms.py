@@ -73,13 +73,13 @@ def _decisions(record: Metrics) -> float | None:
 def _one_decision(steps: Sequence[Metrics]) -> Iterator[Alarm]:
     """A constant decision is right for as many as deserve it, so no count of right ones shows it."""
     for record in steps:
-        share = record.get("eval/shortlisted")
-        if share is None or max(share, 1 - share) < ONE_DECISION or record["eval/correct"] >= MOSTLY_RIGHT:
+        shares = {"shortlist": record.get("eval/shortlisted") or 0, "reject": record.get("eval/rejected") or 0}
+        decision, share = max(shares.items(), key=lambda item: item[1])
+        if share < ONE_DECISION or record["eval/correct"] >= MOSTLY_RIGHT:
             continue
-        decision = "shortlist" if share > 0.5 else "reject"
         yield (
             record["step"],
-            f"warning: {max(share, 1 - share):.0%} of the held-out candidates get the same decision, {decision}, right "
+            f"warning: {share:.0%} of the held-out candidates get the same decision, {decision}, right "
             f"for {record['eval/correct']:.0%}: whatever the reward says, the policy judges nobody",
         )
 

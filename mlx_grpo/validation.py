@@ -99,12 +99,14 @@ def validate(learner: Learner, prompts: Sequence[Prompt]) -> tuple[dict[str, flo
 
 
 def judgement(prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, np.ndarray]:
-    """What completions earn by the published rubric, whether their decision is right, and whether it is "shortlist".
+    """What completions earn by the published rubric, whether their decision is right, and which it is, each [N].
 
-    Each [N]; a decision counts whatever the score beside it, and the last is NaN where there is none.
+    A decision counts whatever the score beside it; a completion without one neither shortlists nor rejects.
     """
     published = rubric_reward(PUBLISHED)(prompts, completions)
     decisions = [(read_published(strip_thinking(completion)) or {}).get("decision") for completion in completions]
-    said = [float(d == "shortlist") if d in ("shortlist", "reject") else np.nan for d in decisions]
-    right = published.components["decision_match"]
-    return {"eval/published": published.rewards, "eval/correct": right, "eval/shortlisted": np.array(said)}
+    said = {
+        "eval/shortlisted": np.array([decision == "shortlist" for decision in decisions], float),
+        "eval/rejected": np.array([decision == "reject" for decision in decisions], float),
+    }
+    return {"eval/published": published.rewards, "eval/correct": published.components["decision_match"], **said}

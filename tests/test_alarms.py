@@ -52,13 +52,19 @@ def test_right_decisions_count_whatever_the_rubric_thinks_of_their_scores():
 
 def test_one_decision_for_all_is_told_though_it_is_right_for_half():
     records = looked(history(), step9=0.56, step19=0.5, step29=0.5)
-    found = alarms(looked(records, "eval/shortlisted", step9=0.9, step19=0.03, step29=0.0))
+    shortlisting = looked(records, "eval/shortlisted", step9=0.9, step19=0.03, step29=0.0)
+    found = alarms(looked(shortlisting, "eval/rejected", step9=0.1, step19=0.97, step29=1.0))
     assert [step for step, _ in found] == [19]
     assert "97% of the held-out candidates get the same decision, reject, right for 50%" in found[0][1]
 
 
 def test_one_decision_that_nearly_all_deserve_is_no_alarm():
-    assert alarms(looked(looked(history(), step9=0.95), "eval/shortlisted", step9=0.0)) == []
+    assert alarms(looked(looked(history(), step9=0.95), "eval/rejected", step9=1.0)) == []
+
+
+def test_few_decisions_are_not_one_for_all():
+    records = looked(history(), step9=0.03)
+    assert alarms(looked(looked(records, "eval/shortlisted", step9=0.0), "eval/rejected", step9=0.06)) == []
 
 
 def test_a_fall_before_the_first_look_of_the_training_is_seen_too():

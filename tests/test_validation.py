@@ -104,7 +104,7 @@ def test_the_prompts_are_none_that_the_evaluation_reads(tiny_qwen3: Path, tmp_pa
         validation_prompts(small, load_policy(small))
 
 
-def test_a_look_counts_decisions_whatever_their_scores_and_says_how_many_are_shortlists():
+def test_a_look_counts_decisions_whatever_their_scores_and_says_which_they_are():
     gold = {
         "score": 0.8,
         "context": "[JOB]\nClerk. Required: SQL.\n[CANDIDATE]\nClerk, 4 years. Skills: SQL (expert, 48m).",
@@ -118,5 +118,6 @@ def test_a_look_counts_decisions_whatever_their_scores_and_says_how_many_are_sho
     ]
     found = judgement(prompts, completions)
     assert found["eval/correct"].tolist() == [1, 0, 0, 0]
-    np.testing.assert_array_equal(found["eval/shortlisted"], [1, 0, np.nan, np.nan])
+    assert found["eval/shortlisted"].tolist() == [1, 0, 0, 0]
+    assert found["eval/rejected"].tolist() == [0, 1, 0, 0]
     assert found["eval/published"].argmax() == 0
