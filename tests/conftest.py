@@ -112,6 +112,41 @@ def tiny_policy(model: Path, **changes: object) -> Policy:
     return policy
 
 
+# These need PyTorch, which only the tests that take them ask for.
+
+
+@pytest.fixture(scope="session")
+def llama_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama as the converters' tests write it."""
+    from convert_cases import make_base
+
+    return make_base(tmp_path_factory.mktemp("base") / "llama", "llama")
+
+
+@pytest.fixture(scope="session")
+def llama_lora(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random LoRA adapter of it."""
+    from convert_cases import make_lora
+
+    return make_lora(llama_base, tmp_path_factory.mktemp("adapter"))
+
+
+@pytest.fixture(scope="session")
+def torch_llama():
+    """A random Llama in PyTorch."""
+    from gguf_cases import random_llama
+
+    return random_llama()
+
+
+@pytest.fixture
+def tiny_gguf(tmp_path: Path, torch_llama) -> Path:
+    """The same as a GGUF file."""
+    from gguf_cases import tensors_of, write_gguf
+
+    return write_gguf(tmp_path / "tiny.gguf", tensors_of(torch_llama))
+
+
 @pytest.fixture
 def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder."""

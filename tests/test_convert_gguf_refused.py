@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 import struct
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from gguf_cases import random_llama, refused_in_one_line, sha256, tensors_of, write_gguf
+from gguf_cases import refused_in_one_line, sha256, tensors_of, write_gguf
 
 from convert.gguf import convert_gguf
 from mlx_grpo.errors import UserError
@@ -19,19 +18,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
-@pytest.fixture(scope="module")
-def llama():
-    return random_llama()
-
-
-@pytest.fixture
-def tiny(tmp_path, llama) -> Path:
-    return write_gguf(tmp_path / "tiny.gguf", tensors_of(llama))
-
-
-def test_a_wrong_checksum_is_refused_naming_both(tiny, tmp_path):
-    line = refused_in_one_line(tiny, tmp_path / "out", "--sha256", "ab" * 32)
-    assert sha256(tiny) in line and "ab" * 32 in line
+def test_a_wrong_checksum_is_refused_naming_both(tiny_gguf, tmp_path):
+    line = refused_in_one_line(tiny_gguf, tmp_path / "out", "--sha256", "ab" * 32)
+    assert sha256(tiny_gguf) in line and "ab" * 32 in line
 
 
 def test_a_file_that_is_no_gguf_is_refused(tmp_path):
@@ -41,11 +30,11 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path):
     assert "no such file" in refused_in_one_line(tmp_path / "absent.gguf", tmp_path / "out")
 
 
-def test_a_file_cut_anywhere_is_refused_as_truncated(tiny, tmp_path):
-    whole = tiny.read_bytes()
+def test_a_file_cut_anywhere_is_refused_as_truncated(tiny_gguf, tmp_path):
+    whole = tiny_gguf.read_bytes()
     for length in (10, 24, 100, 2000, len(whole) // 2, len(whole) - 1):
-        tiny.write_bytes(whole[:length])
-        assert "truncated" in refused_in_one_line(tiny, tmp_path / "out"), length
+        tiny_gguf.write_bytes(whole[:length])
+        assert "truncated" in refused_in_one_line(tiny_gguf, tmp_path / "out"), length
 
 
 def header(tensors: int, entries: int, *rest: bytes) -> bytes:
@@ -99,21 +88,21 @@ def test_counts_that_fit_the_file_but_would_fill_the_memory_are_refused(tmp_path
         assert words in refused_in_one_line(tmp_path / "x.gguf", tmp_path / "out")
 
 
-def test_a_flipped_byte_in_the_header_never_ends_in_a_traceback(tiny, tmp_path):
-    whole, draw = tiny.read_bytes(), random.Random(0)
+def test_a_flipped_byte_in_the_header_never_ends_in_a_traceback(tiny_gguf, tmp_path):
+    whole, draw = tiny_gguf.read_bytes(), random.Random(0)
     end = whole.index(b"output_norm.weight") + 200
     for _ in range(60):
         broken = bytearray(whole)
         broken[draw.randrange(4, end)] = draw.choice([0, 1, 0x7F, 0x80, 0xFF])
-        tiny.write_bytes(broken)
+        tiny_gguf.write_bytes(broken)
         try:
-            convert_gguf(tiny, tmp_path / "out")
+            convert_gguf(tiny_gguf, tmp_path / "out")
         except UserError as error:
             assert str(error).isprintable()
 
 
-def test_models_of_another_kind_are_refused_by_name(llama, tmp_path):
-    tensors = tensors_of(llama)
+def test_models_of_another_kind_are_refused_by_name(torch_llama, tmp_path):
+    tensors = tensors_of(torch_llama)
     cases = {
         "architecture 'mamba'": write_gguf(tmp_path / "a.gguf", tensors, arch="mamba"),
         "pre-tokenizer 'tekken'": write_gguf(tmp_path / "b.gguf", tensors, pre="tekken"),
@@ -138,11 +127,11 @@ def test_models_of_another_kind_are_refused_by_name(llama, tmp_path):
         assert words in refused_in_one_line(source, tmp_path / "out")
 
 
-def test_an_archive_needs_exactly_one_gguf(tiny, tmp_path):
+def test_an_archive_needs_exactly_one_gguf(tiny_gguf, tmp_path):
     for count in (0, 2):
         with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
             for i in range(count):
-                archive.write(tiny, f"{i}.gguf")
+                archive.write(tiny_gguf, f"{i}.gguf")
         assert f"holds {count} .gguf files" in refused_in_one_line(tmp_path / "x.zip", tmp_path / "out")
     (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 no archive")
     assert "cannot be read as a zip archive" in refused_in_one_line(tmp_path / "x.zip", tmp_path / "out")

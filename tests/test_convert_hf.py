@@ -38,16 +38,6 @@ def base(request, tmp_path_factory) -> Path:
     return make_base(tmp_path_factory.mktemp("base") / request.param, request.param)
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base") / "llama", "llama")
-
-
-@pytest.fixture(scope="module")
-def lora(llama, tmp_path_factory) -> Path:
-    return make_lora(llama, tmp_path_factory.mktemp("adapter"))
-
-
 # Policy in MLX = export in PyTorch = export in MLX
 
 
@@ -95,13 +85,13 @@ def test_weights_that_fit_one_shard_need_no_index(tmp_path):
 
 
 @pytest.mark.parametrize("mixed", [False, True], ids=["4 bits", "4 and 8 bits"])
-def test_a_quantized_base_is_exported_as_plain_weights(llama, tmp_path, mixed):
+def test_a_quantized_base_is_exported_as_plain_weights(llama_base, tmp_path, mixed):
     def bits(path: str, _: object) -> dict | bool:
         return {"group_size": 32, "bits": 8 if mixed and "mlp" in path else 4}
 
     base = tmp_path / "base"
     mlx_lm.convert(
-        str(llama), str(base), quantize=True, q_group_size=32, q_bits=4, dtype="float32", quant_predicate=bits
+        str(llama_base), str(base), quantize=True, q_group_size=32, q_bits=4, dtype="float32", quant_predicate=bits
     )
     adapter = make_lora(base, tmp_path / "adapter")
     export_hf(base, tmp_path / "out", adapter=adapter, dtype="float32")
@@ -109,9 +99,9 @@ def test_a_quantized_base_is_exported_as_plain_weights(llama, tmp_path, mixed):
     assert_all_agree(base, adapter, tmp_path / "out")
 
 
-def test_a_rope_theta_in_the_place_of_transformers_5_reaches_mlx_lm(llama, tmp_path):
+def test_a_rope_theta_in_the_place_of_transformers_5_reaches_mlx_lm(llama_base, tmp_path):
     base = tmp_path / "base"
-    shutil.copytree(llama, base)
+    shutil.copytree(llama_base, base)
     config = json.loads((base / "config.json").read_text())
     assert "rope_theta" not in config
     config["rope_parameters"]["rope_theta"] = 100.0
@@ -134,10 +124,10 @@ def test_smollm2_with_a_lora_agrees_in_mlx_and_pytorch(tmp_path):
 # What is stored
 
 
-def test_the_delta_is_added_in_fp32_and_rounded_once(llama, lora, tmp_path):
-    export_hf(llama, tmp_path / "exact", adapter=lora, dtype="float32")
+def test_the_delta_is_added_in_fp32_and_rounded_once(llama_base, llama_lora, tmp_path):
+    export_hf(llama_base, tmp_path / "exact", adapter=llama_lora, dtype="float32")
     for dtype in ("bfloat16", "float16"):
-        export_hf(llama, tmp_path / dtype, adapter=lora, dtype=dtype)
+        export_hf(llama_base, tmp_path / dtype, adapter=llama_lora, dtype=dtype)
         exact, rounded = (mx.load(str(tmp_path / d / "model.safetensors")) for d in ("exact", dtype))
         assert exact.keys() == rounded.keys()
         assert all((exact[name].astype(rounded[name].dtype) == rounded[name]).all() for name in exact)
@@ -158,9 +148,9 @@ def test_a_tied_model_stores_no_head_even_where_the_base_does(tmp_path):
     assert_all_agree(base, None, tmp_path / "out")
 
 
-def test_config_states_class_and_tying_where_the_base_left_them_to_defaults(llama, tmp_path):
+def test_config_states_class_and_tying_where_the_base_left_them_to_defaults(llama_base, tmp_path):
     base = tmp_path / "base"
-    shutil.copytree(llama, base)
+    shutil.copytree(llama_base, base)
     config = json.loads((base / "config.json").read_text())
     del config["architectures"], config["tie_word_embeddings"]
     (base / "config.json").write_text(json.dumps(config))
@@ -169,18 +159,18 @@ def test_config_states_class_and_tying_where_the_base_left_them_to_defaults(llam
     assert exported["architectures"] == ["LlamaForCausalLM"] and exported["tie_word_embeddings"] is False
 
 
-def test_tokenizer_template_card_and_extra_files_travel(llama, tmp_path):
+def test_tokenizer_template_card_and_extra_files_travel(llama_base, tmp_path):
     extra = tmp_path / "eval.json"
     extra.write_text("{}")
-    summary = export_hf(llama, tmp_path / "out", card="# Ranker 🏅\n", extra_files=[extra])
+    summary = export_hf(llama_base, tmp_path / "out", card="# Ranker 🏅\n", extra_files=[extra])
     chat = [{"role": "user", "content": "hi"}]
-    ours, theirs = (transformers.AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "out", llama))
+    ours, theirs = (transformers.AutoTokenizer.from_pretrained(folder) for folder in (tmp_path / "out", llama_base))
     assert (
         ours.apply_chat_template(chat, tokenize=False) == theirs.apply_chat_template(chat, tokenize=False) == "hi<eos>"
     )
     assert (tmp_path / "out/README.md").read_text(encoding="utf-8") == "# Ranker 🏅\n"
     copied = (tmp_path / "out/generation_config.json", tmp_path / "out/eval.json")
-    assert [path.read_bytes() for path in copied] == [(llama / "generation_config.json").read_bytes(), b"{}"]
+    assert [path.read_bytes() for path in copied] == [(llama_base / "generation_config.json").read_bytes(), b"{}"]
     assert ExportSummary(**json.loads((tmp_path / "out/export.json").read_text())) == summary
     assert {*summary.files, "export.json"} == {path.name for path in (tmp_path / "out").iterdir()}
 
@@ -189,9 +179,9 @@ def test_tokenizer_template_card_and_extra_files_travel(llama, tmp_path):
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantized_export_is_what_mlx_lm_makes_of_the_plain_one(llama, lora, tmp_path, bits):
-    summary = export_hf(llama, tmp_path / "out", adapter=lora, dtype="float32", bits=bits, verify=True)
-    export_hf(llama, tmp_path / "plain", adapter=lora, dtype="float32")
+def test_a_quantized_export_is_what_mlx_lm_makes_of_the_plain_one(llama_base, llama_lora, tmp_path, bits):
+    summary = export_hf(llama_base, tmp_path / "out", adapter=llama_lora, dtype="float32", bits=bits, verify=True)
+    export_hf(llama_base, tmp_path / "plain", adapter=llama_lora, dtype="float32")
     mlx_lm.convert(str(tmp_path / "plain"), str(tmp_path / "theirs"), quantize=True, q_bits=bits, dtype="float32")
     np.testing.assert_array_equal(mlx_logits(tmp_path / "out"), mlx_logits(tmp_path / "theirs"))
     ours, plain = (mx.load(str(tmp_path / name / "model.safetensors")) for name in ("out", "plain"))
@@ -209,12 +199,12 @@ def test_a_quantized_export_is_what_mlx_lm_makes_of_the_plain_one(llama, lora, t
     assert {4: 0.05, 8: 0.002}[bits] < check.error < {4: 0.5, 8: 0.05}[bits]
 
 
-def test_verification_of_a_quantized_export_names_an_unquantized_layer_that_differs(llama, lora, tmp_path):
-    export_hf(llama, tmp_path / "out", adapter=lora, dtype="float32", bits=4)
+def test_verification_of_a_quantized_export_names_an_unquantized_layer_that_differs(llama_base, llama_lora, tmp_path):
+    export_hf(llama_base, tmp_path / "out", adapter=llama_lora, dtype="float32", bits=4)
     path = str(tmp_path / "out/model.safetensors")
     weights = dict(mx.load(path))
     weights["model.layers.1.post_attention_layernorm.weight"] *= 1.05
     mx.eval(weights)
     mx.save_safetensors(path, weights)
     with pytest.raises(UserError, match=r"differs from the policy, first at model\.layers\.1:"):
-        verify_export(llama, tmp_path / "out", adapter=lora)
+        verify_export(llama_base, tmp_path / "out", adapter=llama_lora)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from convert_cases import make_base, make_lora
@@ -18,21 +17,11 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base") / "llama", "llama")
-
-
-@pytest.fixture(scope="module")
-def lora(llama, tmp_path_factory) -> Path:
-    return make_lora(llama, tmp_path_factory.mktemp("adapter"))
-
-
-def test_verification_measures_rounding_against_what_training_changed(llama, lora, tmp_path):
+def test_verification_measures_rounding_against_what_training_changed(llama_base, llama_lora, tmp_path):
     errors = {}
     for dtype in ("float32", "float16", "bfloat16"):
-        export_hf(llama, tmp_path / dtype, adapter=lora, dtype=dtype)
-        verification = verify_export(llama, tmp_path / dtype, adapter=lora)
+        export_hf(llama_base, tmp_path / dtype, adapter=llama_lora, dtype=dtype)
+        verification = verify_export(llama_base, tmp_path / dtype, adapter=llama_lora)
         errors[dtype] = verification.error
         assert verification.adapter_effect > 0.1
     assert errors["float32"] < 2e-6  # the order of summing alone: 1.01e-6 by AVX-512 kernels, below 1e-6 by AVX2's
@@ -48,29 +37,29 @@ def test_verification_measures_rounding_against_what_training_changed(llama, lor
         ("lm_head.weight", "the final norm or the head"),
     ],
 )
-def test_verification_names_the_first_layer_that_differs(llama, lora, tmp_path, name, where):
-    export_hf(llama, tmp_path / "out", adapter=lora, dtype="float32")
+def test_verification_names_the_first_layer_that_differs(llama_base, llama_lora, tmp_path, name, where):
+    export_hf(llama_base, tmp_path / "out", adapter=llama_lora, dtype="float32")
     path = str(tmp_path / "out/model.safetensors")
     weights = dict(mx.load(path))
     weights[name] = weights[name] * 1.05
     mx.eval(weights)
     mx.save_safetensors(path, weights, metadata={"format": "pt"})
     with pytest.raises(UserError, match=f"differs from the policy, first at {where}:"):
-        verify_export(llama, tmp_path / "out", adapter=lora)
+        verify_export(llama_base, tmp_path / "out", adapter=llama_lora)
 
 
-def test_rounding_that_eats_the_training_is_told_from_an_adapter_left_out(llama, tmp_path):
-    adapter = make_lora(llama, tmp_path / "adapter", size=3e-3)
+def test_rounding_that_eats_the_training_is_told_from_an_adapter_left_out(llama_base, tmp_path):
+    adapter = make_lora(llama_base, tmp_path / "adapter", size=3e-3)
     kept = {}
     for dtype in ("float32", "bfloat16"):
-        check = export_hf(llama, tmp_path / dtype, adapter=adapter, dtype=dtype, verify=True).verification
+        check = export_hf(llama_base, tmp_path / dtype, adapter=adapter, dtype=dtype, verify=True).verification
         kept[dtype] = check.kept
         assert check.storing_error < 1e-5 and check.checked_in == ("MLX", "PyTorch")
     assert abs(kept["float32"] - 1) < 1e-3
     assert check.error > check.adapter_effect
-    export_hf(llama, tmp_path / "without", dtype="bfloat16")
+    export_hf(llama_base, tmp_path / "without", dtype="bfloat16")
     with pytest.raises(UserError, match=r"first at model\.layers\.0"):
-        verify_export(llama, tmp_path / "without", adapter=adapter)
+        verify_export(llama_base, tmp_path / "without", adapter=adapter)
 
 
 def test_a_model_that_pytorch_computes_otherwise_is_not_exported(tmp_path):
@@ -85,12 +74,12 @@ def test_a_model_that_pytorch_computes_otherwise_is_not_exported(tmp_path):
     assert (tmp_path / "out" / "export.json").read_bytes() == before
 
 
-def test_verification_notices_an_adapter_left_out_and_another_tokenizer(llama, lora, tmp_path):
-    export_hf(llama, tmp_path / "out", dtype="bfloat16")
+def test_verification_notices_an_adapter_left_out_and_another_tokenizer(llama_base, llama_lora, tmp_path):
+    export_hf(llama_base, tmp_path / "out", dtype="bfloat16")
     with pytest.raises(UserError, match=r"first at model\.layers\.0"):
-        verify_export(llama, tmp_path / "out", adapter=lora)
+        verify_export(llama_base, tmp_path / "out", adapter=llama_lora)
     tokenizer = json.loads((tmp_path / "out/tokenizer.json").read_text())
     tokenizer["pre_tokenizer"]["add_prefix_space"] = True
     (tmp_path / "out/tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match="tokenizer splits"):
-        verify_export(llama, tmp_path / "out")
+        verify_export(llama_base, tmp_path / "out")
