@@ -43,7 +43,7 @@ _COPULAS = frozenset(("is", "are", "was", "falls", "fall", "lies", "well", "just
 def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
     """What the reason made of `tokens` says against the context; [] where nothing is found."""
     wrong = [fault for at, token in enumerate(tokens) if (fault := _wrong_comparison(at, token, tokens))]
-    wrong += _bare_numbers(tokens, context)
+    wrong += _bare_numbers(tokens, context) + _hanging_numbers(tokens)
     if context.job is None or context.candidate is None:
         return wrong
     items = read_items(tokens, context)
@@ -92,6 +92,21 @@ def _bare_numbers(tokens: list[Token], context: Context) -> list[Fault]:
         if token.value is not None and at not in skipped and (at == 0 or tokens[at - 1].key not in LEVELS)
         if grounded(token, context.numbers) and (round(token.value, 4), "") not in context.numbers
     ]
+
+
+def _hanging_numbers(tokens: list[Token]) -> list[Fault]:
+    """ "claims 7 years on 5-8": numbers at a clause's end that "on" and "after" tie to a time, and to nothing."""
+    wrong: list[Fault] = []
+    for at in range(1, len(tokens) - 1):
+        timed = tokens[at - 1].unit or tokens[at - 1].key in UNITS
+        if tokens[at].key not in ("on", "after") or not timed:
+            continue
+        bare = list(takewhile(lambda token: token.value is not None and not token.unit, tokens[at + 1 : at + 3]))
+        stop = at + 1 + len(bare)
+        if bare and (stop == len(tokens) or not _CUTS.isdisjoint(tokens[stop].before)):
+            said = "-".join(token.text for token in bare)
+            wrong.append(Fault(at + 1, stop, f"says {quote(said)} of nothing"))
+    return wrong
 
 
 def _claimed_and_denied(items: list[Item], job: Part, candidate: Part) -> list[Fault]:
@@ -192,7 +207,7 @@ def _said_of(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
     """The level said of a term, and the numbers: "SQL (expert, 48m)", "expert in SQL after 2m", "48m of SQL"."""
     after = tokens[item.start + len(item.words) :]
     before = [token.key for token in tokens[max(0, item.start - 2) : item.start]]
-    if before[1:] == ["of"]:
+    if before[1:] in (["of"], ["on"]):
         amount = item.start - 2
         amount -= amount > 0 and before[0] in UNITS and tokens[amount].value is None  # "48 months of SQL"
         if tokens[amount].unit:

@@ -45,6 +45,9 @@ HONEST = [
     "python and sql are both there",
     "Most recent work was at Northwind and Globex",
     "weak on Excel (beginner, 5m)",
+    "spent 4 years on 2 jobs, with SQL",
+    "SQL since Globex on 2015, 24m at Northwind",
+    "48m on SQL",
 ]
 DISHONEST = {
     "lacks Python": "denies 'python'",
@@ -85,6 +88,9 @@ DISHONEST = {
     "4 years is below 3-6": "'4' is not below '3-6'",
     "4 years goes beyond 3-6": "'4' is not beyond '3-6'",
     "4 years falls short of 3-6": "'4' is not short",
+    "claims 4 years on 3-6": "says '3-6' of nothing",
+    "claims 24m in 4 years after 3-6, SQL too": "says '3-6' of nothing",
+    "claims 30m on SQL": "says 30m of 'sql'",
     "3 months of Python": "'3' stands nowhere",  # 3-6 are years
     "2 years is inside 3+": "'2' is not inside '3+'",
     "2 years is inside 3-6": "'2' is not inside '3-6'",
