@@ -62,6 +62,11 @@ def test_one_decision_that_nearly_all_deserve_is_no_alarm():
     assert alarms(looked(looked(history(), step9=0.95), "eval/rejected", step9=1.0)) == []
 
 
+def test_the_demo_is_told_that_it_rejects_everyone():
+    kept = Path(__file__).parents[1] / "docs" / "demo" / METRICS
+    assert [step for step, line in alarms(read_jsonl(kept)) if "same decision, reject" in line] == [7]
+
+
 def test_few_decisions_are_not_one_for_all():
     records = looked(history(), step9=0.03)
     assert alarms(looked(looked(records, "eval/shortlisted", step9=0.0), "eval/rejected", step9=0.06)) == []
