@@ -97,7 +97,7 @@ def _assemble(
         logps[row, : len(sampled[row])] = sampled[row]
         entropies[row, : len(uncertain[row])] = uncertain[row]
         if row == 0 or prompts[row - 1] is not prompt:
-            prompt_ids.append(mx.array(prompt.token_ids, mx.int32))
+            prompt_ids.append(mx.array(prompt.given_ids, mx.int32))
         prompt_index.append(len(prompt_ids) - 1)
     return Batch(
         prompt_ids=tuple(prompt_ids),

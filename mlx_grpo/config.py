@@ -127,6 +127,7 @@ class Config(Section):
     micro_batch_size: Count | None = None
     num_iterations: Count = 1
     dynamic_sampling: Unsigned = 0
+    branch_at: Annotated[str, Field(min_length=1)] | None = None
 
     max_completion_length: Count = 160
     temperature: Positive = 1.0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mlx_grpo.branch import with_stem, with_stems
 from mlx_grpo.config import Config
 from mlx_grpo.data import sample_prompts
 from mlx_grpo.learner import Learner
@@ -56,11 +57,24 @@ def draw_groups(
     mine = ranks.share(range(len(chosen)))
     rollouts, scores = [], None
     if mine:
+        prompts = [chosen[group] for group in mine]
+        sampling = Sampling(config.max_completion_length, config.temperature, config.top_p, config.top_k, config.min_p)
+        if config.branch_at:
+            prompts = with_stems(
+                learner.policy,
+                prompts,
+                config.branch_at,
+                sampling,
+                seed=config.seed,
+                step=step,
+                first_group=mine[0],
+                on_token=on_token,
+            )
         rollouts = generate(
             learner.policy,
-            [chosen[group] for group in mine],
+            prompts,
             config.num_generations,
-            Sampling(config.max_completion_length, config.temperature, config.top_p, config.top_k, config.min_p),
+            sampling,
             seed=config.seed,
             step=step,
             first_row=mine[0] * config.num_generations,
@@ -69,19 +83,22 @@ def draw_groups(
         scores = learner.reward([r.prompt for r in rollouts], [r.completion for r in rollouts])
     if ranks.size == 1:
         return rollouts, scores
-    prompts = [prompt for prompt in chosen for _ in range(config.num_generations)]
-    return _from_all(ranks, prompts, rollouts, scores)
+    return _from_all(ranks, chosen, config.num_generations, rollouts, scores)
 
 
 def _from_all(
-    ranks: Ranks, prompts: Sequence[Prompt], rollouts: Sequence[Rollout], scores: Scores | None
+    ranks: Ranks, chosen: Sequence[Prompt], num_generations: int, rollouts: Sequence[Rollout], scores: Scores | None
 ) -> tuple[list[Rollout], Scores]:
-    """Every rank's rollouts and scores, in the order of the prompts [N]."""
+    """Every rank's rollouts and scores, `num_generations` for each of the chosen prompts, in their order [N]."""
+    stems = [rollout.prompt.stem_ids for rollout in rollouts[::num_generations]]
     drawn = [(r.completion_ids, r.completion, r.finish_reason, r.sampled_logps, r.sampled_entropies) for r in rollouts]
     earned = scores and (scores.rewards.tolist(), {name: v.tolist() for name, v in scores.components.items()})
-    gathered = ranks.gather([drawn, earned])
-    records = [record for part, _ in gathered for record in part]
-    earned_parts = [part for _, part in gathered if part]
+    gathered = ranks.gather([stems, drawn, earned])
+    everyones_stems = [stem for part, _, _ in gathered for stem in part]
+    grown = [with_stem(prompt, stem) for prompt, stem in zip(chosen, everyones_stems, strict=True)]
+    prompts = [prompt for prompt in grown for _ in range(num_generations)]
+    records = [record for _, part, _ in gathered for record in part]
+    earned_parts = [part for _, _, part in gathered if part]
     everyones = [
         Rollout(prompt, tuple(ids), completion, reason, tuple(logps), tuple(entropies))
         for prompt, (ids, completion, reason, logps, entropies) in zip(prompts, records, strict=True)

@@ -15,8 +15,9 @@ from mlx_grpo.types import Batch, Rollout
 
 def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, rewards: mx.array) -> dict[str, float]:
     """What the step's completions earned and how long they are; rewards [P, G], NaN where nothing applies."""
-    lengths = [len(rollout.completion_ids) for rollout in rollouts]
+    lengths = [len(rollout.prompt.stem_ids) + len(rollout.completion_ids) for rollout in rollouts]
     by_group = np.array(rewards, np.float64)
+    repeated = sum(len(rollout.prompt.stem_ids) for i, rollout in enumerate(rollouts) if i % by_group.shape[1])
     applicable = [group[~np.isnan(group)] for group in by_group]
     return {
         "reward": known_mean(by_group),
@@ -25,8 +26,8 @@ def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, rewards: mx.arra
         **{f"rewards/{name}/mean": known_mean(values) for name, values in scores.components.items()},
         "completions/mean_length": float(np.mean(lengths)),
         "completions/clipped_ratio": float(np.mean([r.finish_reason == "length" for r in rollouts])),
-        "step_completion_tokens": float(sum(lengths)),
-        "num_tokens": float(sum(len(r.prompt.token_ids) + len(r.completion_ids) for r in rollouts)),
+        "step_completion_tokens": float(sum(lengths) - repeated),  # a stem is decoded once
+        "num_tokens": float(sum(len(r.prompt.given_ids) + len(r.completion_ids) for r in rollouts)),
     }
 
 
@@ -57,6 +58,7 @@ def samples(step: int, rollouts: Sequence[Rollout], scores: Scores) -> list[dict
             "prompt_id": rollout.prompt.id,
             "completion": rollout.completion,
             "finish_reason": rollout.finish_reason,
+            **({"stem_tokens": len(rollout.prompt.stem_ids)} if rollout.prompt.stem_ids else {}),
             "reward": _number(scores.rewards[row]),
             "rewards": {name: _number(values[row]) for name, values in scores.components.items()},
         }
@@ -69,7 +71,7 @@ def token_records(rollouts: Sequence[Rollout], scores: Scores) -> list[dict[str,
     return [
         {
             "prompt_id": rollout.prompt.id,
-            "prompt_ids": rollout.prompt.token_ids,
+            "prompt_ids": rollout.prompt.given_ids,
             "completion_ids": rollout.completion_ids,
             "sampled_logps": rollout.sampled_logps,
             "reward": _number(scores.rewards[row]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -182,8 +182,9 @@ def operations(model: nn.Module, config: Config, lengths: Lengths) -> dict[str, 
     forward, training = sum(forward_flops(model, shape)), training_flops(model, shape, full)
     again = forward if config.gradient_checkpointing else 0
     again_uncertain = (config.num_iterations - 1) * (config.top_entropy_quantile < 1)
+    stem = sum(forward_flops(model, replace(shape, num_generations=1))) if config.branch_at else 0
     scored = (config.beta > 0) + (config.num_iterations > 1) + again_uncertain
-    step = config.prompts_per_step * (forward * (1 + scored) + config.num_iterations * (training + again))
+    step = config.prompts_per_step * (stem + forward * (1 + scored) + config.num_iterations * (training + again))
     warm = Shape(lengths.prompt, 1, max(1, lengths.imitated))
     warm_step = config.warm_start.batch_size * training_flops(model, warm, full)
     completions = config.prompts_per_step * config.num_generations * config.max_completion_length

@@ -65,7 +65,7 @@ def generate(
         Rollout(
             prompt=prompts[row // num_generations],
             completion_ids=tuple(tokens[row]),
-            completion=decode_completion(policy.tokenizer, tokens[row]),
+            completion=decode_completion(policy.tokenizer, [*prompts[row // num_generations].stem_ids, *tokens[row]]),
             finish_reason="stop" if row in stopped else "length",
             sampled_logps=tuple(logp for logp, _ in told[row]),
             sampled_entropies=tuple(entropy for _, entropy in told[row]),
@@ -86,10 +86,11 @@ def _decode(
     tokens: list[list[int]] = [[] for _ in sampler.rows]
     stopped = set()
     max_tokens = sampler.sampling.max_tokens
+    limits = [max_tokens - len(prompt.stem_ids) for prompt in prompts for _ in range(num_generations)]
     stop_ids = () if sampler.sampling.ignore_stop else policy.stop_ids
-    token_ids = [prompt.token_ids for prompt in prompts]
-    caches = decoding_caches(policy.model, token_ids, num_generations, max_tokens, start)
-    last_ids = mx.array([prompt.token_ids[-1] for prompt in prompts for _ in range(num_generations)])
+    given = [prompt.given_ids for prompt in prompts]
+    caches = decoding_caches(policy.model, given, num_generations, max_tokens, start)
+    last_ids = mx.array([ids[-1] for ids in given for _ in range(num_generations)])
     drawn = _next_tokens(policy.model, last_ids, caches, sampler)
     for position in range(max_tokens):
         # The next position is under way while this one's tokens are read; rows that end here drop out of both.
@@ -99,12 +100,12 @@ def _decode(
             tokens[row].append(token)
             if token in stop_ids:
                 stopped.add(row)
-            else:
+            elif position + 1 < limits[row]:
                 kept.append(seat)
         sampler.rows = [live[seat] for seat in kept]
         if on_token:
-            on_token(len(kept) if following is not None else 0)
-        if not kept or following is None:
+            on_token(len(kept))
+        if not kept:
             break
         drawn = following
         if len(kept) < len(live):

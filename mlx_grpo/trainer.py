@@ -177,6 +177,7 @@ def train_step(
     mx.clear_cache()
     metrics = {"step": step, **reward_metrics(rollouts, scores, rewards), **update, "learning_rate": rate}
     metrics |= {"groups/redrawn": float(redrawn), "groups/dropped": float((~kept).sum())}
+    metrics["groups/branched"] = float(np.mean([bool(rollout.prompt.stem_ids) for rollout in rollouts]))
     metrics["step_time"] = time.perf_counter() - started
     metrics["peak_memory_gb"] = mx.get_peak_memory() / 2**30
     return metrics, rollouts, scores

@@ -17,6 +17,13 @@ class Prompt:
     token_ids: tuple[int, ...]
     columns: dict[str, Any] = field(default_factory=dict)
     """Everything else in the row, handed to the reward: for shortlisting `decision`, `score`, `context`."""
+    stem_ids: tuple[int, ...] = ()
+    """How all completions of its group begin, drawn once (see `branch`); none where each is drawn from the start."""
+
+    @property
+    def given_ids(self) -> tuple[int, ...]:
+        """All that a completion of its group continues."""
+        return self.token_ids + self.stem_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +32,9 @@ class Rollout:
 
     prompt: Prompt
     completion_ids: tuple[int, ...]
-    """Sampled tokens, **including the stop token** when there is one."""
+    """Tokens sampled after the prompt and its stem, **including the stop token** when there is one."""
     completion: str
-    """The text of `completion_ids` without the stop token."""
+    """The text of the prompt's stem and of `completion_ids`, without the stop token."""
     finish_reason: Literal["stop", "length"]
     sampled_logps: tuple[float, ...] = ()
     """The sampler's log-probability of each token, of logits / temperature before any filter."""

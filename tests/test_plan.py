@@ -37,6 +37,16 @@ def test_sizes_are_gibibytes_and_metal_gets_two_thirds_or_three_quarters():
             parse_memory(text)
 
 
+def test_stems_are_work_of_their_own(tiny_qwen3: Path):
+    plain, branched = (
+        plan(tiny_config(tiny_qwen3, branch_at=mark, prompts_per_step=3), "8GB", 50, None) for mark in (None, "x")
+    )
+    alone = plan(tiny_config(tiny_qwen3, num_generations=2, prompts_per_step=3), "8GB", 50, None)
+    stem = branched["step_flops"] - plain["step_flops"]
+    assert 0 < stem < alone["step_flops"] / 3  # one forward pass over a row, where a step learns from two
+    assert branched["phases"] == plain["phases"]  # what a stem adds to the prompt it takes from each completion
+
+
 @needs_qwen3
 def test_qwen3_fits_16_gb_with_room_and_its_full_fine_tune_does_not(tmp_path: Path):
     (tmp_path / "config.json").write_text((QWEN3_FOLDER / "config.json").read_text())  # and nothing else

@@ -57,6 +57,7 @@ def train(folder: Path, name: str, *arguments: str, count: int = 1) -> tuple[dic
         ((), 2),
         ((), 4),
         (("max_steps=3", *EVERYTHING), 2),
+        (("max_steps=2", "max_completion_length=40", "warm_start.steps=0", """branch_at='"'"""), 2),
         pytest.param(("max_steps=3", *EVERYTHING), 4, marks=pytest.mark.long),
     ],
 )
@@ -67,6 +68,8 @@ def test_several_processes_take_the_steps_of_one(folder: Path, options: tuple, c
     for one, two in zip(metrics, shared_metrics, strict=True):
         for name in set(one) - {"step_time", "peak_memory_gb", "phase"}:
             assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), (one["step"], name)
+    stems = any("stem_tokens" in sample for sample in samples)
+    assert stems == any("branch_at" in option for option in options)
     for name, weights in adapter.items():
         assert np.linalg.norm(shared_adapter[name] - weights) < 1e-3 * np.linalg.norm(weights), name
 
