@@ -1,12 +1,15 @@
-"""How hard the bundle is without a language model: baselines that a trained policy has to beat.
+"""How hard the benchmark is without a language model: baselines that a trained policy has to beat.
 
-python -m mlx_grpo.tasks.difficulty
+python -m mlx_grpo.tasks.difficulty                          # the bundle
+python -m mlx_grpo.tasks.difficulty --data data/shortlist-60 --episodes 208   # as trained and evaluated elsewhere
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
@@ -87,7 +90,12 @@ def _matrix(rows: list[Row], index: dict[str, int]) -> tuple[np.ndarray, np.ndar
 
 def main() -> None:
     """Print label balance and the baselines' held-out accuracy."""
-    train, heldout = read_rows(DATA / "train.jsonl"), read_rows(DATA / "heldout.jsonl")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA, help="a folder with train.jsonl and heldout.jsonl")
+    parser.add_argument("--episodes", type=int, default=None, help="how many of the held-out rows; all by default")
+    chosen = parser.parse_args()
+    train = read_rows(chosen.data / "train.jsonl")
+    heldout = read_rows(chosen.data / "heldout.jsonl")[: chosen.episodes]
     print(f"train\n{balance_table(train)}\nheldout\n{balance_table(heldout)}")
     print(f"always one label        {majority_accuracy(heldout):.3f}")
     print(f"keyword overlap         {overlap_accuracy(train, heldout):.3f}")
