@@ -36,7 +36,6 @@ max_steps: 6
 num_iterations: 2
 beta: 0.1
 dynamic_sampling: 1
-branch_at: '"'
 learning_rate: 0.003
 save_steps: 2
 eval_steps: 2
