@@ -64,7 +64,7 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "micro_batch_size": (1, "memory", {"num_generations": 8, "max_completion_length": 64}),
     "num_iterations": (2, "adapter", {}),
     "dynamic_sampling": (1, "samples", {"max_completion_length": 1, "num_generations": 2}),
-    "branch_at": ('"', "samples", {}),
+    "branch_at": ("\ufffd", "samples", {}),  # a model that draws bytes writes broken characters in every completion
     "max_completion_length": (4, "samples", {}),
     "temperature": (0.5, "samples", {}),
     "top_p": (0.5, "samples", {}),
