@@ -25,12 +25,14 @@ demo: install model
 # The whole comparison: three seeds, GRPO without a warm start, and the control that is paid at random, on the held-out
 # prompts that chose none of their adapters. Seeds and control begin with the first run's warm start. The control keeps
 # its last adapter: chosen by held-out reward, it would be the warm start's. GRPO alone earns nothing to learn from, so
-# eight steps of it are enough. Two hours on a CPU; CONFIG takes another recipe, such as configs/smollm2-long.yaml.
+# eight steps of it are enough. Two hours on a CPU; CONFIG takes another recipe, such as configs/smollm2-long.yaml, and
+# UNTIL ends each run after so many steps.
 CONFIG ?= configs/smollm2.yaml
 STUDY ?= runs/study
 EPISODES ?= 208
 OVERRIDES ?=
-TRAIN = $(BIN)/mlx-grpo train $(CONFIG) $(OVERRIDES) --processes $(PROCESSES)
+UNTIL ?=
+TRAIN = $(BIN)/mlx-grpo train $(CONFIG) $(OVERRIDES) $(if $(UNTIL),--until $(UNTIL)) --processes $(PROCESSES)
 ALIKE = warm_start.run=$(STUDY)/seed0/latest
 
 study: install model $(addsuffix /heldout-full.jsonl,$(shell grep -Eos 'data/shortlist-60(-blind)?' $(CONFIG) | tail -1))

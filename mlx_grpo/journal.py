@@ -100,12 +100,17 @@ class Journal:
 
     def leave(self, signal: int) -> None:
         """Stop here, to be gone on from: raises Interrupted once the checkpoint is written."""
+        raise Interrupted(signal, self._saved_here())
+
+    def pause(self) -> None:
+        """Write a checkpoint where the run was to end for now, and say how to go on."""
+        self.reporter.note(self._saved_here())
+
+    def _saved_here(self) -> str:
         self.save()
-        position = self.position
-        raise Interrupted(
-            signal,
-            f"stopped after step {position.steps} of {position.phase.replace('_', ' ')}, all saved; "
-            f"go on with: mlx-grpo train {self.run} --resume",
+        return (
+            f"stopped after step {self.position.steps} of {self.position.phase.replace('_', ' ')}, all saved; "
+            f"go on with: mlx-grpo train {self.run} --resume"
         )
 
     def _give_up(self, rows: Sequence[dict[str, Any]]) -> None:

@@ -47,9 +47,16 @@ from mlx_grpo.validation import validate, validation_prompts
 
 
 def train(
-    config: Config, reporter: Reporter, resumed: Path | None = None, force: bool = False, ranks: Ranks | None = None
+    config: Config,
+    reporter: Reporter,
+    resumed: Path | None = None,
+    force: bool = False,
+    ranks: Ranks | None = None,
+    until: int | None = None,
 ) -> Path:
     """Train as configured and return the run's folder: a new one, or `resumed`, gone on with as if it had not stopped.
+
+    With `until` it ends after so many GRPO steps of its `max_steps`, in the state of a run that was interrupted there.
 
     Raises UserError for anything wrong with the model, the data or the reward, or (unless `force`) memory that can't
     suffice, before a run folder is made, and Interrupted where Ctrl-C or SIGTERM ended the run, its state saved.
@@ -79,7 +86,7 @@ def train(
         journal = Journal(run, learner, reporter, stop, position or Position("warm_start"), history)
         if journal.position.phase == "warm_start":
             warm_start_phase(journal, prompts)
-        learn(journal, prompts, heldout)
+        learn(journal, prompts, heldout, min(until or config.max_steps, config.max_steps))
     return run
 
 
@@ -99,8 +106,8 @@ def warm_start_phase(journal: Journal, prompts: Sequence[Prompt]) -> None:
     journal.save()
 
 
-def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt]) -> None:
-    """The GRPO steps; with `heldout` prompts, the adapter that earned most on them is the one kept."""
+def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt], until: int) -> None:
+    """The GRPO steps up to `until`; with `heldout` prompts, the adapter that earned most on them is the one kept."""
     learner, position, reporter = journal.learner, journal.position, journal.reporter
     config = learner.config
     if heldout and not position.steps:
@@ -108,7 +115,7 @@ def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt]
         journal.record({"step": -1, **keep_best(journal, heldout, 0)})  # before the first step, which is number 0
         reporter.note(f"held-out reward before GRPO: {position.best.reward:.3f}")
     journal.begin("GRPO", config.max_steps)
-    for step in range(position.steps, config.max_steps):
+    for step in range(position.steps, until):
         seed_step(config.seed, 1, step, learner.ranks.rank)
         try:
             metrics, rollouts, scores = train_step(learner, prompts, step, journal.decoding)
@@ -120,6 +127,8 @@ def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt]
         if heldout and ((step + 1) % config.eval_steps == 0 or last):
             metrics |= keep_best(journal, heldout, step + 1)
         journal.end_step(metrics, samples(step, rollouts, scores), token_records(rollouts, scores), last)
+    if position.steps < config.max_steps:
+        journal.pause()
     if heldout:
         reporter.note(f"kept the adapter of step {position.best.steps}: held-out reward {position.best.reward:.3f}")
 

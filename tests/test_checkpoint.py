@@ -255,6 +255,21 @@ def test_without_held_out_looks_the_adapter_is_that_of_where_the_run_stopped(fol
     assert weights[0] == weights[1]
 
 
+def test_a_run_may_end_before_its_last_step_and_go_on_another_day(folder: Path):
+    whole, _ = uninterrupted(folder)
+    finished = cli("train", "c.yaml", "--until", "3", folder=folder)
+    assert finished.returncode == 0, finished.stderr
+    run = folder / "runs" / "latest"
+    assert (
+        f"stopped after step 3 of grpo, all saved; go on with: mlx-grpo train {run.resolve().relative_to(folder)}"
+        in (" ".join(finished.stdout.split()))
+    )
+    assert list_checkpoints(run)[0].name == "grpo-000003"
+    assert contents(run)["metrics"] == whole["metrics"][:7]  # three of the warm start, a look, and three
+    assert cli("train", "c.yaml", "--resume", "--until", "3", folder=folder).returncode == 0  # nothing left to do
+    assert resumed_to_the_end(folder) == whole
+
+
 def test_two_processes_do_not_train_in_one_folder(stopped: Path):
     holder = subprocess.Popen(
         [sys.executable, "-c", f"import fcntl, time; f = open({str(stopped / '.lock')!r}, 'r+'); "
@@ -274,8 +289,9 @@ def test_two_processes_resume_a_run_as_one(folder: Path):
     whole = cli("train", "c.yaml", *plain, "--processes", "2", "output_dir=whole", folder=folder)
     assert whole.returncode == 0, whole.stderr
     killed(folder, "update:30", "train", "c.yaml", *plain)
-    finished = cli("train", "c.yaml", *plain, "--resume", "--processes", "2", folder=folder)
-    assert finished.returncode == 0, finished.stderr
+    for until in ("3", "99"):
+        finished = cli("train", "c.yaml", *plain, "--resume", "--until", until, "--processes", "2", folder=folder)
+        assert finished.returncode == 0, finished.stderr
     ends = [mx.load(str(folder / d / "latest" / "adapter" / "adapters.safetensors")) for d in ("runs", "whole")]
     for name in ends[0]:
         assert mx.linalg.norm(ends[0][name] - ends[1][name]).item() <= 1e-3 * mx.linalg.norm(ends[1][name]).item()

@@ -16,10 +16,19 @@ from mlx_grpo.errors import UserError
 @click.argument("config")
 @click.argument("overrides", nargs=-1)
 @click.option("--resume", is_flag=True, help="Go on with the latest run of CONFIG, or with the run folder given.")
+@click.option("--until", type=click.IntRange(min=1), help="End after so many GRPO steps; --resume takes the rest.")
 @click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs: share each step among them.")
 @click.option("--force", is_flag=True, help="Train even where the predicted memory does not fit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's folder and last metrics as JSON.")
-def train(config: str, overrides: tuple[str, ...], resume: bool, processes: int, force: bool, as_json: bool) -> None:
+def train(
+    config: str,
+    overrides: tuple[str, ...],
+    resume: bool,
+    until: int | None,
+    processes: int,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Train as CONFIG says; KEY=VALUE overrides its keys.
 
     CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2, smollm2-long.
@@ -36,12 +45,12 @@ def train(config: str, overrides: tuple[str, ...], resume: bool, processes: int,
     from mlx_grpo.trainer import train as run_training
 
     settings, resumed = find_resumable(config, overrides) if resume else (load_config(config, overrides), None)
-    same = [*overrides, *["--resume"][:resume], *["--force"][:force]]
+    same = [*overrides, *["--resume"][:resume], *["--force"][:force], *(["--until", str(until)] if until else [])]
     with (
         launch.processes(processes, ["train", config, *same], "--resume goes on from the last checkpoint") as ranks,
         ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter,
     ):
-        run = run_training(settings, reporter, resumed, force, ranks)
+        run = run_training(settings, reporter, resumed, force, ranks, until)
     if not ranks.leads:
         return
     if as_json:
