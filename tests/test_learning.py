@@ -61,15 +61,11 @@ def rows() -> Iterator[tuple[str, list[str], list[str]]]:
 
 def table(kept: tuple[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """A kept row's cells by column, and those of the row of differences that follows it, if one does."""
-    every = list(rows())
-    at = next(
-        i for i, (heading, _, cells) in enumerate(every) if heading.startswith(kept[0]) and cells[0].startswith(kept[1])
-    )
-    _, columns, cells = every[at]
-    after = every[at + 1][2]
-    return dict(zip(columns, cells, strict=False)), dict(zip(columns, after, strict=False)) if "difference" in after[
-        0
-    ] else {}
+    heading, row = kept
+    every = [(columns, cells) for under, columns, cells in rows() if under.startswith(heading)]
+    at = next(i for i, (_, cells) in enumerate(every) if cells[0].startswith(row))
+    found, after = (dict(zip(columns, cells, strict=False)) for columns, cells in [*every, ([], [""])][at : at + 2])
+    return found, after if "difference" in after.values() else {}
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=" | ".join)
@@ -79,10 +75,9 @@ def test_a_row_holds_the_means_of_the_run_kept(kept: tuple[str, str]):
     told = {name: cell for name, cell in row.items() if name in COLUMNS and cell}
     assert len(told) >= 6
     for name, cell in told.items():
-        mean = results(folder)["means"][model][COLUMNS[name]]
-        assert float(cell.rstrip("%")) == pytest.approx(
-            100 * mean if "%" in cell else mean, abs=0.0501 if "%" in cell else 0.000501
-        ), name
+        scale = 100 if cell.endswith("%") else 1
+        mean = scale * results(folder)["means"][model][COLUMNS[name]]
+        assert float(cell.rstrip("%")) == pytest.approx(mean, abs=scale * 0.000501), name
 
 
 @pytest.mark.parametrize("kept", [kept for kept in KEPT if table(kept)[1]], ids=" | ".join)
