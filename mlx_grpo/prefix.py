@@ -101,17 +101,28 @@ def prompt_prefixes(model: nn.Module, batch: Batch) -> list[Prefix | None]:
 def shared_hidden(model: nn.Module, batch: Batch, prefixes: Sequence[Prefix | None] | None = None) -> mx.array:
     """Hidden states that predict each completion token, [B, T, D], with one pass over each prompt.
 
+    Each group runs as far as its own longest row: behind that, where the mask is 0, the states are 0.
     `prefixes` are the batch's `prompt_prefixes`, where they are known already.
     """
     if prefixes is None:
         prefixes = prompt_prefixes(model, batch)
-    parts = []
+    parts, mask = [], np.array(batch.mask)
     for index, (prompt_ids, prefix) in enumerate(zip(batch.prompt_ids, prefixes, strict=True)):
         start = batch.prompt_index.index(index)
-        rows = batch.completion_ids[start : start + batch.prompt_index.count(index)]  # [G, T]
+        group = slice(start, start + batch.prompt_index.count(index))
+        width = reach(mask[group])
+        rows = batch.completion_ids[group, : width - 1]  # [G, t - 1]
         last = mx.broadcast_to(prompt_ids[None, -1:], (rows.shape[0], 1))  # [G, 1]
-        parts.append(model.model(mx.concatenate([last, rows[:, :-1]], axis=1), caches_after(model, prefix)))
+        hidden = model.model(mx.concatenate([last, rows], axis=1), caches_after(model, prefix))  # [G, t, D]
+        parts.append(mx.pad(hidden, [(0, 0), (0, mask.shape[1] - width), (0, 0)]))
     return mx.concatenate(parts, axis=0)
+
+
+def reach(mask: np.ndarray) -> int:
+    """How many columns of a mask [G, T] hold its ones, in whole buckets of tokens, at least one bucket."""
+    columns = np.flatnonzero(mask.any(axis=0))
+    buckets = 1 + int(columns[-1]) // LENGTH_BUCKET if columns.size else 1
+    return min(buckets * LENGTH_BUCKET, mask.shape[1])
 
 
 def plain_hidden(model: nn.Module, batch: Batch, start: int = 0) -> mx.array:

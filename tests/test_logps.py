@@ -69,6 +69,23 @@ def test_the_shared_pass_equals_the_plain_one(model: str, lengths: tuple, reques
     assert_same(gradients(policy, batch, shared=True), gradients(policy, batch, shared=False))
 
 
+def test_a_group_runs_no_further_than_its_own_longest_row(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+    policy, rng = tiny_policy(tiny_qwen3), np.random.default_rng(0)
+    ids = [tuple(rng.integers(0, 250, n).tolist()) for n in (9, 3, 16, 5, 60, 33, 6, 50, 50)]
+    short, long, cut = (Prompt(str(n), "", prompt) for n, prompt in enumerate(ids[::3]))
+    ends = ["stop", "stop", "stop", "stop", "length", "length"]
+    rows = [(short, ids[1]), (short, ids[2]), (long, ids[4]), (long, ids[5]), (cut, ids[7]), (cut, ids[8])]
+    rollouts = [Rollout(prompt, row, "", end) for (prompt, row), end in zip(rows, ends, strict=True)]
+    batch = make_batch(rollouts, mx.array(rng.normal(size=(3, 2))), mask_truncated=True)
+    wanted = gradients(policy, batch, shared=False)
+    passes = count_tokens(policy.model, monkeypatch)
+    scores = np.array(score_tokens(policy.model, batch).logps)
+    assert sum(passes) == 8 + 2 * 16 + 4 + 2 * 64 + 5 + 2 * 16  # prompts but their last token, rows in buckets of 16
+    plain = np.array(score_tokens(policy.model, batch, shared=False).logps)
+    np.testing.assert_allclose(scores, plain, rtol=1e-5, atol=1e-5)
+    assert_same(gradients(policy, batch), wanted)
+
+
 @pytest.mark.parametrize("lengths", [[3, 3, 3], [1, 6, 9], [4]])
 @pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
 def test_prompts_that_begin_alike_share_that_pass_in_a_supervised_batch(
