@@ -26,7 +26,7 @@ demo: install model
 # prompts that chose none of their adapters. Seeds and control begin with the first run's warm start. The control keeps
 # its last adapter: chosen by held-out reward, it would be the warm start's. GRPO alone earns nothing to learn from, so
 # eight steps of it are enough. Two hours on a CPU; CONFIG takes another recipe, such as configs/smollm2-long.yaml, and
-# UNTIL ends each run after so many steps.
+# UNTIL ends each run after so many steps, a multiple of its eval_steps: the adapter kept is one that was looked at.
 CONFIG ?= configs/smollm2.yaml
 STUDY ?= runs/study
 EPISODES ?= 208

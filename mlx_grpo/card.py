@@ -173,11 +173,11 @@ def _eval_results(config: Config, results: dict[str, Any]) -> list[EvalResult]:
 
 def _training(run: Path, config: Config) -> list[str]:
     """How it was trained: the settings that matter most, which adapter was kept, and every setting."""
-    warm = config.warm_start
+    warm, taken = config.warm_start, _steps_taken(run)
     shown = {
         "method": "GRPO, all weights" if config.fine_tune_type == "full" else f"GRPO, LoRA rank {config.lora.rank}",
         "warm start": f"{warm.steps} supervised steps of {warm.batch_size} examples" if warm.steps else "none",
-        "steps": config.max_steps,
+        "steps": config.max_steps if taken == config.max_steps else f"{taken} of {config.max_steps}",
         "prompts per step": config.prompts_per_step,
         "completions per prompt": config.num_generations,
         "loss": config.loss_type,
@@ -197,8 +197,12 @@ def _training(run: Path, config: Config) -> list[str]:
     ]
 
 
+def _steps_taken(run: Path) -> int:
+    return sum("reward" in record for record in read_jsonl(run / METRICS))
+
+
 def _kept(run: Path) -> str:
-    steps = sum("reward" in record for record in read_jsonl(run / METRICS))
+    steps = _steps_taken(run)
     kept = kept_step(run)
     if kept is None:
         return f"These weights are those after the last of {steps} GRPO steps."

@@ -115,6 +115,8 @@ def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt]
         journal.record({"step": -1, **keep_best(journal, heldout, 0)})  # before the first step, which is number 0
         reporter.note(f"held-out reward before GRPO: {position.best.reward:.3f}")
     journal.begin("GRPO", config.max_steps)
+    if until < config.max_steps:
+        reporter.note(f"  to end after step {until}")
     for step in range(position.steps, until):
         seed_step(config.seed, 1, step, learner.ranks.rank)
         try:

@@ -104,7 +104,14 @@ def test_it_says_what_was_trained_how_and_which_adapter_was_kept(run: Path, tiny
     kept = json.loads((run / "eval.json").read_text())["kept_step"]
     told = f"after step {kept} of 2, which did best" if kept else "before the first of 2 GRPO steps: none after it"
     assert told in " ".join(text.split())
+    assert "| steps | 2 |" in text
     assert "Hiring decisions belong to people" in text
+
+
+def test_a_run_that_ended_early_says_after_how_many_of_its_steps(copied: Path, tiny_qwen3: Path):
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    (copied / "config.yaml").write_text(yaml.safe_dump(config | {"max_steps": 5}))
+    assert "| steps | 2 of 5 |" in model_card(copied, tiny_qwen3)
 
 
 def test_a_base_model_of_the_hub_is_named_and_linked(copied: Path, tiny_qwen3: Path):

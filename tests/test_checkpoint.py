@@ -292,6 +292,7 @@ def test_two_processes_resume_a_run_as_one(folder: Path):
     for until in ("3", "99"):
         finished = cli("train", "c.yaml", *plain, "--resume", "--until", until, "--processes", "2", folder=folder)
         assert finished.returncode == 0, finished.stderr
+        assert list_checkpoints(folder / "runs" / "latest")[0].name == f"grpo-{min(int(until), 4):06}"
     ends = [mx.load(str(folder / d / "latest" / "adapter" / "adapters.safetensors")) for d in ("runs", "whole")]
     for name in ends[0]:
         assert mx.linalg.norm(ends[0][name] - ends[1][name]).item() <= 1e-3 * mx.linalg.norm(ends[1][name]).item()

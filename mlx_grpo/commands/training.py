@@ -16,7 +16,11 @@ from mlx_grpo.errors import UserError
 @click.argument("config")
 @click.argument("overrides", nargs=-1)
 @click.option("--resume", is_flag=True, help="Go on with the latest run of CONFIG, or with the run folder given.")
-@click.option("--until", type=click.IntRange(min=1), help="End after so many GRPO steps; --resume takes the rest.")
+@click.option(
+    "--until",
+    type=click.IntRange(min=1),
+    help="End after so many GRPO steps, best a multiple of eval_steps; --resume takes the rest.",
+)
 @click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs: share each step among them.")
 @click.option("--force", is_flag=True, help="Train even where the predicted memory does not fit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's folder and last metrics as JSON.")
@@ -31,11 +35,13 @@ def train(
 ) -> None:
     """Train as CONFIG says; KEY=VALUE overrides its keys.
 
-    CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2, smollm2-long.
+    CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2, smollm2-long,
+    smollm2-split, smollm2-branch.
 
     \b
     mlx-grpo train configs/qwen3.yaml
     mlx-grpo train configs/smollm2.yaml max_steps=5 lora.rank=8
+    mlx-grpo train configs/qwen3.yaml --until 40
     mlx-grpo train configs/qwen3.yaml --resume
     """
     from mlx_grpo import launch
