@@ -32,6 +32,8 @@ KEPT = (
     ("Reasons before", "decision, score, reasons", "long/decision_first", "warm start"),
     ("GRPO teaches", "warm start", "demo", "warm start"),
     ("GRPO teaches", "trained", "demo", "trained"),
+    ("GRPO finds some", "baseline", "split", "baseline"),
+    ("GRPO finds some", "GRPO alone", "split/grpo_only", "trained"),
     ("GRPO finds some", "warm start", "split", "warm start"),
     ("GRPO finds some", "seed 0", "split", "trained"),
     ("GRPO finds some", "seed 1", "split/seed1", "trained"),
