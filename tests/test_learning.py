@@ -21,6 +21,12 @@ COLUMNS = {
     "reasons": "reason_quality",
     "valid JSON": "valid",
     "published rubric": "published",
+    "balanced": "balanced_accuracy",
+    "format": "format_valid",
+    "score": "score_alignment",
+    "length": "length_penalty",
+    "grounded": "no_hallucination",
+    "characters": "characters",
 }
 OVER = {"long/decision_first": "over_reasons_first"}
 # heading, row, where it is kept, model; in the order in which they stand. Behind a row that of its difference from the
@@ -39,6 +45,13 @@ KEPT = (
     ("GRPO finds some", "seed 1", "split/seed1", "trained"),
     ("GRPO finds some", "seed 2", "split/seed2", "trained"),
     ("GRPO finds some", "paid at random", "split/control", "trained"),
+    ("GRPO finds some", "baseline", "split", "baseline"),
+    ("GRPO finds some", "GRPO alone", "split/grpo_only", "trained"),
+    ("GRPO finds some", "warm start", "split", "warm start"),
+    ("GRPO finds some", "seed 0", "split", "trained"),
+    ("GRPO finds some", "seed 1", "split/seed1", "trained"),
+    ("GRPO finds some", "seed 2", "split/seed2", "trained"),
+    ("GRPO finds some", "the control", "split/control", "trained"),
     ("GRPO where", "warm start", "branch", "warm start"),
     ("GRPO where", "after 8 steps", "branch", "trained"),
     ("GRPO where", "after all 11", "branch", "trained, step11"),
@@ -95,9 +108,9 @@ def test_a_row_holds_the_means_of_the_run_kept(folder: str, model: str, row: dic
     told = {name: cell for name, cell in row.items() if name in COLUMNS and cell}
     assert len(told) >= 6
     for name, cell in told.items():
-        scale = 100 if cell.endswith("%") else 1
-        mean = scale * results(folder)["means"][model][COLUMNS[name]]
-        assert figures(cell) == pytest.approx([mean], abs=scale * 0.000501), name
+        mean = results(folder)["means"][model][COLUMNS[name]] * (100 if cell.endswith("%") else 1)
+        digits = len(cell.rstrip("%").partition(".")[2])
+        assert figures(cell) == pytest.approx([mean], abs=0.501 * 10**-digits), name
 
 
 @pytest.mark.parametrize(("folder", "model", "row", "differences"), CASES)
@@ -107,6 +120,10 @@ def test_differences_are_the_paired_ones_with_their_intervals(folder: str, model
     for name, cell in told.items():
         found = results(folder)[OVER.get(folder, "over_warm_start")][model][COLUMNS[name]]
         assert figures(cell) == pytest.approx([found["mean"], found["low"], found["high"]], abs=0.000501), name
+    for name in ("reward", "decisions"):
+        if p := row.get(f"p, {name}"):
+            found = results(folder)["over_warm_start"][model][COLUMNS[name]]
+            assert float(p) == pytest.approx(found["p"], abs=0.0000501)
 
 
 def test_most_of_the_rows_kept_tell_their_difference():
