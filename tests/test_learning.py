@@ -29,7 +29,16 @@ COLUMNS = {
     "characters": "characters",
 }
 OVER = {"long/decision_first": "over_reasons_first"}
-# heading, row, where it is kept, model; in the order in which they stand. Behind a row that of its difference from the
+SPLIT = (
+    ("GRPO finds some", "baseline", "split", "baseline"),
+    ("GRPO finds some", "GRPO alone", "split/grpo_only", "trained"),
+    ("GRPO finds some", "warm start", "split", "warm start"),
+    ("GRPO finds some", "seed 0", "split", "trained"),
+    ("GRPO finds some", "seed 1", "split/seed1", "trained"),
+    ("GRPO finds some", "seed 2", "split/seed2", "trained"),
+    ("GRPO finds some", "paid at random", "split/control", "trained"),
+)
+# Heading, row, where it is kept, model; in the order in which they stand. Behind a row that of its difference from the
 # warm start may follow, and behind a warm start that of its difference from one that writes its reasons first.
 KEPT = (
     ("Examples", "the same on another CPU", "long/600", "warm start"),
@@ -38,20 +47,8 @@ KEPT = (
     ("Reasons before", "decision, score, reasons", "long/decision_first", "warm start"),
     ("GRPO teaches", "warm start", "demo", "warm start"),
     ("GRPO teaches", "trained", "demo", "trained"),
-    ("GRPO finds some", "baseline", "split", "baseline"),
-    ("GRPO finds some", "GRPO alone", "split/grpo_only", "trained"),
-    ("GRPO finds some", "warm start", "split", "warm start"),
-    ("GRPO finds some", "seed 0", "split", "trained"),
-    ("GRPO finds some", "seed 1", "split/seed1", "trained"),
-    ("GRPO finds some", "seed 2", "split/seed2", "trained"),
-    ("GRPO finds some", "paid at random", "split/control", "trained"),
-    ("GRPO finds some", "baseline", "split", "baseline"),
-    ("GRPO finds some", "GRPO alone", "split/grpo_only", "trained"),
-    ("GRPO finds some", "warm start", "split", "warm start"),
-    ("GRPO finds some", "seed 0", "split", "trained"),
-    ("GRPO finds some", "seed 1", "split/seed1", "trained"),
-    ("GRPO finds some", "seed 2", "split/seed2", "trained"),
-    ("GRPO finds some", "the control", "split/control", "trained"),
+    *SPLIT,
+    *SPLIT,  # its second table, of the other figures
     ("GRPO where", "warm start", "branch", "warm start"),
     ("GRPO where", "after 8 steps", "branch", "trained"),
     ("GRPO where", "after all 11", "branch", "trained, step11"),
