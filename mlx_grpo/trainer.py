@@ -56,10 +56,9 @@ def train(
 ) -> Path:
     """Train as configured and return the run's folder: a new one, or `resumed`, gone on with as if it had not stopped.
 
-    With `until` it ends after so many GRPO steps of its `max_steps`, in the state of a run that was interrupted there.
-
-    Raises UserError for anything wrong with the model, the data or the reward, or (unless `force`) memory that can't
-    suffice, before a run folder is made, and Interrupted where Ctrl-C or SIGTERM ended the run, its state saved.
+    `until` ends it after so many GRPO steps of its `max_steps`, in the state of one interrupted there. Raises UserError
+    for anything wrong with the model, the data or the reward, or (unless `force`) memory that can't suffice, before a
+    run folder is made, and Interrupted where Ctrl-C or SIGTERM ended the run, its state saved.
     """
     ranks = ranks or Ranks()
     reporter = reporter if ranks.leads else SilentReporter()
@@ -74,9 +73,8 @@ def train(
     reporter.note(f"run folder: {run}")
     if ranks.size > 1:
         reporter.note(f"{ranks.size} processes share each step")
-    if not shares_prompt(learner.policy.model):
-        kind = learner.policy.model.model_type
-        reporter.note(f"{kind} keeps no plain key-value cache: each completion runs its own prompt")
+    if not shares_prompt(model := learner.policy.model):
+        reporter.note(f"{model.model_type} keeps no plain key-value cache: each completion runs its own prompt")
     gc.freeze()  # what is loaded now stays; walking it again and again took 5% of a step
     with runs.locked(run) if ranks.leads else nullcontext(), catch_signals() as stop:
         if resumed and ranks.leads:
