@@ -100,14 +100,11 @@ class Journal:
 
     def leave(self, signal: int) -> None:
         """Stop here, to be gone on from: raises Interrupted once the checkpoint is written."""
-        raise Interrupted(signal, self._saved_here())
-
-    def pause(self) -> None:
-        """Write a checkpoint where the run was to end for now, and say how to go on."""
-        self.reporter.note(self._saved_here())
-
-    def _saved_here(self) -> str:
         self.save()
+        raise Interrupted(signal, self.how_to_go_on())
+
+    def how_to_go_on(self) -> str:
+        """Where a run that is saved has stopped, in words, and the command that takes the rest."""
         return (
             f"stopped after step {self.position.steps} of {self.position.phase.replace('_', ' ')}, all saved; "
             f"go on with: mlx-grpo train {self.run} --resume"

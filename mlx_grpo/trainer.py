@@ -123,12 +123,12 @@ def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt]
             journal.leave(journal.stop.signal)
         position.tokens_seen += metrics["num_tokens"]
         metrics["num_tokens"] = position.tokens_seen
-        last = step + 1 == config.max_steps
-        if heldout and ((step + 1) % config.eval_steps == 0 or last):
+        if heldout and ((step + 1) % config.eval_steps == 0 or step + 1 == config.max_steps):
             metrics |= keep_best(journal, heldout, step + 1)
+        last = step + 1 == until
         journal.end_step(metrics, samples(step, rollouts, scores), token_records(rollouts, scores), last)
     if position.steps < config.max_steps:
-        journal.pause()
+        reporter.note(journal.how_to_go_on())
     if heldout:
         reporter.note(f"kept the adapter of step {position.best.steps}: held-out reward {position.best.reward:.3f}")
 

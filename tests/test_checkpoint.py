@@ -36,6 +36,7 @@ max_steps: 6
 num_iterations: 2
 beta: 0.1
 dynamic_sampling: 1
+branch_at: "\\ufffd"
 learning_rate: 0.003
 save_steps: 2
 eval_steps: 2
@@ -84,7 +85,9 @@ def uninterrupted(folder: Path) -> tuple[dict[str, object], dict[str, int]]:
     """A whole run's contents, and how many calls each module made in it."""
     code, counts = killed(folder, ":0", "train", "c.yaml", "output_dir=whole")
     assert code == 0
-    return contents(folder / "whole" / "latest"), json.loads(counts.read_text())
+    whole = contents(folder / "whole" / "latest")
+    assert any(record.get("groups/branched") for record in whole["metrics"])  # what resumes is of both kinds
+    return whole, json.loads(counts.read_text())
 
 
 def resumed_to_the_end(folder: Path) -> dict[str, object]:
