@@ -50,8 +50,9 @@ KEPT = (
     *SPLIT,
     *SPLIT,  # its second table, of the other figures
     ("GRPO where", "warm start", "branch", "warm start"),
-    ("GRPO where", "after 8 steps", "branch", "trained"),
-    ("GRPO where", "after all 11", "branch", "trained, step11"),
+    ("GRPO where", "after 24 steps", "branch", "trained"),
+    ("GRPO where", "with 450 steps", "branch/450", "warm start"),
+    ("GRPO where", "after 8 steps", "branch/450", "trained"),
     ("GRPO over", "warm start, 900 steps", "long", "warm start"),
     ("GRPO over", "after 10 steps of GRPO", "long", "trained"),
     ("GRPO over", "warm start, 600 steps", "long/600", "warm start"),
