@@ -51,10 +51,12 @@ def test_the_other_order_of_keys_changes_the_instruction_and_the_answer_alone():
         assert row == other
 
 
-def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_nothing_of_the_judgement(tmp_path):
-    for folder, options in (("plain", []), ("blind", ["--shuffle-verdicts"])):
+@pytest.mark.parametrize("share", [None, 0.75])
+def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_that_much_less_of_the_judgement(tmp_path, share):
+    options = ["--shuffle-verdicts", *([str(share)] if share else [])]
+    for folder, more in (("plain", []), ("blind", options)):
         command = [sys.executable, "-m", "mlx_grpo.tasks.synthetic", "--out", tmp_path / folder, "--per-job", "4"]
-        subprocess.run([*command, *options], cwd=ROOT, check=True, capture_output=True)
+        subprocess.run([*command, *more], cwd=ROOT, check=True, capture_output=True)
     heldout = [(tmp_path / folder / "heldout.jsonl").read_bytes() for folder in ("plain", "blind")]
     assert heldout[0] == heldout[1]
     plain, blind = (read_rows(tmp_path / folder / "train.jsonl") for folder in ("plain", "blind"))
@@ -69,7 +71,19 @@ def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_nothing_of_the_judg
     golds, answers = (sorted(map(json.dumps, side)) for side in zip(*verdicts, strict=True))
     assert golds == answers
     right = sum(gold["decision"] == answer["decision"] for gold, answer in verdicts) / len(verdicts)
-    assert abs(right - 0.5) < 0.1
+    assert abs(right - (1 - (share or 1) / 2)) < 0.1
+    untouched = sum(gold == answer for gold, answer in verdicts) / len(verdicts)
+    assert untouched >= 1 - (share or 1)
+
+
+@pytest.mark.parametrize("share", ["1.5", "-1", "most", "nan"])
+def test_a_share_of_verdicts_that_is_none_is_refused_in_words(tmp_path, monkeypatch, capsys, share):
+    monkeypatch.setattr(sys, "argv", ["synthetic", "--out", str(tmp_path), f"--shuffle-verdicts={share}"])
+    with pytest.raises(SystemExit) as left:
+        synthetic.main()
+    assert left.value.code == 2
+    assert f"{share} is no share of the rows; give one from 0 to 1" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_shuffled_verdicts_never_overwrite_the_bundled_rows(tmp_path, monkeypatch, capsys):

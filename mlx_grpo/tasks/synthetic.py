@@ -1,7 +1,7 @@
 """The bundled benchmark: made-up jobs and candidates from 24 lines of work, rebuilt by one command.
 
     python -m mlx_grpo.tasks.synthetic            # rewrites mlx_grpo/tasks/data/
-    python -m mlx_grpo.tasks.synthetic --out DIR --per-job 60 --seed 7 --order decision_first --shuffle-verdicts
+    python -m mlx_grpo.tasks.synthetic --out DIR --per-job 60 --seed 7 --order decision_first --shuffle-verdicts 0.75
 
 81 jobs, 15 of them held out, six of those from lines of work that the training set never shows. No job and no
 candidate stands in both sets. Half of each set is a shortlist. Held-out rows are ordered so that the first N
@@ -93,18 +93,19 @@ def make_bundle(
     }
 
 
-def shuffle_verdicts(rows: list[Row], seed: int = SEED) -> list[Row]:
-    """The rows with completions that carry some other row's score and decision, as many of each as before.
+def shuffle_verdicts(rows: list[Row], share: float = 1.0, seed: int = SEED) -> list[Row]:
+    """The rows, a `share` of them with completions that carry the score and decision of another of these.
 
-    A warm start on them learns the form and how to read a profile, but not which profile deserves which verdict; the
-    labels that the reward goes by stay as they are.
+    A warm start on them learns the form and how to read a profile, but not which profile deserves which verdict, or
+    only what the rest of the rows say of it; the labels that the reward goes by stay as they are.
     """
-    others = list(rows)
+    chosen = sorted(Random(f"mistaken {seed}").sample(range(len(rows)), round(share * len(rows))))
+    others = [rows[at] for at in chosen]
     Random(f"verdicts {seed}").shuffle(others)
-    shuffled = []
-    for row, other in zip(rows, others, strict=True):
-        answer = json.loads(row["completion"]) | {"score": other["score"], "decision": other["decision"]}
-        shuffled.append(row | {"completion": dump_answer(answer)})
+    shuffled = list(rows)
+    for at, other in zip(chosen, others, strict=True):
+        answer = json.loads(rows[at]["completion"]) | {"score": other["score"], "decision": other["decision"]}
+        shuffled[at] = rows[at] | {"completion": dump_answer(answer)}
     return shuffled
 
 
@@ -171,6 +172,16 @@ def _balanced(pairs: list[Pair], seed: int) -> list[Pair]:
     return ordered
 
 
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share of the rows; give one from 0 to 1")
+    return share
+
+
 def _compact_row(pair: Pair, order: Order = "reasons_first") -> Row:
     job, candidate, kind = pair
     short = replace(job, text="")
@@ -190,7 +201,13 @@ def main() -> None:
     parser.add_argument("--per-job", type=int, default=TRAIN_PER_JOB, help="training candidates for each job")
     parser.add_argument("--order", choices=get_args(Order), default="reasons_first", help="of the answer's keys")
     parser.add_argument(
-        "--shuffle-verdicts", action="store_true", help="training completions carry another row's score and decision"
+        "--shuffle-verdicts",
+        type=_share,
+        nargs="?",
+        const=1.0,
+        default=0.0,
+        metavar="SHARE",
+        help="so many of the training completions, or all, carry another row's score and decision",
     )
     chosen = parser.parse_args()
     if chosen.shuffle_verdicts and chosen.out == DATA:
@@ -198,7 +215,7 @@ def main() -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     for name, rows in make_bundle(chosen.seed, chosen.per_job, order=chosen.order).items():
         if chosen.shuffle_verdicts and name.startswith("train"):
-            rows = shuffle_verdicts(rows, chosen.seed)
+            rows = shuffle_verdicts(rows, chosen.shuffle_verdicts, chosen.seed)
         write_rows(chosen.out / name, rows)
         print(f"{chosen.out / name}: {(chosen.out / name).stat().st_size / 1e6:.2f} MB\n{balance_table(rows)}")
 
