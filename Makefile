@@ -35,7 +35,7 @@ UNTIL ?=
 TRAIN = $(BIN)/mlx-grpo train $(CONFIG) $(OVERRIDES) $(if $(UNTIL),--until $(UNTIL)) --processes $(PROCESSES)
 ALIKE = warm_start.run=$(STUDY)/seed0/latest
 
-study: install model $(addsuffix /heldout-full.jsonl,$(shell grep -Eos 'data/shortlist-60(-blind)?' $(CONFIG) | tail -1))
+study: install model $(addsuffix /heldout-full.jsonl,$(shell grep -Eos 'data/shortlist-60(-blind|-noisy)?' $(CONFIG) | tail -1))
 	$(TRAIN) output_dir=$(STUDY)/seed0
 	$(TRAIN) output_dir=$(STUDY)/seed1 seed=1 $(ALIKE)
 	$(TRAIN) output_dir=$(STUDY)/seed2 seed=2 $(ALIKE)
@@ -46,7 +46,8 @@ study: install model $(addsuffix /heldout-full.jsonl,$(shell grep -Eos 'data/sho
 
 # The last file of each. Written anew where the generator is newer: examples of an earlier wording would train in silence.
 data/%/heldout-full.jsonl: $(wildcard mlx_grpo/tasks/*.py) reward/degrees.py | $(VENV)/.installed
-	$(BIN)/python -m mlx_grpo.tasks.synthetic --out $(@D) --per-job 60 $(if $(findstring blind,$@),--shuffle-verdicts)
+	$(BIN)/python -m mlx_grpo.tasks.synthetic --out $(@D) --per-job 60 \
+		$(if $(findstring blind,$@),--shuffle-verdicts) $(if $(findstring noisy,$@),--shuffle-verdicts 0.75)
 
 test: lint model
 	$(BIN)/python -m pytest -m "not long"

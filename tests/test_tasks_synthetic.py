@@ -73,7 +73,7 @@ def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_that_much_less_of_t
     right = sum(gold["decision"] == answer["decision"] for gold, answer in verdicts) / len(verdicts)
     assert abs(right - (1 - (share or 1) / 2)) < 0.1
     untouched = sum(gold == answer for gold, answer in verdicts) / len(verdicts)
-    assert untouched >= 1 - (share or 1)
+    assert 0 <= untouched - (1 - (share or 1)) < 0.1  # a few get their own back
 
 
 @pytest.mark.parametrize("share", ["1.5", "-1", "most", "nan"])

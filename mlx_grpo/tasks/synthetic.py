@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -94,10 +95,10 @@ def make_bundle(
 
 
 def shuffle_verdicts(rows: list[Row], share: float = 1.0, seed: int = SEED) -> list[Row]:
-    """The rows, a `share` of them with completions that carry the score and decision of another of these.
+    """The rows; in the completions of a `share` of them scores and decisions are dealt out anew among themselves.
 
-    A warm start on them learns the form and how to read a profile, but not which profile deserves which verdict, or
-    only what the rest of the rows say of it; the labels that the reward goes by stay as they are.
+    A warm start on them learns the form and how to read a profile, but of which profile deserves which verdict no more
+    than the other rows show; the labels that the reward goes by stay as they are.
     """
     chosen = sorted(Random(f"mistaken {seed}").sample(range(len(rows)), round(share * len(rows))))
     others = [rows[at] for at in chosen]
@@ -176,7 +177,7 @@ def _share(text: str) -> float:
     try:
         share = float(text)
     except ValueError:
-        share = -1.0
+        share = math.nan
     if not 0 <= share <= 1:
         raise argparse.ArgumentTypeError(f"{text} is no share of the rows; give one from 0 to 1")
     return share
@@ -207,7 +208,7 @@ def main() -> None:
         const=1.0,
         default=0.0,
         metavar="SHARE",
-        help="so many of the training completions, or all, carry another row's score and decision",
+        help="this share of the training completions, all without a number, carry another row's score and decision",
     )
     chosen = parser.parse_args()
     if chosen.shuffle_verdicts and chosen.out == DATA:
