@@ -35,7 +35,7 @@ UNTIL ?=
 TRAIN = $(BIN)/mlx-grpo train $(CONFIG) $(OVERRIDES) $(if $(UNTIL),--until $(UNTIL)) --processes $(PROCESSES)
 ALIKE = warm_start.run=$(STUDY)/seed0/latest
 
-study: install model $(addsuffix /heldout-full.jsonl,$(shell grep -Eos 'data/shortlist-60(-blind|-noisy)?' $(CONFIG) | tail -1))
+study: install model $(addsuffix /heldout-full.jsonl,$(shell grep -Eos 'data/shortlist-60[-a-z]*' $(CONFIG) | tail -1))
 	$(TRAIN) output_dir=$(STUDY)/seed0
 	$(TRAIN) output_dir=$(STUDY)/seed1 seed=1 $(ALIKE)
 	$(TRAIN) output_dir=$(STUDY)/seed2 seed=2 $(ALIKE)
@@ -44,10 +44,13 @@ study: install model $(addsuffix /heldout-full.jsonl,$(shell grep -Eos 'data/sho
 	$(BIN)/mlx-grpo eval $(foreach run,seed0 seed1 seed2 shuffled grpo-only,$(STUDY)/$(run)/latest) \
 		--episodes $(EPISODES) --out $(STUDY)
 
+# What the examples in a folder named so tell of the judgement: nothing, or a quarter.
+SHUFFLE_blind := --shuffle-verdicts
+SHUFFLE_noisy := --shuffle-verdicts 0.75
+
 # The last file of each. Written anew where the generator is newer: examples of an earlier wording would train in silence.
 data/%/heldout-full.jsonl: $(wildcard mlx_grpo/tasks/*.py) reward/degrees.py | $(VENV)/.installed
-	$(BIN)/python -m mlx_grpo.tasks.synthetic --out $(@D) --per-job 60 \
-		$(if $(findstring blind,$@),--shuffle-verdicts) $(if $(findstring noisy,$@),--shuffle-verdicts 0.75)
+	$(BIN)/python -m mlx_grpo.tasks.synthetic --out $(@D) --per-job 60 $(SHUFFLE_$(lastword $(subst -, ,$*)))
 
 test: lint model
 	$(BIN)/python -m pytest -m "not long"
