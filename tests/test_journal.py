@@ -1,4 +1,4 @@
-"""What a run does when its numbers go wrong, and over many steps."""
+"""What a run writes down, what it does when its numbers go wrong, and over many steps."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ def test_a_run_that_diverges_skips_updates_then_stops_and_leaves_the_batch(tiny_
     batch = [json.loads(line) for line in (run / INSPECTION).read_text().splitlines()]
     assert len(batch) == config.prompts_per_step * config.num_generations
     assert all(row["completion_ids"] and row["prompt_ids"] for row in batch)
+
+
+@pytest.mark.parametrize("until", [3, 4, 6])  # between save steps, at one, and at the run's own end
+def test_the_last_checkpoint_is_written_once(tiny_qwen3: Path, tmp_path: Path, monkeypatch, until: int):
+    saved = []
+    monkeypatch.setattr("mlx_grpo.journal.save_checkpoint", lambda run, learner, at: saved.append(at.steps))
+    train(letters(tiny_qwen3, tmp_path, max_steps=6, save_steps=2), Silent(), until=until)
+    assert saved == [*range(0, until, 2), until]
 
 
 @pytest.mark.long

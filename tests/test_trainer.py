@@ -199,23 +199,6 @@ def test_a_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_p
         assert (run / folder / "adapters.safetensors").is_file()
 
 
-@pytest.mark.parametrize("until", [3, 4, 6])  # between save steps, at one, and at the run's own end
-def test_the_last_checkpoint_is_written_once(tiny_qwen3: Path, tmp_path: Path, monkeypatch, until: int):
-    saved = []
-    monkeypatch.setattr("mlx_grpo.journal.save_checkpoint", lambda run, learner, at: saved.append(at.steps))
-    data = {"train": rows_file(tmp_path)}
-    config = tiny_config(
-        tiny_qwen3,
-        data=data,
-        reward=paid_for("share_of_letters"),
-        output_dir=str(tmp_path / "runs"),
-        max_steps=6,
-        save_steps=2,
-    )
-    train(config, Silent(), until=until)
-    assert saved == [*range(0, until, 2), until]
-
-
 def test_the_warm_start_imitates_the_stop_token_too(tiny_qwen3: Path):
     policy = tiny_policy(tiny_qwen3)
     prompt = make_prompt({"id": "0", "prompt": "hi", "completion": "ab"}, policy.tokenizer)
