@@ -89,11 +89,13 @@ def test_every_figure_of_the_results_is_that_of_the_run_kept():
         if re.search(r"\| `docs/[\w/]+` \|$", line)
     ]
     assert len(rows) >= 6
-    for name, _, _, prompts, *figures, folder in rows:
+    for name, _, _, prompts, reward, gain, *figures, folder in rows:
         results = json.loads((ROOT / folder.strip("`") / "eval.json").read_text(encoding="utf-8"))
         model = next(
             model for model in ("baseline", "warm start", "trained") if model in name.replace("GRPO", "trained")
         )
         means = results["means"][model]
         assert int(prompts) == results["n_episodes"]
-        assert figures == [f"{means[key]:.3f}" for key in ("reward", "correct", "roc_auc")], name
+        assert [reward, *figures] == [f"{means[key]:.3f}" for key in ("reward", "correct", "roc_auc")], name
+        over = results["over_warm_start"].get(model, {}).get("reward")
+        assert gain == ("{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**over) if over else ""), name
