@@ -55,10 +55,14 @@ KEPT = (
     ("GRPO where", "after the same 24", "branch/seed7", "trained"),
     ("GRPO where", "with 450 steps", "branch/450", "warm start"),
     ("GRPO where", "after 8 steps", "branch/450", "trained"),
-    ("GRPO after noisy", "warm start", "noisy", "warm start"),
-    ("GRPO after noisy", "after 16 steps", "noisy", "trained"),
-    ("GRPO after noisy", "another seed's", "noisy/seed7", "warm start"),
-    ("GRPO after noisy", "after the same 16", "noisy/seed7", "trained"),
+    ("GRPO after noisy", "warm start, 900", "noisy", "warm start"),
+    ("GRPO after noisy", "after 20 steps", "noisy", "trained"),
+    ("GRPO after noisy", "a third seed's", "noisy/seed11", "warm start"),
+    ("GRPO after noisy", "after the same 20", "noisy/seed11", "trained"),
+    ("GRPO after noisy", "the run before", "noisy/800", "warm start"),
+    ("GRPO after noisy", "after 16 steps", "noisy/800", "trained"),
+    ("GRPO after noisy", "another seed's", "noisy/800/seed7", "warm start"),
+    ("GRPO after noisy", "after the same 16", "noisy/800/seed7", "trained"),
     ("GRPO over", "warm start, 900 steps", "long", "warm start"),
     ("GRPO over", "after 10 steps of GRPO", "long", "trained"),
     ("GRPO over", "warm start, 600 steps", "long/600", "warm start"),
@@ -131,4 +135,4 @@ def test_differences_are_the_paired_ones_with_their_intervals(folder: str, model
 
 
 def test_most_of_the_rows_kept_tell_their_difference():
-    assert sum(bool(case.values[3]) for case in CASES) == 13
+    assert sum(bool(case.values[3]) for case in CASES) == 15
