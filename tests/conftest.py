@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
@@ -152,3 +153,11 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], Counter[str]]:
+    """What a whole toy run leaves, and how many calls each module made in it."""
+    from toy_run import run_whole
+
+    return run_whole(tmp_path_factory.mktemp("uninterrupted"), tiny_qwen3)

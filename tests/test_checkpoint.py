@@ -1,10 +1,9 @@
-"""A run that was killed, stopped or damaged goes on as if nothing had happened, or says what is wrong."""
+"""A run that was stopped or damaged goes on as if nothing had happened, or says what is wrong."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -15,124 +14,30 @@ import mlx.core as mx
 import pytest
 from conftest import tiny_config
 from test_cli import cli
+from toy_run import CONFIG, NOISY_VOWELS, VOWELS, contents, killed, resumed_to_the_end, write_run
 
 from mlx_grpo.checkpoint import list_checkpoints
 from mlx_grpo.errors import UserError
 from mlx_grpo.runs import create_run, find_resumable
 
-KILLER = Path(__file__).with_name("killer.py")
-CONFIG = """
-model: {model}
-dtype: float32
-output_dir: runs
-data: {{train: rows.jsonl, heldout: rows.jsonl}}
-reward: {{rubric: null, functions: ['toy:noisy_vowels']}}
-lora: {{rank: 4, dropout: 0.1}}
-warm_start: {{steps: 3, batch_size: 2, learning_rate: 0.003}}
-prompts_per_step: 2
-num_generations: 4
-max_completion_length: 8
-max_steps: 6
-num_iterations: 2
-beta: 0.1
-dynamic_sampling: 1
-branch_at: "\\ufffd"
-learning_rate: 0.003
-save_steps: 2
-eval_steps: 2
-eval: {{episodes: 2, validation: 4, max_new_tokens: 8}}
-"""
-# Draws from Python's and numpy's random state, as a user's own function may.
-FUNCTIONS = """
-import random
-import numpy as np
-def vowels(completions, **columns):
-    return [sum(c in 'aeiouAEIOU' for c in t) for t in completions]
-def noisy_vowels(completions, **columns):
-    return [sum(c in 'aeiouAEIOU' for c in t) + random.random() + np.random.rand() for t in completions]
-"""
-# Where a kill may come: within generation, scoring, the loss and its gradient, the update, files and checkpoints.
-MODULES = ("rollout", "sampling", "scoring", "accumulate", "update", "runs", "checkpoint", "journal", "policy", "sft")
-RUN_FILES = ("metrics.jsonl", "samples.jsonl", "adapter/adapters.safetensors", "warm_start/adapters.safetensors")
-
 
 @pytest.fixture
 def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
-    rows = [{"id": str(i), "prompt": f"say {i}" * (i % 3 + 1), "completion": "an answer"} for i in range(7)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    (tmp_path / "toy.py").write_text(FUNCTIONS)
-    (tmp_path / "c.yaml").write_text(CONFIG.format(model=tiny_qwen3))
-    return tmp_path
+    return write_run(tmp_path, VOWELS + NOISY_VOWELS, c=CONFIG.format(model=tiny_qwen3))
 
 
-def contents(run: Path) -> dict[str, object]:
-    """What a run leaves, without what only a clock or a meter tells."""
-    left: dict[str, object] = {name: (run / name).read_bytes() for name in RUN_FILES[1:]}
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    left["metrics"] = [{k: v for k, v in r.items() if k not in ("step_time", "peak_memory_gb")} for r in records]
-    return left
-
-
-def killed(folder: Path, moment: str, *arguments: str) -> tuple[int, Path]:
-    counts = folder / "counts.json"
-    command = [sys.executable, str(KILLER), str(counts), moment, *arguments]
-    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-    assert finished.returncode in (0, -signal.SIGKILL), finished.stderr
-    return finished.returncode, counts
-
-
-def uninterrupted(folder: Path) -> tuple[dict[str, object], dict[str, int]]:
-    """A whole run's contents, and how many calls each module made in it."""
-    code, counts = killed(folder, ":0", "train", "c.yaml", "output_dir=whole")
-    assert code == 0
-    whole = contents(folder / "whole" / "latest")
-    assert any(record.get("groups/branched") for record in whole["metrics"])  # what resumes is of both kinds
-    return whole, json.loads(counts.read_text())
-
-
-def resumed_to_the_end(folder: Path) -> dict[str, object]:
-    finished = cli("train", "c.yaml", "--resume", folder=folder)
+@pytest.fixture(scope="module")
+def stopped_once(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_run(tmp_path_factory.mktemp("stopped"), NOISY_VOWELS, c=CONFIG.format(model=tiny_qwen3))
+    finished = cli("train", "c.yaml", "max_steps=4", "lr_scheduler_type=constant", folder=folder)
     assert finished.returncode == 0, finished.stderr
-    return contents(folder / "runs" / "latest")
-
-
-def check_kills(folder: Path, kills: int, seed: int) -> None:
-    whole, calls = uninterrupted(folder)
-    assert len(whole["metrics"]) == 10  # a look at held-out prompts comes before the first GRPO step
-    rng = random.Random(seed)
-    for number in range(kills):
-        shutil.rmtree(folder / "runs", ignore_errors=True)
-        module = MODULES[number % len(MODULES)]
-        moment = f"{module}:{rng.randint(1, calls[module])}"
-        if killed(folder, moment, "train", "c.yaml")[0] == 0:
-            pytest.fail(f"{moment} was never reached")
-        if not (folder / "runs" / "latest").exists():
-            continue  # killed before there was a run
-        assert resumed_to_the_end(folder) == whole, moment
-
-
-def test_three_killed_runs_end_as_if_they_had_not_been(folder: Path):
-    check_kills(folder, 3, seed=4)
-
-
-@pytest.mark.long
-def test_twenty_five_killed_runs_end_as_if_they_had_not_been(folder: Path):
-    check_kills(folder, 25, seed=0)
-
-
-def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(folder: Path):
-    whole, calls = uninterrupted(folder)
-    killed(folder, f"update:{calls['update'] // 2}", "train", "c.yaml")
-    for moment in ("checkpoint:40", "rollout:60"):
-        killed(folder, moment, "train", "c.yaml", "--resume")
-    assert resumed_to_the_end(folder) == whole
+    return folder
 
 
 @pytest.fixture
-def stopped(folder: Path) -> Path:
-    """A run of 6 GRPO steps that stopped after 4; its folder."""
-    finished = cli("train", "c.yaml", "max_steps=4", "lr_scheduler_type=constant", folder=folder)
-    assert finished.returncode == 0, finished.stderr
+def stopped(folder: Path, stopped_once: Path) -> Path:
+    """A run of 6 GRPO steps that stopped after 4; a folder of the test's own."""
+    shutil.copytree(stopped_once / "runs", folder / "runs", symlinks=True)
     return (folder / "runs" / "latest").resolve()
 
 
@@ -226,8 +131,10 @@ def test_without_a_sound_checkpoint_a_run_starts_over(stopped: Path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_saves_says_how_to_go_on_and_loses_nothing(folder: Path, number: signal.Signals, code: int):
-    whole, _ = uninterrupted(folder)
+def test_a_stopped_run_saves_says_how_to_go_on_and_loses_nothing(
+    folder: Path, uninterrupted, number: signal.Signals, code: int
+):
+    whole, _ = uninterrupted
     command = [sys.executable, "-m", "mlx_grpo.cli", "train", "c.yaml"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
@@ -258,8 +165,8 @@ def test_without_held_out_looks_the_adapter_is_that_of_where_the_run_stopped(fol
     assert weights[0] == weights[1]
 
 
-def test_a_run_may_end_before_its_last_step_and_go_on_another_day(folder: Path):
-    whole, _ = uninterrupted(folder)
+def test_a_run_may_end_before_its_last_step_and_go_on_another_day(folder: Path, uninterrupted):
+    whole, _ = uninterrupted
     finished = cli("train", "c.yaml", "--until", "3", folder=folder)
     assert finished.returncode == 0, finished.stderr
     run = folder / "runs" / "latest"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import ring
-from test_checkpoint import contents
-from test_ranks import CONFIG, FUNCTIONS
+from test_ranks import CONFIG
+from toy_run import VOWELS, contents, write_run
 
 from mlx_grpo.checkpoint import list_checkpoints
 
@@ -22,11 +21,7 @@ ENDS_WITHIN = 30  # seconds
 
 @pytest.fixture
 def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
-    rows = [{"id": str(i), "prompt": f"say {i}" * (i % 3 + 1), "completion": "an answer"} for i in range(7)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    (tmp_path / "toy.py").write_text(FUNCTIONS)
-    (tmp_path / "c.yaml").write_text(CONFIG.format(model=tiny_qwen3, out="runs") + "save_steps: 2\n")
-    return tmp_path
+    return write_run(tmp_path, VOWELS, c=CONFIG.format(model=tiny_qwen3, out="runs") + "save_steps: 2\n")
 
 
 def others_end(folder: Path, commands: list[list[str]], victim: int, code: int) -> list[tuple[int, str]]:
@@ -152,7 +147,7 @@ socket.gethostname = lambda: "nowhere.invalid"
 
 def test_a_mistake_that_one_process_alone_meets_is_told_by_all(folder: Path):
     (folder / "toy.py").write_text(
-        "import os\n" + FUNCTIONS.replace("    return", "    if os.environ.get('MLX_RANK') == '1': 1 / 0\n    return")
+        "import os\n" + VOWELS.replace("    return", "    if os.environ.get('MLX_RANK') == '1': 1 / 0\n    return")
     )
     for code, said in others_end(folder, [[*ring.COMMAND, "train", "c.yaml"]] * 3, 1, 2):
         assert code == 2

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import ring
 from test_cli import cli
+from toy_run import VOWELS, write_run
 
 from mlx_grpo.ranks import Ranks
 
@@ -27,18 +28,12 @@ max_completion_length: 8
 max_steps: 5
 learning_rate: 0.003
 """
-FUNCTIONS = "def vowels(completions, **columns):\n    return [sum(c in 'aeiouAEIOU' for c in t) for t in completions]\n"
 EVERYTHING = ("beta=0.1", "num_iterations=2", "top_entropy_quantile=0.5", "dynamic_sampling=2", "scale_rewards=batch")
 
 
 @pytest.fixture
 def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
-    rows = [{"id": str(i), "prompt": f"say {i}" * (i % 3 + 1), "completion": "an answer"} for i in range(7)]
-    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    (tmp_path / "toy.py").write_text(FUNCTIONS)
-    for name in ("one", "two"):
-        (tmp_path / f"{name}.yaml").write_text(CONFIG.format(model=tiny_qwen3, out=name))
-    return tmp_path
+    return write_run(tmp_path, VOWELS, **{name: CONFIG.format(model=tiny_qwen3, out=name) for name in ("one", "two")})
 
 
 def train(folder: Path, name: str, *arguments: str, count: int = 1) -> tuple[dict, list[dict], list[dict]]:
@@ -88,7 +83,7 @@ def test_several_processes_find_the_gradient_of_one(folder: Path, count: int):
 
 def test_when_a_process_fails_the_run_ends_and_says_why(folder: Path):
     (folder / "toy.py").write_text(
-        "import os\n" + FUNCTIONS.replace("    return", "    if os.environ.get('MLX_RANK') == '1': 1 / 0\n    return")
+        "import os\n" + VOWELS.replace("    return", "    if os.environ.get('MLX_RANK') == '1': 1 / 0\n    return")
     )
     finished = cli("train", "two.yaml", "--processes", "2", folder=folder)
     assert finished.returncode == 2

@@ -1,0 +1,50 @@
+"""A run killed with SIGKILL, anywhere, goes on to the end it would have had."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from toy_run import CONFIG, NOISY_VOWELS, killed, resumed_to_the_end, write_run
+
+# Where a kill may come: within generation, scoring, the loss and its gradient, the update, files and checkpoints.
+MODULES = ("rollout", "sampling", "scoring", "accumulate", "update", "runs", "checkpoint", "journal", "policy", "sft")
+
+
+@pytest.fixture
+def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
+    return write_run(tmp_path, NOISY_VOWELS, c=CONFIG.format(model=tiny_qwen3))
+
+
+def check_kills(folder: Path, whole: dict[str, object], calls: Counter[str], kills: int, seed: int) -> None:
+    assert len(whole["metrics"]) == 10  # a look at held-out prompts comes before the first GRPO step
+    rng = random.Random(seed)
+    for number in range(kills):
+        shutil.rmtree(folder / "runs", ignore_errors=True)
+        module = MODULES[number % len(MODULES)]
+        moment = f"{module}:{rng.randint(1, calls[module])}"
+        if killed(folder, moment, "train", "c.yaml")[0] == 0:
+            pytest.fail(f"{moment} was never reached")
+        if not (folder / "runs" / "latest").exists():
+            continue  # killed before there was a run
+        assert resumed_to_the_end(folder) == whole, moment
+
+
+def test_three_killed_runs_end_as_if_they_had_not_been(folder: Path, uninterrupted):
+    check_kills(folder, *uninterrupted, kills=3, seed=4)
+
+
+@pytest.mark.long
+def test_twenty_five_killed_runs_end_as_if_they_had_not_been(folder: Path, uninterrupted):
+    check_kills(folder, *uninterrupted, kills=25, seed=0)
+
+
+def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(folder: Path, uninterrupted):
+    whole, calls = uninterrupted
+    killed(folder, f"update:{calls['update'] // 2}", "train", "c.yaml")
+    for moment in ("checkpoint:40", "rollout:60"):
+        killed(folder, moment, "train", "c.yaml", "--resume")
+    assert resumed_to_the_end(folder) == whole
