@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
@@ -156,7 +155,9 @@ def workdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], Counter[str]]:
+def uninterrupted(
+    tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, object], dict[str, int]]:
     """What a whole toy run leaves, and how many calls each module made in it."""
     from toy_run import run_whole
 

@@ -36,7 +36,7 @@ def stopped_once(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def stopped(folder: Path, stopped_once: Path) -> Path:
-    """A run of 6 GRPO steps that stopped after 4; a folder of the test's own."""
+    """A run of 6 GRPO steps that stopped after 4: a copy of the test's own."""
     shutil.copytree(stopped_once / "runs", folder / "runs", symlinks=True)
     return (folder / "runs" / "latest").resolve()
 
@@ -198,7 +198,7 @@ def test_two_processes_resume_a_run_as_one(folder: Path):
     plain = ("lora.dropout=0", "reward.functions=['toy:vowels']", "max_steps=4")
     whole = cli("train", "c.yaml", *plain, "--processes", "2", "output_dir=whole", folder=folder)
     assert whole.returncode == 0, whole.stderr
-    killed(folder, "update:30", "train", "c.yaml", *plain)
+    assert killed(folder, "update:30", "train", "c.yaml", *plain)[0] == -signal.SIGKILL
     for until in ("3", "99"):
         finished = cli("train", "c.yaml", *plain, "--resume", "--until", until, "--processes", "2", folder=folder)
         assert finished.returncode == 0, finished.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections import Counter
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
     return write_run(tmp_path, NOISY_VOWELS, c=CONFIG.format(model=tiny_qwen3))
 
 
-def check_kills(folder: Path, whole: dict[str, object], calls: Counter[str], kills: int, seed: int) -> None:
+def check_kills(folder: Path, whole: dict[str, object], calls: dict[str, int], kills: int, seed: int) -> None:
     assert len(whole["metrics"]) == 10  # a look at held-out prompts comes before the first GRPO step
     rng = random.Random(seed)
     for number in range(kills):
@@ -44,7 +44,7 @@ def test_twenty_five_killed_runs_end_as_if_they_had_not_been(folder: Path, unint
 
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(folder: Path, uninterrupted):
     whole, calls = uninterrupted
-    killed(folder, f"update:{calls['update'] // 2}", "train", "c.yaml")
+    assert killed(folder, f"update:{calls['update'] // 2}", "train", "c.yaml")[0] == -signal.SIGKILL
     for moment in ("checkpoint:40", "rollout:60"):
-        killed(folder, moment, "train", "c.yaml", "--resume")
+        assert killed(folder, moment, "train", "c.yaml", "--resume")[0] == -signal.SIGKILL
     assert resumed_to_the_end(folder) == whole

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections import Counter
 from pathlib import Path
 
 import ring
@@ -19,7 +18,7 @@ import numpy as np
 def noisy_vowels(completions, **columns):
     return [sum(c in 'aeiouAEIOU' for c in t) + random.random() + np.random.rand() for t in completions]
 """
-# Whatever draws at random or keeps a state of its own is on.
+# Dropout, redrawing, branching, a KL and a reward that draws for itself are on: what a run must not forget.
 CONFIG = """
 model: {model}
 dtype: float32
@@ -63,21 +62,21 @@ def contents(run: Path) -> dict[str, object]:
 
 
 def killed(folder: Path, moment: str, *arguments: str) -> tuple[int, Path]:
-    """Exit code of `mlx-grpo ARGUMENTS`, killed at that moment if it comes (MODULE:N, see killer.py), and its calls."""
+    """Exit code of `mlx-grpo ARGUMENTS`, killed at MODULE:N if that comes (see killer.py); the file of its calls."""
     command = ring.killed_at(folder, moment, *arguments)
     finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert finished.returncode in (0, -signal.SIGKILL), finished.stderr
     return finished.returncode, folder / "counts.json"
 
 
-def run_whole(folder: Path, model: Path) -> tuple[dict[str, object], Counter[str]]:
+def run_whole(folder: Path, model: Path) -> tuple[dict[str, object], dict[str, int]]:
     """What a run leaves that nothing interrupts, and how many calls each module made in it."""
     write_run(folder, NOISY_VOWELS, c=CONFIG.format(model=model))
     code, counts = killed(folder, ":0", "train", "c.yaml")
     assert code == 0
     whole = contents(folder / "runs" / "latest")
     assert any(record.get("groups/branched") for record in whole["metrics"])  # what resumes is of both kinds
-    return whole, Counter(json.loads(counts.read_text()))
+    return whole, json.loads(counts.read_text())
 
 
 def resumed_to_the_end(folder: Path) -> dict[str, object]:
