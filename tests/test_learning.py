@@ -59,6 +59,9 @@ KEPT = (
     ("GRPO after noisy", "after 20 steps", "noisy", "trained"),
     ("GRPO after noisy", "a third seed's", "noisy/seed11", "warm start"),
     ("GRPO after noisy", "after the same 20", "noisy/seed11", "trained"),
+    ("GRPO after noisy", "two fifths with", "noisy/two_fifths", "warm start"),
+    ("GRPO after noisy", "after 12 steps", "noisy/two_fifths", "trained"),
+    ("GRPO after noisy", "after 24 steps", "noisy/two_fifths/step24", "trained"),
     ("GRPO after noisy", "the run before", "noisy/800", "warm start"),
     ("GRPO after noisy", "after 16 steps", "noisy/800", "trained"),
     ("GRPO after noisy", "another seed's", "noisy/800/seed7", "warm start"),
@@ -135,4 +138,4 @@ def test_differences_are_the_paired_ones_with_their_intervals(folder: str, model
 
 
 def test_most_of_the_rows_kept_tell_their_difference():
-    assert sum(bool(case.values[3]) for case in CASES) == 15
+    assert sum(bool(case.values[3]) for case in CASES) == 17
