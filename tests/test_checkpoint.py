@@ -14,7 +14,7 @@ import mlx.core as mx
 import pytest
 from conftest import tiny_config
 from test_cli import cli
-from toy_run import CONFIG, NOISY_VOWELS, VOWELS, contents, killed, resumed_to_the_end, write_run
+from toy_run import CONFIG, contents, killed, resumed_to_the_end, write_run
 
 from mlx_grpo.checkpoint import list_checkpoints
 from mlx_grpo.errors import UserError
@@ -23,12 +23,12 @@ from mlx_grpo.runs import create_run, find_resumable
 
 @pytest.fixture
 def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
-    return write_run(tmp_path, VOWELS + NOISY_VOWELS, c=CONFIG.format(model=tiny_qwen3))
+    return write_run(tmp_path, c=CONFIG.format(model=tiny_qwen3))
 
 
 @pytest.fixture(scope="module")
 def stopped_once(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_run(tmp_path_factory.mktemp("stopped"), NOISY_VOWELS, c=CONFIG.format(model=tiny_qwen3))
+    folder = write_run(tmp_path_factory.mktemp("stopped"), c=CONFIG.format(model=tiny_qwen3))
     finished = cli("train", "c.yaml", "max_steps=4", "lr_scheduler_type=constant", folder=folder)
     assert finished.returncode == 0, finished.stderr
     return folder
@@ -198,7 +198,7 @@ def test_two_processes_resume_a_run_as_one(folder: Path):
     plain = ("lora.dropout=0", "reward.functions=['toy:vowels']", "max_steps=4")
     whole = cli("train", "c.yaml", *plain, "--processes", "2", "output_dir=whole", folder=folder)
     assert whole.returncode == 0, whole.stderr
-    assert killed(folder, "update:30", "train", "c.yaml", *plain)[0] == -signal.SIGKILL
+    assert killed(folder, "update:30", "train", "c.yaml", *plain) == -signal.SIGKILL
     for until in ("3", "99"):
         finished = cli("train", "c.yaml", *plain, "--resume", "--until", until, "--processes", "2", folder=folder)
         assert finished.returncode == 0, finished.stderr

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from toy_run import CONFIG, NOISY_VOWELS, killed, resumed_to_the_end, write_run
+from toy_run import CONFIG, killed, resumed_to_the_end, write_run
 
 # Where a kill may come: within generation, scoring, the loss and its gradient, the update, files and checkpoints.
 MODULES = ("rollout", "sampling", "scoring", "accumulate", "update", "runs", "checkpoint", "journal", "policy", "sft")
@@ -16,7 +16,7 @@ MODULES = ("rollout", "sampling", "scoring", "accumulate", "update", "runs", "ch
 
 @pytest.fixture
 def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
-    return write_run(tmp_path, NOISY_VOWELS, c=CONFIG.format(model=tiny_qwen3))
+    return write_run(tmp_path, c=CONFIG.format(model=tiny_qwen3))
 
 
 def check_kills(folder: Path, whole: dict[str, object], calls: dict[str, int], kills: int, seed: int) -> None:
@@ -26,7 +26,7 @@ def check_kills(folder: Path, whole: dict[str, object], calls: dict[str, int], k
         shutil.rmtree(folder / "runs", ignore_errors=True)
         module = MODULES[number % len(MODULES)]
         moment = f"{module}:{rng.randint(1, calls[module])}"
-        if killed(folder, moment, "train", "c.yaml")[0] == 0:
+        if killed(folder, moment, "train", "c.yaml") == 0:
             pytest.fail(f"{moment} was never reached")
         if not (folder / "runs" / "latest").exists():
             continue  # killed before there was a run
@@ -44,7 +44,7 @@ def test_twenty_five_killed_runs_end_as_if_they_had_not_been(folder: Path, unint
 
 def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(folder: Path, uninterrupted):
     whole, calls = uninterrupted
-    assert killed(folder, f"update:{calls['update'] // 2}", "train", "c.yaml")[0] == -signal.SIGKILL
+    assert killed(folder, f"update:{calls['update'] // 2}", "train", "c.yaml") == -signal.SIGKILL
     for moment in ("checkpoint:40", "rollout:60"):
-        assert killed(folder, moment, "train", "c.yaml", "--resume")[0] == -signal.SIGKILL
+        assert killed(folder, moment, "train", "c.yaml", "--resume") == -signal.SIGKILL
     assert resumed_to_the_end(folder) == whole

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import ring
 from test_ranks import CONFIG
-from toy_run import VOWELS, contents, write_run
+from toy_run import contents, fail_on_process_1, write_run
 
 from mlx_grpo.checkpoint import list_checkpoints
 
@@ -21,7 +21,7 @@ ENDS_WITHIN = 30  # seconds
 
 @pytest.fixture
 def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
-    return write_run(tmp_path, VOWELS, c=CONFIG.format(model=tiny_qwen3, out="runs") + "save_steps: 2\n")
+    return write_run(tmp_path, c=CONFIG.format(model=tiny_qwen3, out="runs") + "save_steps: 2\n")
 
 
 def others_end(folder: Path, commands: list[list[str]], victim: int, code: int) -> list[tuple[int, str]]:
@@ -146,9 +146,7 @@ socket.gethostname = lambda: "nowhere.invalid"
 
 
 def test_a_mistake_that_one_process_alone_meets_is_told_by_all(folder: Path):
-    (folder / "toy.py").write_text(
-        "import os\n" + VOWELS.replace("    return", "    if os.environ.get('MLX_RANK') == '1': 1 / 0\n    return")
-    )
+    fail_on_process_1(folder)
     for code, said in others_end(folder, [[*ring.COMMAND, "train", "c.yaml"]] * 3, 1, 2):
         assert code == 2
         assert "process 1 of 3 failed: reward.functions: toy:vowels raised ZeroDivisionError" in said

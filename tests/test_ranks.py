@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import ring
 from test_cli import cli
-from toy_run import VOWELS, write_run
+from toy_run import fail_on_process_1, write_run
 
 from mlx_grpo.ranks import Ranks
 
@@ -33,7 +33,7 @@ EVERYTHING = ("beta=0.1", "num_iterations=2", "top_entropy_quantile=0.5", "dynam
 
 @pytest.fixture
 def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
-    return write_run(tmp_path, VOWELS, **{name: CONFIG.format(model=tiny_qwen3, out=name) for name in ("one", "two")})
+    return write_run(tmp_path, **{name: CONFIG.format(model=tiny_qwen3, out=name) for name in ("one", "two")})
 
 
 def train(folder: Path, name: str, *arguments: str, count: int = 1) -> tuple[dict, list[dict], list[dict]]:
@@ -82,9 +82,7 @@ def test_several_processes_find_the_gradient_of_one(folder: Path, count: int):
 
 
 def test_when_a_process_fails_the_run_ends_and_says_why(folder: Path):
-    (folder / "toy.py").write_text(
-        "import os\n" + VOWELS.replace("    return", "    if os.environ.get('MLX_RANK') == '1': 1 / 0\n    return")
-    )
+    fail_on_process_1(folder)
     finished = cli("train", "two.yaml", "--processes", "2", folder=folder)
     assert finished.returncode == 2
     assert "toy:vowels raised ZeroDivisionError" in finished.stderr

@@ -10,11 +10,13 @@ from pathlib import Path
 import ring
 from test_cli import cli
 
-VOWELS = "def vowels(completions, **columns):\n    return [sum(c in 'aeiouAEIOU' for c in t) for t in completions]\n"
-# Draws from Python's and numpy's random state, as a user's own function may.
-NOISY_VOWELS = """
+# The second draws from Python's and numpy's random state, as a user's own function may.
+FUNCTIONS = """
+import os
 import random
 import numpy as np
+def vowels(completions, **columns):
+    return [sum(c in 'aeiouAEIOU' for c in t) for t in completions]
 def noisy_vowels(completions, **columns):
     return [sum(c in 'aeiouAEIOU' for c in t) + random.random() + np.random.rand() for t in completions]
 """
@@ -43,14 +45,21 @@ eval: {{episodes: 2, validation: 4, max_new_tokens: 8}}
 RUN_FILES = ("metrics.jsonl", "samples.jsonl", "adapter/adapters.safetensors", "warm_start/adapters.safetensors")
 
 
-def write_run(folder: Path, functions: str, **configs: str) -> Path:
-    """Rows, `toy.py` with the functions, and a config file under each name; the folder."""
+def write_run(folder: Path, **configs: str) -> Path:
+    """Rows, `toy.py` with the reward functions, and a config file under each name; the folder."""
     rows = [{"id": str(i), "prompt": f"say {i}" * (i % 3 + 1), "completion": "an answer"} for i in range(7)]
     (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    (folder / "toy.py").write_text(functions)
+    (folder / "toy.py").write_text(FUNCTIONS)
     for name, config in configs.items():
         (folder / f"{name}.yaml").write_text(config)
     return folder
+
+
+def fail_on_process_1(folder: Path) -> None:
+    """Let the reward `toy:vowels` raise ZeroDivisionError on the second process of a run alone."""
+    first = "def vowels(completions, **columns):\n"
+    failing = FUNCTIONS.replace(first, first + "    if os.environ.get('MLX_RANK') == '1': 1 / 0\n")
+    (folder / "toy.py").write_text(failing)
 
 
 def contents(run: Path) -> dict[str, object]:
@@ -61,22 +70,21 @@ def contents(run: Path) -> dict[str, object]:
     return left
 
 
-def killed(folder: Path, moment: str, *arguments: str) -> tuple[int, Path]:
-    """Exit code of `mlx-grpo ARGUMENTS`, killed at MODULE:N if that comes (see killer.py); the file of its calls."""
+def killed(folder: Path, moment: str, *arguments: str) -> int:
+    """Exit code of `mlx-grpo ARGUMENTS`, killed at MODULE:N if that comes (see killer.py)."""
     command = ring.killed_at(folder, moment, *arguments)
     finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert finished.returncode in (0, -signal.SIGKILL), finished.stderr
-    return finished.returncode, folder / "counts.json"
+    return finished.returncode
 
 
 def run_whole(folder: Path, model: Path) -> tuple[dict[str, object], dict[str, int]]:
     """What a run leaves that nothing interrupts, and how many calls each module made in it."""
-    write_run(folder, NOISY_VOWELS, c=CONFIG.format(model=model))
-    code, counts = killed(folder, ":0", "train", "c.yaml")
-    assert code == 0
+    write_run(folder, c=CONFIG.format(model=model))
+    assert killed(folder, ":0", "train", "c.yaml") == 0
     whole = contents(folder / "runs" / "latest")
     assert any(record.get("groups/branched") for record in whole["metrics"])  # what resumes is of both kinds
-    return whole, json.loads(counts.read_text())
+    return whole, json.loads((folder / "counts.json").read_text())
 
 
 def resumed_to_the_end(folder: Path) -> dict[str, object]:
