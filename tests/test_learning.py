@@ -38,14 +38,6 @@ SPLIT = (
     ("GRPO finds some", "seed 2", "split/seed2", "trained"),
     ("GRPO finds some", "paid at random", "split/control", "trained"),
 )
-STUDY = (
-    ("GRPO teaches", "warm start", "demo/study", "warm start"),
-    ("GRPO teaches", "seed 0", "demo/study", "trained"),
-    ("GRPO teaches", "seed 1", "demo/study", "trained, seed 1"),
-    ("GRPO teaches", "seed 2", "demo/study", "trained, seed 2"),
-    ("GRPO teaches", "paid at random", "demo/study", "trained, shuffled reward, eval_steps=0"),
-    ("GRPO teaches", "GRPO alone", "demo/study", "trained, no warm start, max_steps=8, eval_steps=0"),
-)
 # Heading, row, where it is kept, model; in the order in which they stand. Behind a row that of its difference from the
 # warm start may follow, and behind a warm start that of its difference from one that writes its reasons first.
 KEPT = (
@@ -55,7 +47,12 @@ KEPT = (
     ("Reasons before", "decision, score, reasons", "long/decision_first", "warm start"),
     ("GRPO teaches", "warm start", "demo", "warm start"),
     ("GRPO teaches", "trained", "demo", "trained"),
-    *STUDY,
+    ("GRPO teaches", "warm start", "demo/study", "warm start"),
+    ("GRPO teaches", "seed 0", "demo/study", "trained"),
+    ("GRPO teaches", "seed 1", "demo/study", "trained, seed 1"),
+    ("GRPO teaches", "seed 2", "demo/study", "trained, seed 2"),
+    ("GRPO teaches", "paid at random", "demo/study", "trained, shuffled reward, eval_steps=0"),
+    ("GRPO teaches", "GRPO alone", "demo/study", "trained, no warm start, max_steps=8, eval_steps=0"),
     *SPLIT,
     *SPLIT,  # its second table, of the other figures
     ("GRPO where", "warm start", "branch", "warm start"),
