@@ -30,8 +30,10 @@ from reward.words import (
     LEVELS,
     NONE,
     QUALIFIERS,
+    RANGES,
     REQUIREMENTS,
     UNITS,
+    WITHIN,
 )
 
 _ROUNDED = 0.5  # "7 years" of 6.9
@@ -238,9 +240,8 @@ def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None
     near = next((i for i in range(at + 1, min(at + 4, len(tokens))) if tokens[i].value is not None), None)
     if word.key not in BELOW | ABOVE | INSIDE or far is None:
         return None
-    ends = at + 1 == len(tokens) or "," in tokens[at + 1].before
-    if ends and at - far <= 3 and tokens[far].unit and tokens[at - 1].key == "is":
-        return Fault(far, at + 1, f"compares {quote(tokens[far].text)} with nothing")
+    if at - far <= 3 and (beside := _no_measure(at, tokens[far], tokens)):
+        return Fault(far, at + 1, f"compares {quote(tokens[far].text)} with {beside}")
     if near is None:
         return None
     left, right = tokens[far], tokens[near]
@@ -248,11 +249,33 @@ def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None
     ranged = after is not None and after.value is not None and after.before.strip() in ("-", "–", "—")
     low, high = right.value, after.value if ranged else math.inf if right.text.endswith("+") else right.value
     same_unit = {left.unit, right.unit} in ({"year"}, {"year", ""}, {"month"}, {""})
-    if not same_unit or (word.key in INSIDE and low == high):
+    single = word.key in INSIDE and low == high
+    if not same_unit or (single and not _lone_bound(at, near, tokens)):
         return None
+    low = -math.inf if single else low
     if word.key in BELOW:
         holds = left.value < low
     else:
         holds = left.value > (low if high == math.inf else high) if word.key in ABOVE else low <= left.value <= high
     shown = f"{right.text}-{after.text}" if ranged else right.text
     return None if holds else Fault(far, near + 1 + ranged, f"{quote(left.text)} is not {word.key} {quote(shown)}")
+
+
+def _no_measure(at: int, number: Token, tokens: list[Token]) -> str:
+    """What the word `at` compares a number with, where that measures nothing: "4 years is inside Analyst"; else ""."""
+    if number.unit and tokens[at - 1].key == "is" and (at + 1 == len(tokens) or "," in tokens[at + 1].before):
+        return "nothing"
+    clause = _clause(tokens, at + 1)
+    measures = any(token.value is not None or token.key in RANGES for token in clause)
+    named = number.unit == "year" and tokens[at].key in WITHIN and tokens[at - 1].key in _COPULAS and not measures
+    return quote(clause[0].text) if named and clause and clause[0].namelike else ""
+
+
+def _lone_bound(at: int, near: int, tokens: list[Token]) -> bool:
+    """Whether a clause ends in one number, the most that another may be: "7 years is inside 6", not "6 to 9"."""
+    return tokens[at].key in WITHIN and tokens[at - 1].key in _COPULAS and len(_clause(tokens, near)) == 1
+
+
+def _clause(tokens: list[Token], at: int) -> list[Token]:
+    """The tokens from `at` to the end of their clause."""
+    return tokens[at : at + 1] + list(takewhile(lambda token: _CUTS.isdisjoint(token.before), tokens[at + 1 :]))
