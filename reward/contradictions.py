@@ -22,6 +22,7 @@ from reward.words import (
     ABOVE,
     BELOW,
     BESIDES,
+    BOUNDS,
     EVERY,
     HAS,
     HELD_FOR,
@@ -30,7 +31,6 @@ from reward.words import (
     LEVELS,
     NONE,
     QUALIFIERS,
-    RANGES,
     REQUIREMENTS,
     UNITS,
     WITHIN,
@@ -178,7 +178,7 @@ def _wrong_details(items: list[Item], tokens: list[Token], job: Part, candidate:
         known = candidate.details.get(item.words)
         if not item.named or known is None or item.words in job.details:
             continue
-        said, numbers = _said_of(item, tokens)
+        said, numbers = _linked(item, tokens)
         if said and known.level and said != known.level:
             wrong.append(item.fault(f"says {said} of {item.name}, which is {known.level}"))
         wrong += [
@@ -205,7 +205,7 @@ def _wrong_stays(items: list[Item], tokens: list[Token], candidate: Part) -> lis
     return wrong
 
 
-def _said_of(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
+def _linked(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
     """The level said of a term, and the numbers: "SQL (expert, 48m)", "expert in SQL after 2m", "48m of SQL"."""
     after = tokens[item.start + len(item.words) :]
     before = [token.key for token in tokens[max(0, item.start - 2) : item.start]]
@@ -240,8 +240,9 @@ def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None
     near = next((i for i in range(at + 1, min(at + 4, len(tokens))) if tokens[i].value is not None), None)
     if word.key not in BELOW | ABOVE | INSIDE or far is None:
         return None
-    if at - far <= 3 and (beside := _no_measure(at, tokens[far], tokens)):
-        return Fault(far, at + 1, f"compares {quote(tokens[far].text)} with {beside}")
+    ends = at + 1 == len(tokens) or "," in tokens[at + 1].before
+    if ends and at - far <= 3 and tokens[far].unit and tokens[at - 1].key == "is":
+        return Fault(far, at + 1, f"compares {quote(tokens[far].text)} with nothing")
     if near is None:
         return None
     left, right = tokens[far], tokens[near]
@@ -261,21 +262,11 @@ def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None
     return None if holds else Fault(far, near + 1 + ranged, f"{quote(left.text)} is not {word.key} {quote(shown)}")
 
 
-def _no_measure(at: int, number: Token, tokens: list[Token]) -> str:
-    """What the word `at` compares a number with, where that measures nothing: "4 years is inside Analyst"; else ""."""
-    if number.unit and tokens[at - 1].key == "is" and (at + 1 == len(tokens) or "," in tokens[at + 1].before):
-        return "nothing"
-    clause = _clause(tokens, at + 1)
-    measures = any(token.value is not None or token.key in RANGES for token in clause)
-    named = number.unit == "year" and tokens[at].key in WITHIN and tokens[at - 1].key in _COPULAS and not measures
-    return quote(clause[0].text) if named and clause and clause[0].namelike else ""
-
-
 def _lone_bound(at: int, near: int, tokens: list[Token]) -> bool:
-    """Whether a clause ends in one number, the most that another may be: "7 years is inside 6", not "6 to 9"."""
-    return tokens[at].key in WITHIN and tokens[at - 1].key in _COPULAS and len(_clause(tokens, near)) == 1
-
-
-def _clause(tokens: list[Token], at: int) -> list[Token]:
-    """The tokens from `at` to the end of their clause."""
-    return tokens[at : at + 1] + list(takewhile(lambda token: _CUTS.isdisjoint(token.before), tokens[at + 1 :]))
+    """Whether nothing but one number may hold another: "7 years is inside 6", not "inside 6 to 9" or "at least 6"."""
+    rest = tokens[near + 1 :]
+    rest = rest[1:] if rest and rest[0].key in UNITS and rest[0].value is None else rest
+    ends = not rest or not _CUTS.isdisjoint(rest[0].before)
+    linked = tokens[at].key in WITHIN and tokens[at - 1].key in _COPULAS and near == at + 1
+    bounded = any((token.value is not None and token.unit != "month") or token.key in BOUNDS for token in rest)
+    return linked and ends and not bounded

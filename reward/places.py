@@ -1,4 +1,4 @@
-"""Names where they do not belong: "work as SQL", "24m at Python", "48m of Northwind", "work shows Excel" of a clerk's.
+"""Names where they do not belong: "work as SQL", "24m at Python", "4 years is inside Northwind", "work shows Excel".
 
 Skills are known by their brackets, companies by how long somebody was there; where a profile has neither, nothing is
 held against a reason.
@@ -13,7 +13,7 @@ from reward.clauses import Fault, Item
 from reward.profile import Part
 from reward.titles import may_be_near, of_field
 from reward.tokens import Token
-from reward.words import LACKS, TURNS, VERBS, WORKS
+from reward.words import LACKS, NUMBER_WORDS, TURNS, VERBS, WITHIN, WORKS
 
 _CUTS = frozenset(",.;:(")
 _LEADING = frozenset(("is", "was", "closely", "directly", "clearly", "very", "well"))
@@ -36,11 +36,23 @@ def _misplaced(item: Item, tokens: list[Token], candidate: Part) -> list[Fault]:
             return [item.fault(f"says work as {item.name}, which is not in the profile")]
         if skill or company:
             return [item.fault(f"says work as {item.name}, which is no title")]
+    if _holds_years(item, tokens):
+        return [item.fault(f"says years are {link} {item.name}, which is no range")]
     if company and not skill and (item.degree or (length and link == "of")):
         return [item.fault(f"takes {item.name} for a skill")]
     if skill and not company and length and link == "at":
         return [item.fault(f"takes {item.name} for a company")]
     return []
+
+
+def _holds_years(item: Item, tokens: list[Token]) -> bool:
+    """Whether "4 years is inside" stands before a name and no range behind it: "Data Engineer", not "..., 3-6"."""
+    years = any(token.unit == "year" for token in tokens[max(0, item.start - 4) : max(0, item.start - 2)])
+    linked = [token.key for token in tokens[max(0, item.start - 2) : item.start]]
+    rest = tokens[item.start + len(item.words) :]
+    ends = not rest or rest[0].key == "at" or not _CUTS.isdisjoint(rest[0].before)
+    ranged = any(token.key in NUMBER_WORDS or (token.value is not None and token.unit != "month") for token in rest)
+    return years and linked[:1] == ["is"] and linked[-1] in WITHIN and ends and not ranged
 
 
 def _wrong_work(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:

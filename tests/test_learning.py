@@ -38,6 +38,7 @@ SPLIT = (
     ("GRPO finds some", "seed 2", "split/seed2", "trained"),
     ("GRPO finds some", "paid at random", "split/control", "trained"),
 )
+NO_EXAMPLES = "trained, no warm start, max_steps=32, dynamic_sampling=3, eval_steps=0"
 # Heading, row, where it is kept, model; in the order in which they stand. Behind a row that of its difference from the
 # warm start may follow, and behind a warm start that of its difference from one that writes its reasons first.
 KEPT = (
@@ -78,6 +79,20 @@ KEPT = (
     ("GRPO over", "after 10 steps of GRPO", "long/600", "trained"),
     ("GRPO over", "warm start, 900 steps", "long/seed7", "warm start"),
     ("GRPO over", "after 10 steps of GRPO", "long/seed7", "trained"),
+    ("One key", "warm start", "demo/one_key", "warm start"),
+    ("One key", "nothing", "demo/one_key", "trained"),
+    ("One key", "groups of 4", "demo/one_key", "trained, prompts_per_step=8, num_generations=4"),
+    ("One key", "groups of 16", "demo/one_key", "trained, prompts_per_step=2, num_generations=16"),
+    ("One key", "temperature 1.3", "demo/one_key", "trained, temperature=1.3"),
+    ("One key", "KL 0.04", "demo/one_key", "trained, beta=0.04"),
+    ("One key", "rate 2e-4", "demo/one_key", "trained, learning_rate=0.0002"),
+    ("One key", "40 examples: warm", "demo/one_key", "warm start, warm_start.steps=10"),
+    ("One key", "40 examples, 8", "demo/one_key", "trained, warm_start.steps=10"),
+    ("One key", "20 examples: warm", "demo/one_key", "warm start, warm_start.steps=5"),
+    ("One key", "20 examples, 8", "demo/one_key", "trained, warm_start.steps=5"),
+    ("One key", "12 examples: warm", "demo/one_key", "warm start, warm_start.steps=3"),
+    ("One key", "12 examples, 8", "demo/one_key", "trained, warm_start.steps=3"),
+    ("One key", "no examples", "demo/one_key", NO_EXAMPLES),
 )
 
 
