@@ -178,7 +178,7 @@ def _wrong_details(items: list[Item], tokens: list[Token], job: Part, candidate:
         known = candidate.details.get(item.words)
         if not item.named or known is None or item.words in job.details:
             continue
-        said, numbers = _linked(item, tokens)
+        said, numbers = _said_of(item, tokens)
         if said and known.level and said != known.level:
             wrong.append(item.fault(f"says {said} of {item.name}, which is {known.level}"))
         wrong += [
@@ -205,7 +205,7 @@ def _wrong_stays(items: list[Item], tokens: list[Token], candidate: Part) -> lis
     return wrong
 
 
-def _linked(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
+def _said_of(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
     """The level said of a term, and the numbers: "SQL (expert, 48m)", "expert in SQL after 2m", "48m of SQL"."""
     after = tokens[item.start + len(item.words) :]
     before = [token.key for token in tokens[max(0, item.start - 2) : item.start]]
@@ -253,7 +253,7 @@ def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None
     single = word.key in INSIDE and low == high
     if not same_unit or (single and not _lone_bound(at, near, tokens)):
         return None
-    low = -math.inf if single else low
+    low = -math.inf if single else low  # "within 5" is up to 5
     if word.key in BELOW:
         holds = left.value < low
     else:
