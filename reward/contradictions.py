@@ -251,7 +251,7 @@ def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None
     low, high = right.value, after.value if ranged else math.inf if right.text.endswith("+") else right.value
     same_unit = {left.unit, right.unit} in ({"year"}, {"year", ""}, {"month"}, {""})
     single = word.key in INSIDE and low == high
-    if not same_unit or (single and not _lone_bound(at, near, tokens)):
+    if not same_unit or (single and not _lone_bound(at, tokens)):
         return None
     low = -math.inf if single else low  # "within 5" is up to 5
     if word.key in BELOW:
@@ -262,11 +262,12 @@ def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None
     return None if holds else Fault(far, near + 1 + ranged, f"{quote(left.text)} is not {word.key} {quote(shown)}")
 
 
-def _lone_bound(at: int, near: int, tokens: list[Token]) -> bool:
+def _lone_bound(at: int, tokens: list[Token]) -> bool:
     """Whether nothing but one number may hold another: "7 years is inside 6", not "inside 6 to 9" or "at least 6"."""
-    rest = tokens[near + 1 :]
+    if tokens[at].key not in WITHIN or tokens[at - 1].key not in _COPULAS or tokens[at + 1].value is None:
+        return False
+    rest = tokens[at + 2 :]
     rest = rest[1:] if rest and rest[0].key in UNITS and rest[0].value is None else rest
     ends = not rest or not _CUTS.isdisjoint(rest[0].before)
-    linked = tokens[at].key in WITHIN and tokens[at - 1].key in _COPULAS and near == at + 1
     bounded = any((token.value is not None and token.unit != "month") or token.key in BOUNDS for token in rest)
-    return linked and ends and not bounded
+    return ends and not bounded

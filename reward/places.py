@@ -36,7 +36,7 @@ def _misplaced(item: Item, tokens: list[Token], candidate: Part) -> list[Fault]:
             return [item.fault(f"says work as {item.name}, which is not in the profile")]
         if skill or company:
             return [item.fault(f"says work as {item.name}, which is no title")]
-    if _holds_years(item, tokens):
+    if before[:1] == ["is"] and link in WITHIN and _holds_years(item, tokens):
         return [item.fault(f"says years are {link} {item.name}, which is no range")]
     if company and not skill and (item.degree or (length and link == "of")):
         return [item.fault(f"takes {item.name} for a skill")]
@@ -46,13 +46,12 @@ def _misplaced(item: Item, tokens: list[Token], candidate: Part) -> list[Fault]:
 
 
 def _holds_years(item: Item, tokens: list[Token]) -> bool:
-    """Whether "4 years is inside" stands before a name and no range behind it: "Data Engineer", not "..., 3-6"."""
-    years = any(token.unit == "year" for token in tokens[max(0, item.start - 4) : max(0, item.start - 2)])
-    linked = [token.key for token in tokens[max(0, item.start - 2) : item.start]]
+    """Whether the name in "4 years is inside Data Engineer" ends its clause, and no range such as "3-6" follows."""
+    years = any(token.unit == "year" for token in tokens[max(0, item.start - 4) : item.start - 2])
     rest = tokens[item.start + len(item.words) :]
     ends = not rest or rest[0].key == "at" or not _CUTS.isdisjoint(rest[0].before)
     ranged = any(token.key in NUMBER_WORDS or (token.value is not None and token.unit != "month") for token in rest)
-    return years and linked[:1] == ["is"] and linked[-1] in WITHIN and ends and not ranged
+    return years and ends and not ranged
 
 
 def _wrong_work(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
