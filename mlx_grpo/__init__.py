@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mlx_grpo.cpu import keep_freed_pages, load_openblas, on_linux_cpu
+from mlx_grpo.backend.openblas import keep_freed_pages, load_openblas, on_linux_cpu
 
 if TYPE_CHECKING:
     from mlx_grpo.ranking.ranker import Ranker as Ranker

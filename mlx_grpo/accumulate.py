@@ -10,8 +10,8 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
+from mlx_grpo.backend.device import splits_evaluations, this_device
 from mlx_grpo.batch import by_prompt
-from mlx_grpo.device import splits_evaluations, this_device
 from mlx_grpo.prefix import KeysValues, Prefix, checkpointed_layers, prompt_prefixes, random_seed, shares_prompt
 from mlx_grpo.types import Batch
 

@@ -7,11 +7,11 @@ import sys
 import click
 
 from mlx_grpo import BLAS, __version__
+from mlx_grpo.backend.openblas import REMEDY, on_linux_cpu
 from mlx_grpo.commands.candidates import data, rank
 from mlx_grpo.commands.results import evaluate, export, report, score
 from mlx_grpo.commands.terminal import tell
 from mlx_grpo.commands.training import bench_command, doctor_command, plan_command, train
-from mlx_grpo.cpu import REMEDY, on_linux_cpu
 from mlx_grpo.errors import Stopped, UserError
 
 

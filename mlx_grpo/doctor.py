@@ -20,10 +20,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from mlx_grpo import BLAS, __version__
-from mlx_grpo.cpu import REMEDY, on_linux_cpu
+from mlx_grpo.backend.openblas import REMEDY, on_linux_cpu
 
 if TYPE_CHECKING:  # at run time its import of MLX may fail, which is a finding
-    from mlx_grpo.device import Device
+    from mlx_grpo.backend.device import Device
 
 GIB = 2**30
 WANTED_DISK = 5 * GIB
@@ -53,7 +53,7 @@ def examine() -> list[Finding]:
     """Everything worth knowing before the first run; takes a few seconds, and asks the Hub whether it is there."""
     found = [python(), mlx()]
     if can_train(found):
-        from mlx_grpo.device import this_device
+        from mlx_grpo.backend.device import this_device
 
         found += [*about(this_device(), platform.mac_ver()[0]), speed()]
     return [*found, hub(constants.ENDPOINT), torch(), disk(Path.cwd())]
@@ -92,7 +92,7 @@ def mlx() -> Finding:
     except ImportError as error:
         reason = str(error).split("\n")[0]
         return Finding("MLX", "failure", f"can't be loaded: {reason}", remedy)
-    from mlx_grpo.device import this_device
+    from mlx_grpo.backend.device import this_device
 
     backend = {"metal": "Metal", "cuda": "CUDA", "cpu": "CPU"}[this_device().backend]
     detail = f"{mx.__version__} on {backend}; mlx-lm {version('mlx-lm')}; mlx-grpo {__version__}"
@@ -103,7 +103,7 @@ def mlx() -> Finding:
 
 def about(device: Device, macos: str) -> list[Finding]:
     """What a device holds and what is chosen on it; `macos` is the system's version on a Mac."""
-    from mlx_grpo.device import auto_dtype, memory_limits, physical_memory, splits_evaluations
+    from mlx_grpo.backend.device import auto_dtype, memory_limits, physical_memory, splits_evaluations
 
     memory = device.memory or physical_memory()
     detail, limits, remedy = f"{device.name}, {memory / GIB:.0f} GB", memory_limits(device), None

@@ -15,11 +15,11 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from rich.console import Console
 
 from mlx_grpo.architecture import Architecture, count
+from mlx_grpo.backend.device import multiplies_packed, physical_memory, this_device
 from mlx_grpo.bench import Shape, forward_flops, matrix_speed, training_flops
 from mlx_grpo.config import Config
 from mlx_grpo.config_file import validate
 from mlx_grpo.data import dataset_files, make_prompt, read_rows
-from mlx_grpo.device import multiplies_packed, physical_memory, this_device
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner
 from mlx_grpo.memory import Lengths, estimate

@@ -8,7 +8,7 @@ import time
 import pytest
 
 import mlx_grpo
-from mlx_grpo.cpu import AVX512, core_name, kernels_for, load_openblas, on_linux_cpu
+from mlx_grpo.backend.openblas import AVX512, core_name, kernels_for, load_openblas, on_linux_cpu
 
 # isort: split
 import mlx.core as mx

@@ -13,8 +13,7 @@ from conftest import tiny_config
 from test_trainer import make_learner, paid_for
 
 from mlx_grpo import trainer
-from mlx_grpo.data import make_prompt
-from mlx_grpo.device import (
+from mlx_grpo.backend.device import (
     Limits,
     auto_dtype,
     describe,
@@ -24,6 +23,7 @@ from mlx_grpo.device import (
     splits_evaluations,
     this_device,
 )
+from mlx_grpo.data import make_prompt
 
 GIB = 2**30
 M1 = {

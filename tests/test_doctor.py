@@ -18,8 +18,8 @@ from rich.console import Console
 from test_device import CPU, H100, M1, M5_MAX
 
 from mlx_grpo import doctor
-from mlx_grpo.cpu import on_linux_cpu
-from mlx_grpo.device import describe
+from mlx_grpo.backend.device import describe
+from mlx_grpo.backend.openblas import on_linux_cpu
 
 ROOT = Path(__file__).parents[1]
 

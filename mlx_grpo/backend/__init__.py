@@ -1,0 +1,1 @@
+"""What MLX computes on: the device, and the BLAS of a Linux CPU."""
