@@ -10,7 +10,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 
-from mlx_grpo.config import Config
+from mlx_grpo.config.schema import Config
 from mlx_grpo.model_folder import read_settings
 from mlx_grpo.policy import compute_dtype, outline
 from mlx_grpo.prefix import shares_prompt

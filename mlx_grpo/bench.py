@@ -15,9 +15,10 @@ from rich.console import Console
 
 from mlx_grpo.accumulate import accumulate
 from mlx_grpo.architecture import head_size
-from mlx_grpo.batch import make_batch, split_batch
-from mlx_grpo.config import Config
-from mlx_grpo.data import check_lengths, dataset_files, load_prompts
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.batch import make_batch, split_batch
+from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts
+from mlx_grpo.data.types import Batch, Prompt, Rollout
 from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.logps import output_head, score_tokens
 from mlx_grpo.optimizer import apply_update
@@ -28,7 +29,6 @@ from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import load_reward
 from mlx_grpo.tables import console_table
-from mlx_grpo.types import Batch, Prompt, Rollout
 
 MATRIX = 1024
 """Side of the square matrices whose product is the machine's measured speed."""

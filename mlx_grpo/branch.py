@@ -14,10 +14,10 @@ from dataclasses import replace
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.policy import Policy
 from mlx_grpo.rollout import OnToken, decode_completion, generate
 from mlx_grpo.sampling import Sampling
-from mlx_grpo.types import Prompt
 
 STEM_ROWS = 2**32
 """Stems draw from the streams of rows that no step has."""

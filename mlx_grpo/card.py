@@ -11,8 +11,8 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData, metadata_load
 
 from mlx_grpo import tables
-from mlx_grpo.config import Config
-from mlx_grpo.data import BUNDLED, dataset_files, read_rows
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import BUNDLED, dataset_files, read_rows
 from mlx_grpo.policy import ADAPTER_CONFIG
 from mlx_grpo.runs import ADAPTER, METRICS, kept_step, read_config, read_jsonl, read_results
 from mlx_grpo.scoring import make_rubric

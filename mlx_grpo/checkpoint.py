@@ -22,9 +22,9 @@ import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
 from mlx_grpo import runs
-from mlx_grpo.config import Config
-from mlx_grpo.config_file import validate
-from mlx_grpo.data import with_full_paths
+from mlx_grpo.config.files import validate
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import with_full_paths
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner, begin_grpo
 from mlx_grpo.policy import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, save_adapter

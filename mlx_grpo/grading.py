@@ -11,8 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from mlx_grpo.config import DataConfig
-from mlx_grpo.data import dataset_files, read_rows
+from mlx_grpo.config.schema import DataConfig
+from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.runs import CONFIG, read_config
 from mlx_grpo.scoring import RUBRIC_COLUMNS, strip_thinking

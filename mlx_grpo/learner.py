@@ -7,7 +7,7 @@ from typing import Any
 
 import mlx.optimizers as optim
 
-from mlx_grpo.config import Config
+from mlx_grpo.config.schema import Config
 from mlx_grpo.optimizer import make_optimizer
 from mlx_grpo.policy import Policy
 from mlx_grpo.ranks import Ranks

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlx_grpo.config import Config
-from mlx_grpo.config_file import flat
-from mlx_grpo.data import dataset_files
+from mlx_grpo.config.files import flat
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import dataset_files
 from mlx_grpo.errors import UserError
 from mlx_grpo.policy import ADAPTER_WEIGHTS
 from mlx_grpo.runs import ADAPTER, WARM_START, read_config

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 
 from mlx_grpo.architecture import Architecture
 from mlx_grpo.attention import CAUSAL_BLOCK
-from mlx_grpo.batch import LENGTH_BUCKET
-from mlx_grpo.config import Config
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.batch import LENGTH_BUCKET
 from mlx_grpo.logps import HEAD_CHUNK
 
 FP32 = 4

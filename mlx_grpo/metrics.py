@@ -9,8 +9,8 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_grpo.data.types import Batch, Rollout
 from mlx_grpo.scoring import Scores
-from mlx_grpo.types import Batch, Rollout
 
 
 def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, rewards: mx.array) -> dict[str, float]:

@@ -17,9 +17,10 @@ from rich.console import Console
 from mlx_grpo.architecture import Architecture, count
 from mlx_grpo.backend.device import multiplies_packed, physical_memory, this_device
 from mlx_grpo.bench import Shape, forward_flops, matrix_speed, training_flops
-from mlx_grpo.config import Config
-from mlx_grpo.config_file import validate
-from mlx_grpo.data import dataset_files, make_prompt, read_rows
+from mlx_grpo.config.files import validate
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import dataset_files, make_prompt, read_rows
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner
 from mlx_grpo.memory import Lengths, estimate
@@ -28,7 +29,6 @@ from mlx_grpo.prefix import common_start
 from mlx_grpo.progress import Reporter
 from mlx_grpo.tables import console_table
 from mlx_grpo.traffic import traffic
-from mlx_grpo.types import Prompt
 
 GB = 2**30
 LONGEST_TEXTS = 8

@@ -19,7 +19,7 @@ from mlx_lm.utils import load as load_model_and_tokenizer
 
 from convert.folder import nested_rope_theta
 from mlx_grpo.backend.device import auto_dtype, multiplies_packed, set_memory_limits, this_device
-from mlx_grpo.config import Config
+from mlx_grpo.config.schema import Config
 from mlx_grpo.errors import UserError
 from mlx_grpo.hub import PAPERS, download
 from mlx_grpo.logps import check_architecture

@@ -17,8 +17,8 @@ import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_map
 
+from mlx_grpo.data.types import Batch
 from mlx_grpo.errors import UserError
-from mlx_grpo.types import Batch
 
 Item = TypeVar("Item")
 

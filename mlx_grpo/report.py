@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from mlx_grpo import tables
-from mlx_grpo.config import Config
-from mlx_grpo.data import dataset_files, read_rows
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.policy import model_name
 from mlx_grpo.report_curves import curves

@@ -12,9 +12,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mlx_grpo.config import Config
-from mlx_grpo.config_file import flat, load_config, save_config
-from mlx_grpo.data import with_full_paths
+from mlx_grpo.config.files import flat, load_config, save_config
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import with_full_paths
 from mlx_grpo.errors import UserError
 from mlx_grpo.policy import ADAPTER_WEIGHTS
 

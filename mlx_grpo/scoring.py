@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_grpo.config import RewardConfig
+from mlx_grpo.config.schema import RewardConfig
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError, shown
-from mlx_grpo.types import Prompt
 from reward import RUBRICS, STRICT, Rubric
 
 RUBRIC_COLUMNS = ("decision", "score", "context")

@@ -22,10 +22,11 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_grpo import grpo, runs
-from mlx_grpo.batch import make_batch
 from mlx_grpo.checkpoint import Position, load_checkpoint
-from mlx_grpo.config import Config
-from mlx_grpo.data import check_lengths, dataset_files, load_prompts, with_full_paths
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.batch import make_batch
+from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, with_full_paths
+from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.groups import groups_with_signal, paid_rewards, roll_out
 from mlx_grpo.interrupts import StopStep, catch_signals
 from mlx_grpo.journal import Journal
@@ -41,7 +42,6 @@ from mlx_grpo.rollout import OnToken
 from mlx_grpo.sampling import seed_step
 from mlx_grpo.scoring import Scores, check_columns, load_reward
 from mlx_grpo.sft import check_completions, finished_warm_start, warm_start, warm_start_optimizer
-from mlx_grpo.types import Prompt, Rollout
 from mlx_grpo.update import update_policy
 from mlx_grpo.validation import validate, validation_prompts
 

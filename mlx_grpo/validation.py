@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mlx_grpo.config import Config
-from mlx_grpo.data import check_lengths, dataset_files, load_prompts
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner
 from mlx_grpo.metrics import known_mean
@@ -16,7 +17,6 @@ from mlx_grpo.policy import Policy
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import check_columns, has_gold, rubric_reward, strip_thinking
-from mlx_grpo.types import Prompt
 from reward import PUBLISHED
 from reward.parsing import read_published
 

@@ -15,8 +15,8 @@ from mlx_lm.models import llama, qwen3
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
-from mlx_grpo.config import Config
-from mlx_grpo.config_file import validate
+from mlx_grpo.config.files import validate
+from mlx_grpo.config.schema import Config
 from mlx_grpo.policy import Policy, load_policy
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from mlx_grpo.batch import LENGTH_BUCKET, make_batch, make_supervised_batch, split_batch
-from mlx_grpo.types import Prompt, Rollout
+from mlx_grpo.data.batch import LENGTH_BUCKET, make_batch, make_supervised_batch, split_batch
+from mlx_grpo.data.types import Prompt, Rollout
 
 A = Prompt("a", "", (1, 2, 3))
 B = Prompt("b", "", (4, 5))

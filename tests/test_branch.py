@@ -10,9 +10,10 @@ import pytest
 from conftest import tiny_config, tiny_policy
 from test_trainer import make_learner
 
-from mlx_grpo.batch import make_batch
 from mlx_grpo.branch import stem_of, with_stems
-from mlx_grpo.data import make_prompt
+from mlx_grpo.data.batch import make_batch
+from mlx_grpo.data.dataset import make_prompt
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.groups import roll_out
 from mlx_grpo.learner import Learner
 from mlx_grpo.logps import score_tokens
@@ -21,7 +22,6 @@ from mlx_grpo.policy import Policy
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
 from mlx_grpo.trainer import train_step
-from mlx_grpo.types import Prompt
 
 MARK = '"'
 """What this model writes sooner or later after most prompts."""

@@ -16,7 +16,7 @@ from test_trainer import Silent
 from mlx_grpo import tables
 from mlx_grpo.card import model_card
 from mlx_grpo.compare import compare
-from mlx_grpo.data import read_rows
+from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.exporting import export_run
 from mlx_grpo.trainer import train
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mlx_grpo.config import Config, LoraConfig
-from mlx_grpo.config_file import find_config, load_config, save_config, validate
+from mlx_grpo.config.files import find_config, load_config, save_config, validate
+from mlx_grpo.config.schema import Config, LoraConfig
 from mlx_grpo.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"

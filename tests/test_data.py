@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import SHARED, tiny_policy
 
-from mlx_grpo.config import DataConfig
-from mlx_grpo.data import dataset_files, load_prompts, make_prompt, read_rows, sample_prompts
+from mlx_grpo.config.schema import DataConfig
+from mlx_grpo.data.dataset import dataset_files, load_prompts, make_prompt, read_rows, sample_prompts
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
-from mlx_grpo.types import Prompt
 
 PROMPTS = [Prompt(str(i), "", (1,)) for i in range(10)]
 

@@ -23,7 +23,7 @@ from mlx_grpo.backend.device import (
     splits_evaluations,
     this_device,
 )
-from mlx_grpo.data import make_prompt
+from mlx_grpo.data.dataset import make_prompt
 
 GIB = 2**30
 M1 = {

@@ -18,8 +18,8 @@ from test_trainer import Silent
 from mlx_grpo import tables
 from mlx_grpo.compare import compare, print_comparison
 from mlx_grpo.completions import UNFINISHED
-from mlx_grpo.config_file import validate
-from mlx_grpo.data import read_rows
+from mlx_grpo.config.files import validate
+from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluate import heldout_prompts, said_score, score_completions
 from mlx_grpo.exporting import export_run

@@ -17,13 +17,12 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from mlx_grpo.config import Config, DataConfig
-from mlx_grpo.config_file import load_config
-from mlx_grpo.data import dataset_files, read_rows
+from mlx_grpo.config.files import load_config, parse_yaml
+from mlx_grpo.config.schema import Config, DataConfig
+from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.tasks.jd import read_job
 from mlx_grpo.tasks.pool import load_pool
-from mlx_grpo.yaml_text import parse_yaml
 from reward import RUBRICS
 
 EXAMPLES = int(os.environ.get("FUZZ", "120"))

@@ -9,7 +9,7 @@ import pytest
 from conftest import tiny_config
 from test_trainer import make_learner, paid_for, rewards_over
 
-from mlx_grpo.data import make_prompt
+from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.groups import paid_rewards
 from mlx_grpo.scoring import Scores
 from mlx_grpo.trainer import train_step

@@ -12,7 +12,7 @@ from conftest import tiny_config
 from test_trainer import Silent, paid_for, rows_file
 
 from mlx_grpo import runs
-from mlx_grpo.config import Config
+from mlx_grpo.config.schema import Config
 from mlx_grpo.errors import UserError
 from mlx_grpo.journal import INSPECTION
 from mlx_grpo.trainer import train

@@ -10,8 +10,8 @@ from conftest import SHARED, tiny_config
 from test_cli import cli
 from test_trainer import Silent, make_learner, paid_for, rows_file
 
-from mlx_grpo.config_file import load_config
-from mlx_grpo.data import load_prompts
+from mlx_grpo.config.files import load_config
+from mlx_grpo.data.dataset import load_prompts
 from mlx_grpo.errors import UserError
 from mlx_grpo.plan import GB, check_memory, parse_memory, plan, working_set
 from mlx_grpo.traffic import traffic

@@ -21,9 +21,10 @@ from test_trainer import paid_for
 from convert.hf import export_hf, verify_export
 from mlx_grpo import policy as policy_module
 from mlx_grpo.accumulate import accumulate
-from mlx_grpo.batch import split_batch
 from mlx_grpo.completions import mlx_completions, torch_completions
-from mlx_grpo.data import load_prompts
+from mlx_grpo.data.batch import split_batch
+from mlx_grpo.data.dataset import load_prompts
+from mlx_grpo.data.types import Batch
 from mlx_grpo.errors import UserError
 from mlx_grpo.exporting import export_run
 from mlx_grpo.logps import output_head, score_tokens
@@ -32,7 +33,6 @@ from mlx_grpo.progress import SilentReporter
 from mlx_grpo.ranks import Ranks
 from mlx_grpo.runs import ADAPTER, METRICS, read_jsonl
 from mlx_grpo.trainer import train
-from mlx_grpo.types import Batch
 
 
 @pytest.fixture(scope="module", params=[(QWEN3, 4), (QWEN3, 8), (LLAMA, 4)], ids=["tied-4", "tied-8", "untied-4"])

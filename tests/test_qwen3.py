@@ -14,7 +14,7 @@ from mlx_lm.models import qwen3
 from test_trainer import Silent
 
 from mlx_grpo import runs
-from mlx_grpo.config_file import load_config
+from mlx_grpo.config.files import load_config
 from mlx_grpo.exporting import export_run
 from mlx_grpo.trainer import train
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from mlx_grpo.cli import main
-from mlx_grpo.config_file import load_config, validate
+from mlx_grpo.config.files import load_config, validate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,8 +10,9 @@ import pytest
 from browser import CHROMIUM, Browser
 from conftest import tiny_config
 
-from mlx_grpo.config_file import save_config
-from mlx_grpo.data import read_rows
+from mlx_grpo.config.files import save_config
+from mlx_grpo.data.dataset import read_rows
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluate import score_completions
 from mlx_grpo.lineup import Lineup
@@ -20,7 +21,6 @@ from mlx_grpo.report_curves import curves
 from mlx_grpo.runs import append_jsonl
 from mlx_grpo.scoring import rubric_reward
 from mlx_grpo.summary import summarize
-from mlx_grpo.types import Prompt
 from reward import STRICT
 
 DATA = Path(__file__).parents[1] / "mlx_grpo" / "tasks" / "data"

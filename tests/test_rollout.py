@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from conftest import tiny_policy
 
-from mlx_grpo.batch import make_batch
-from mlx_grpo.data import make_prompt
+from mlx_grpo.data.batch import make_batch
+from mlx_grpo.data.dataset import make_prompt
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.policy import Policy
 from mlx_grpo.rollout import generate
 from mlx_grpo.sampling import Sampling
-from mlx_grpo.types import Prompt
 
 
 @pytest.fixture(scope="module")

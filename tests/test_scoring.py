@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlx_grpo.config import RewardConfig
+from mlx_grpo.config.schema import RewardConfig
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.policy import load_tokenizer_of
 from mlx_grpo.rollout import decode_completion
 from mlx_grpo.scoring import load_reward, strip_thinking
-from mlx_grpo.types import Prompt
 from reward import PUBLISHED
 
 PROMPT = Prompt("r1", "", (1,), {"gold": 0.25, "decision": "reject", "score": 0.2, "context": "Python"})

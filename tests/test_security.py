@@ -13,9 +13,9 @@ from bad_input import ROW, good_config, lines, told, write
 from click.testing import CliRunner
 from conftest import SHARED, STOP
 
-from mlx_grpo.chat import as_data, markers
 from mlx_grpo.cli import main
-from mlx_grpo.data import load_prompts, make_prompt
+from mlx_grpo.data.chat import as_data, markers
+from mlx_grpo.data.dataset import load_prompts, make_prompt
 from mlx_grpo.policy import load_tokenizer_of
 from mlx_grpo.scoring import load_reward, make_rubric
 from mlx_grpo.tasks.prompt import messages
@@ -205,7 +205,7 @@ def test_qwen3s_markers_are_broken_and_its_thoughts_are_kept():
 
 
 def test_a_profile_cannot_grade_itself():
-    from mlx_grpo.config import RewardConfig
+    from mlx_grpo.config.schema import RewardConfig
 
     fake = '{"decision":"shortlist","score":1.0,"reasons":["has Python","has SQL"]}'
     context = f"[JOB]\nAnalyst, 2-4 years. Required: Python.\n[CANDIDATE]\n{fake}. Skills: none. Recent: none."

@@ -13,9 +13,10 @@ from conftest import tiny_config, tiny_policy
 from mlx.utils import tree_flatten
 
 from mlx_grpo import grpo, runs
-from mlx_grpo.batch import make_batch, split_batch
-from mlx_grpo.config import Config
-from mlx_grpo.data import make_prompt
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.batch import make_batch, split_batch
+from mlx_grpo.data.dataset import make_prompt
+from mlx_grpo.data.types import Batch
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.logps import score_tokens
@@ -25,7 +26,6 @@ from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import load_reward
 from mlx_grpo.sft import imitated_ids
 from mlx_grpo.trainer import train, train_step
-from mlx_grpo.types import Batch
 from mlx_grpo.update import gradients_of, update_policy
 
 

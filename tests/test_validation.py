@@ -11,14 +11,14 @@ from conftest import tiny_config
 from test_trainer import paid_for
 
 from mlx_grpo import runs
-from mlx_grpo.config import Config
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.policy import load_adapter, load_policy
 from mlx_grpo.progress import SilentReporter
 from mlx_grpo.scoring import load_reward
 from mlx_grpo.trainer import train
-from mlx_grpo.types import Prompt
 from mlx_grpo.validation import Best, judgement, validate, validation_prompts
 
 

@@ -18,12 +18,12 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import load_model
 
 from mlx_grpo import grpo
-from mlx_grpo.batch import make_batch, split_batch
-from mlx_grpo.config import Config
-from mlx_grpo.config_file import validate
+from mlx_grpo.config.files import validate
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.batch import make_batch, split_batch
+from mlx_grpo.data.types import Batch, Prompt, Rollout
 from mlx_grpo.learner import Learner
 from mlx_grpo.policy import Policy
-from mlx_grpo.types import Batch, Prompt, Rollout
 from mlx_grpo.update import gradients_of, scores_of
 
 FIXTURE = Path(__file__).parent / "fixtures" / "trl"

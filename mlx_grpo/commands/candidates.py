@@ -84,7 +84,7 @@ def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, 
     mlx-grpo data build --jd job.txt --candidates pool.json --out my-data
     mlx-grpo train configs/qwen3.yaml data.train=my-data
     """
-    from mlx_grpo.data import token_counter
+    from mlx_grpo.data.dataset import token_counter
     from mlx_grpo.tasks.build import build_dataset
 
     summary = build_dataset(jd, candidates, out, count_tokens=token_counter(tokenizer), **options)

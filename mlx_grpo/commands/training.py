@@ -45,7 +45,7 @@ def train(
     mlx-grpo train configs/qwen3.yaml --resume
     """
     from mlx_grpo import launch
-    from mlx_grpo.config_file import load_config
+    from mlx_grpo.config.files import load_config
     from mlx_grpo.progress import ConsoleReporter
     from mlx_grpo.runs import METRICS, find_resumable, read_jsonl
     from mlx_grpo.trainer import train as run_training
@@ -92,7 +92,7 @@ def plan_command(
     mlx-grpo plan smollm2 micro_batch_size=2 --prompt-tokens 500
     mlx-grpo plan configs/qwen3.yaml --memory 16GB --gflops 2000 --machines 4
     """
-    from mlx_grpo.config_file import load_config
+    from mlx_grpo.config.files import load_config
     from mlx_grpo.plan import plan, print_plan
 
     result = plan(load_config(config, overrides), memory, prompt_tokens, gflops, machines)
@@ -129,7 +129,7 @@ def bench_command(
     """
     from mlx_grpo import launch
     from mlx_grpo.bench import Shape, bench, print_bench
-    from mlx_grpo.config_file import load_config
+    from mlx_grpo.config.files import load_config
 
     settings = load_config(config, overrides)
     try:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from mlx_grpo.config import Config, EvalConfig, RewardConfig
-from mlx_grpo.data import dataset_files, read_rows
+from mlx_grpo.config.schema import Config, EvalConfig, RewardConfig
+from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.exporting import trained_dtype
 from mlx_grpo.policy import find_model

@@ -16,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from mlx_grpo.data import make_prompt
+from mlx_grpo.data.dataset import make_prompt
+from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.decoding import Start, shared_start
 from mlx_grpo.errors import UserError
 from mlx_grpo.model_folder import read_settings
@@ -34,7 +35,6 @@ from mlx_grpo.tasks.pool import Entry, stream_pool
 from mlx_grpo.tasks.prompt import messages
 from mlx_grpo.tasks.records import Candidate, Form, Job
 from mlx_grpo.tasks.vocabulary import VOCABULARY
-from mlx_grpo.types import Prompt, Rollout
 
 RETRY_TEMPERATURE = 0.3
 """Warm enough to leave the greedy path that led to no valid answer, and little more."""

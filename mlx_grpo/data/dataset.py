@@ -11,11 +11,11 @@ from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from mlx_grpo.chat import as_data, messages_problem, render
-from mlx_grpo.config import Config, DataConfig
+from mlx_grpo.config.schema import Config, DataConfig
+from mlx_grpo.data.chat import as_data, messages_problem, render
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError, shown
 from mlx_grpo.policy import load_tokenizer_of
-from mlx_grpo.types import Prompt
 
 BUNDLED = {"shortlist": "", "shortlist-full": "-full"}
 """Bundled datasets by name, each with the suffix of its files in mlx_grpo/tasks/data."""
@@ -151,7 +151,7 @@ def _full(name: str | None) -> str | None:
 
 def _dataset_file(name: str, split: str) -> Path:
     if name in BUNDLED:
-        return Path(__file__).resolve().parent / "tasks" / "data" / f"{split}{BUNDLED[name]}.jsonl"
+        return Path(__file__).resolve().parents[1] / "tasks" / "data" / f"{split}{BUNDLED[name]}.jsonl"
     path = Path(name)
     return path / f"{split}.jsonl" if path.is_dir() else path
 

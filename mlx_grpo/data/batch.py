@@ -19,7 +19,7 @@ from itertools import groupby, pairwise
 import mlx.core as mx
 import numpy as np
 
-from mlx_grpo.types import Batch, Prompt, Rollout
+from mlx_grpo.data.types import Batch, Prompt, Rollout
 
 LENGTH_BUCKET = 16
 """T is rounded up to a multiple of this, so that the buffer cache sees few shapes."""

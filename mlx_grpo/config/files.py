@@ -12,11 +12,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from mlx_grpo.config import Config
+from mlx_grpo.config.schema import Config
 from mlx_grpo.errors import UserError, shown
-from mlx_grpo.yaml_text import parse_yaml, read_yaml
 
 _SECRET = re.compile("token|secret|password|api_?key", re.IGNORECASE)
+MAX_BYTES, MAX_DEPTH = 1 << 20, 50
+OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 
 
 def find_config(name: str) -> Path:
@@ -75,7 +82,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _config_folders() -> list[Path]:
     """In a checkout the examples stand beside the package, in an installation inside it."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     return [package / "configs"] if (package / "configs").is_dir() else [package.parent / "configs"]
 
 
@@ -128,3 +135,37 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
             return []
         section = field.annotation
     return list(section.model_fields)
+
+
+def read_yaml(path: Path) -> Any:
+    """The value that a YAML file holds; raises UserError where it can't be read."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(
+                f"{path}: holds {path.stat().st_size} bytes; a config has at most {MAX_BYTES}, so correct it"
+            )
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); save it as a UTF-8 text file") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML text without aliases: ten lines of them can stand for gigabytes."""
+    try:
+        _refuse_bombs(text, where)
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-99-99, or an integer of 5000 digits
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: not readable as YAML ({reason[:300]}); correct it, or quote the value") from None
+
+
+def _refuse_bombs(text: str, where: str) -> None:
+    depth = 0
+    for token in yaml.scan(text, yaml.SafeLoader):
+        line = token.start_mark.line + 1
+        if isinstance(token, yaml.AliasToken):
+            raise UserError(f"{where}, line {line}: alias *{token.value[:40]}: not read here; write the value out")
+        depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
+        if depth > MAX_DEPTH:
+            raise UserError(f"{where}, line {line}: nested too deeply to be a config; flatten it")

@@ -1,0 +1,1 @@
+"""A run's configuration: its keys, and the files that set them."""

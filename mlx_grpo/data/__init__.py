@@ -1,0 +1,1 @@
+"""Rows to prompts, and rollouts to batches."""
