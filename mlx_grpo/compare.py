@@ -12,12 +12,12 @@ from rich.console import Console
 from convert.torch_eval import pick_device
 from mlx_grpo import tables
 from mlx_grpo.completions import UNFINISHED, Complete, mlx_completions, remembered, torch_completions
+from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluate import evaluate
 from mlx_grpo.exporting import refresh_card, trained_dtype
 from mlx_grpo.plots import draw_training
 from mlx_grpo.plots_eval import draw_evaluation
-from mlx_grpo.ranks import Ranks
 from mlx_grpo.runs import METRICS, RESULTS, find_run, read_config, write_results
 
 

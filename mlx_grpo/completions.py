@@ -9,12 +9,12 @@ from pathlib import Path
 
 from convert import torch_eval
 from mlx_grpo.data.types import Prompt
+from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.exporting import exported_model
+from mlx_grpo.generation.rollout import decode_completion, generate
+from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.policy import ADAPTER_WEIGHTS, load_for_inference, load_tokenizer_of
-from mlx_grpo.ranks import Ranks
-from mlx_grpo.rollout import decode_completion, generate
 from mlx_grpo.runs import append_jsonl, read_jsonl
-from mlx_grpo.sampling import Sampling
 
 Keep = Callable[[list[str]], None]
 """Given each finished batch's completions."""

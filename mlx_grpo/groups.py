@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlx_grpo.branch import with_stem, with_stems
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import sample_prompts
 from mlx_grpo.data.types import Prompt, Rollout
+from mlx_grpo.distributed.ranks import Ranks
+from mlx_grpo.generation.branch import with_stem, with_stems
+from mlx_grpo.generation.rollout import OnToken, generate
+from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.learner import Learner
-from mlx_grpo.ranks import Ranks
-from mlx_grpo.rollout import OnToken, generate
-from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import Scores
 
 UNREACHED_STEP = 2**32

@@ -10,8 +10,8 @@ from typing import Any
 
 from mlx_grpo import alarms, runs
 from mlx_grpo.checkpoint import Position, save_checkpoint
+from mlx_grpo.distributed.signals import Interrupted, Stop, StopStep
 from mlx_grpo.errors import UserError
-from mlx_grpo.interrupts import Interrupted, Stop, StopStep
 from mlx_grpo.learner import Learner
 from mlx_grpo.policy import save_adapter
 from mlx_grpo.progress import Reporter

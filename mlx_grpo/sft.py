@@ -17,13 +17,13 @@ from mlx_grpo.data.batch import make_supervised_batch, slice_batch
 from mlx_grpo.data.dataset import sample_prompts
 from mlx_grpo.data.types import Batch, Prompt
 from mlx_grpo.errors import UserError
+from mlx_grpo.generation.sampling import seed_step
 from mlx_grpo.journal import Journal
 from mlx_grpo.learner import Learner
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.optimizer import apply_update, learning_rate_at, make_optimizer
 from mlx_grpo.policy import Policy
 from mlx_grpo.prefix import Prefix
-from mlx_grpo.sampling import seed_step
 
 MAKES_WARM_START = (
     *("model", "dtype", "fine_tune_type", "lora.", "data.train", "data.enable_thinking"),

@@ -11,11 +11,11 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
+from mlx_grpo.generation.rollout import generate
+from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.learner import Learner
 from mlx_grpo.metrics import known_mean
 from mlx_grpo.policy import Policy
-from mlx_grpo.rollout import generate
-from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import check_columns, has_gold, rubric_reward, strip_thinking
 from reward import PUBLISHED
 from reward.parsing import read_published

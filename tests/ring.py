@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mlx_grpo.launch import free_ports
+from mlx_grpo.distributed.launch import free_ports
 
 COMMAND = (sys.executable, "-m", "mlx_grpo.cli")
 KILLER = Path(__file__).parent / "killer.py"

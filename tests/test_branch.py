@@ -10,17 +10,17 @@ import pytest
 from conftest import tiny_config, tiny_policy
 from test_trainer import make_learner
 
-from mlx_grpo.branch import stem_of, with_stems
 from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.types import Prompt
+from mlx_grpo.generation.branch import stem_of, with_stems
+from mlx_grpo.generation.rollout import generate
+from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.groups import roll_out
 from mlx_grpo.learner import Learner
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.metrics import samples
 from mlx_grpo.policy import Policy
-from mlx_grpo.rollout import generate
-from mlx_grpo.sampling import Sampling
 from mlx_grpo.trainer import train_step
 
 MARK = '"'

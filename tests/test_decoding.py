@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import tiny_policy
 
-from mlx_grpo import decoding
-from mlx_grpo.decoding import NO_START, decoding_caches, keep_rows, prefill, shared_start
+from mlx_grpo.generation import decoding
+from mlx_grpo.generation.decoding import NO_START, decoding_caches, keep_rows, prefill, shared_start
 from mlx_grpo.policy import Policy
 
 

@@ -16,8 +16,9 @@ from answering_model import make_answering_model
 from conftest import tiny_config, tiny_policy
 from test_cli import cli
 
-from mlx_grpo import Ranker, decoding
+from mlx_grpo import Ranker
 from mlx_grpo.errors import UserError
+from mlx_grpo.generation import decoding
 from mlx_grpo.policy import save_adapter
 from mlx_grpo.ranking.summary import RankSummary
 from mlx_grpo.runs import ADAPTER, create_run

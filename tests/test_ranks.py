@@ -12,7 +12,7 @@ import ring
 from test_cli import cli
 from toy_run import fail_on_process_1, write_run
 
-from mlx_grpo.ranks import Ranks
+from mlx_grpo.distributed.ranks import Ranks
 
 CONFIG = """
 model: {model}

@@ -12,10 +12,10 @@ from conftest import tiny_policy
 from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.types import Prompt
+from mlx_grpo.generation.rollout import generate
+from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.policy import Policy
-from mlx_grpo.rollout import generate
-from mlx_grpo.sampling import Sampling
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_grpo.sampling import Sampling, draw, row_keys
+from mlx_grpo.generation.sampling import Sampling, draw, row_keys
 
 PROBABILITIES = np.array([0.4, 0.3, 0.15, 0.1, 0.05])
 DRAWS = 20_000

@@ -11,8 +11,8 @@ import pytest
 from mlx_grpo.config.schema import RewardConfig
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
+from mlx_grpo.generation.rollout import decode_completion
 from mlx_grpo.policy import load_tokenizer_of
-from mlx_grpo.rollout import decode_completion
 from mlx_grpo.scoring import load_reward, strip_thinking
 from reward import PUBLISHED
 

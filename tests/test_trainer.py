@@ -18,11 +18,11 @@ from mlx_grpo.data.batch import make_batch, split_batch
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.types import Batch
 from mlx_grpo.errors import UserError
+from mlx_grpo.generation.rollout import generate
+from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.policy import load_policy
-from mlx_grpo.rollout import generate
-from mlx_grpo.sampling import Sampling
 from mlx_grpo.scoring import load_reward
 from mlx_grpo.sft import imitated_ids
 from mlx_grpo.trainer import train, train_step

@@ -41,7 +41,7 @@ def rank(
     \b
     mlx-grpo rank --model runs/latest --jd job.txt --candidates pool.jsonl --out ranked.csv
     """
-    from mlx_grpo import launch
+    from mlx_grpo.distributed import launch
     from mlx_grpo.progress import CountReporter
     from mlx_grpo.ranking.ranker import Ranker
     from mlx_grpo.ranking.summary import print_ranking

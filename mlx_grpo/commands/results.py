@@ -88,8 +88,8 @@ def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: 
     mlx-grpo eval runs/latest --backend mlx --episodes 208
     mlx-grpo eval runs/a runs/seed1 runs/seed2 runs/shuffled --out comparison
     """
-    from mlx_grpo import launch
     from mlx_grpo.compare import compare, print_comparison
+    from mlx_grpo.distributed import launch
 
     names = [run, *others] if run else []
     with (

@@ -44,8 +44,8 @@ def train(
     mlx-grpo train configs/qwen3.yaml --until 40
     mlx-grpo train configs/qwen3.yaml --resume
     """
-    from mlx_grpo import launch
     from mlx_grpo.config.files import load_config
+    from mlx_grpo.distributed import launch
     from mlx_grpo.progress import ConsoleReporter
     from mlx_grpo.runs import METRICS, find_resumable, read_jsonl
     from mlx_grpo.trainer import train as run_training
@@ -127,9 +127,9 @@ def bench_command(
     mlx-grpo bench smollm2
     mlx-grpo bench configs/qwen3.yaml --shapes 512x8x128 micro_batch_size=2
     """
-    from mlx_grpo import launch
     from mlx_grpo.bench import Shape, bench, print_bench
     from mlx_grpo.config.files import load_config
+    from mlx_grpo.distributed import launch
 
     settings = load_config(config, overrides)
     try:

@@ -18,17 +18,17 @@ from typing import TypeVar
 
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.types import Prompt, Rollout
-from mlx_grpo.decoding import Start, shared_start
+from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
+from mlx_grpo.generation.decoding import Start, shared_start
+from mlx_grpo.generation.rollout import generate
+from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.model_folder import read_settings
 from mlx_grpo.policy import Policy, load_for_inference
 from mlx_grpo.ranking.answers import Answer, read_answer
 from mlx_grpo.ranking.files import ScoreLog, outputs, write_ranked
 from mlx_grpo.ranking.model import find_ranking_model
 from mlx_grpo.ranking.summary import LISTED, RankSummary, Tally
-from mlx_grpo.ranks import Ranks
-from mlx_grpo.rollout import generate
-from mlx_grpo.sampling import Sampling
 from mlx_grpo.tasks.build import prompt_counter, show_candidate, show_job
 from mlx_grpo.tasks.jd import read_job
 from mlx_grpo.tasks.pool import Entry, stream_pool

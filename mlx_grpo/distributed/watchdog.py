@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mlx_grpo.distributed.ranks import Ranks
+from mlx_grpo.distributed.signals import Interrupted
 from mlx_grpo.errors import Stopped, UserError
-from mlx_grpo.interrupts import Interrupted
-from mlx_grpo.ranks import Ranks
 
 GRACE_SECONDS = 10
 """For a process to leave by itself, as it does in a collective, before it is made to."""

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import IO
 
 from mlx_grpo import BLAS
+from mlx_grpo.distributed.ranks import Ranks, join_ranks
+from mlx_grpo.distributed.watchdog import lifeline
 from mlx_grpo.errors import UserError
-from mlx_grpo.lifeline import lifeline
-from mlx_grpo.ranks import Ranks, join_ranks
 
 GRACE_SECONDS = 2
 LAST_WORDS = 4000

@@ -1,0 +1,1 @@
+"""Sampled completions of prompts, a group at a time."""
