@@ -22,7 +22,7 @@ from mlx_grpo.policy import model_name
 from mlx_grpo.report_curves import curves
 from mlx_grpo.runs import METRICS, RESULTS, SAMPLES, find_run, read_config, read_jsonl, read_results
 from mlx_grpo.scoring import make_rubric, strip_thinking
-from mlx_grpo.tasks.prompt import CANDIDATE, JOB
+from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB
 from reward import STRICT
 from reward.breakdown import DECISIONS
 from reward.claims import Reason, read_claims

@@ -21,8 +21,8 @@ from mlx_grpo.config.files import load_config, parse_yaml
 from mlx_grpo.config.schema import Config, DataConfig
 from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
-from mlx_grpo.tasks.jd import read_job
-from mlx_grpo.tasks.pool import load_pool
+from mlx_grpo.tasks.shortlist.jd import read_job
+from mlx_grpo.tasks.shortlist.pool import load_pool
 from reward import RUBRICS
 
 EXAMPLES = int(os.environ.get("FUZZ", "120"))

@@ -45,5 +45,5 @@ def test_nothing_below_the_trainer_imports_it():
 
 
 def test_tasks_know_nothing_of_models():
-    for path in (ROOT / "mlx_grpo" / "tasks").glob("*.py"):
+    for path in (ROOT / "mlx_grpo" / "tasks").rglob("*.py"):
         assert not {name for name in imports_of(path) if name.partition(".")[0] == "mlx"}, path

@@ -22,8 +22,8 @@ from mlx_grpo.generation import decoding
 from mlx_grpo.policy import save_adapter
 from mlx_grpo.ranking.summary import RankSummary
 from mlx_grpo.runs import ADAPTER, create_run
-from mlx_grpo.tasks.pool import read_candidate
-from mlx_grpo.tasks.records import Job
+from mlx_grpo.tasks.shortlist.pool import read_candidate
+from mlx_grpo.tasks.shortlist.records import Job
 
 JOB = "Job Description: Data Analyst\nRequired: Python, SQL\n3-6 years of experience\n"
 

@@ -18,8 +18,8 @@ from mlx_grpo.data.chat import as_data, markers
 from mlx_grpo.data.dataset import load_prompts, make_prompt
 from mlx_grpo.policy import load_tokenizer_of
 from mlx_grpo.scoring import load_reward, make_rubric
-from mlx_grpo.tasks.prompt import messages
-from mlx_grpo.tasks.records import Candidate, Job, Skill
+from mlx_grpo.tasks.shortlist.prompt import messages
+from mlx_grpo.tasks.shortlist.records import Candidate, Job, Skill
 
 SOURCES = sorted(
     p for name in ("mlx_grpo", "convert", "reward") for p in (Path(__file__).parents[1] / name).rglob("*.py")

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.tasks.build import build_dataset, split
-from mlx_grpo.tasks.fit import fit
-from mlx_grpo.tasks.pool import load_pool
-from mlx_grpo.tasks.prompt import parse
-from mlx_grpo.tasks.rows import read_rows
+from mlx_grpo.tasks.shortlist.build import build_dataset, split
+from mlx_grpo.tasks.shortlist.fit import fit
+from mlx_grpo.tasks.shortlist.pool import load_pool
+from mlx_grpo.tasks.shortlist.prompt import parse
+from mlx_grpo.tasks.shortlist.rows import read_rows
 
 REDROB = Path(__file__).resolve().parents[2] / "shared" / "redrob"
 JD = "Title: Data Engineer\nExperience: 3-6 years\nRequired: Python, SQL\n" + "We like order. SQL is daily bread. " * 20

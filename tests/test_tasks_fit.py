@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_grpo.tasks.fit import fit, impossible_claims, relevance, skill_credit, years_credit
-from mlx_grpo.tasks.records import LEVELS, Candidate, Job, Role, Skill
+from mlx_grpo.tasks.shortlist.fit import fit, impossible_claims, relevance, skill_credit, years_credit
+from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Job, Role, Skill
 
 JOB = Job("Data Engineer", ("Python", "SQL", "Airflow", "Spark"), min_years=3, max_years=6)
 PERSON = Candidate(

@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from mlx_grpo.tasks.fit import fit
-from mlx_grpo.tasks.gold import gold_completion, gold_reasons, join
-from mlx_grpo.tasks.prompt import parse
-from mlx_grpo.tasks.records import Candidate, Job, Role, Skill
-from mlx_grpo.tasks.rows import read_rows
-from mlx_grpo.tasks.synthetic import DATA
+from mlx_grpo.tasks.shortlist.fit import fit
+from mlx_grpo.tasks.shortlist.gold import gold_completion, gold_reasons, join
+from mlx_grpo.tasks.shortlist.prompt import parse
+from mlx_grpo.tasks.shortlist.records import Candidate, Job, Role, Skill
+from mlx_grpo.tasks.shortlist.rows import read_rows
+from mlx_grpo.tasks.shortlist.synthetic import DATA
 
 JOB = Job("Data Engineer", ("Python", "SQL", "Airflow", "Spark"), min_years=3, max_years=6, id="job")
 PERSON = Candidate(

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.tasks.jd import read_job
-from mlx_grpo.tasks.vocabulary import VOCABULARY
+from mlx_grpo.tasks.shortlist.jd import read_job
+from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 REDROB = Path(__file__).resolve().parents[2] / "shared" / "redrob"
 KNOWN = ["Python", "SQL", "Tableau", "Power BI", "Spark", "Java", "Docker", "Go", "Rust", "Excel"]

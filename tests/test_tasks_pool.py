@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.tasks.pool import load_pool, read_candidate, stream_pool
-from mlx_grpo.tasks.records import Candidate, Role, Skill
+from mlx_grpo.tasks.shortlist.pool import load_pool, read_candidate, stream_pool
+from mlx_grpo.tasks.shortlist.records import Candidate, Role, Skill
 
 REDROB = Path(__file__).resolve().parents[2] / "shared" / "redrob"
 OLD = {"title": "Clerk", "company": "Old", "start_date": "2019-01-01", "end_date": "2020-01-01", "duration_months": 12}

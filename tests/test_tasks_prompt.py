@@ -9,11 +9,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mlx_grpo.tasks.condense import compact_view, condense, condense_job
-from mlx_grpo.tasks.fit import fit
-from mlx_grpo.tasks.prompt import messages, parse, render, system_message
-from mlx_grpo.tasks.records import LEVELS, Candidate, Job, Role, Skill
-from mlx_grpo.tasks.text import label, mentions, neutralise
+from mlx_grpo.tasks.shortlist.condense import compact_view, condense, condense_job
+from mlx_grpo.tasks.shortlist.fit import fit
+from mlx_grpo.tasks.shortlist.prompt import messages, parse, render, system_message
+from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Job, Role, Skill
+from mlx_grpo.tasks.shortlist.text import label, mentions, neutralise
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 JOB = Job("Data Engineer", ("Python", "SQL", "Airflow", "Spark"), ("dbt",), 3, 6)

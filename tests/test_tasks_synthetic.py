@@ -11,14 +11,14 @@ from random import Random
 
 import pytest
 
-from mlx_grpo.tasks import candidates, synthetic
-from mlx_grpo.tasks.candidates import draw
-from mlx_grpo.tasks.difficulty import bag_of_words, constant_reward, majority_accuracy, overlap_accuracy
-from mlx_grpo.tasks.fit import fit
-from mlx_grpo.tasks.prompt import parse
-from mlx_grpo.tasks.rows import dump_rows, read_rows
-from mlx_grpo.tasks.synthetic import DATA, UNSEEN_FIELDS, make_bundle, make_jobs, make_pairs
-from mlx_grpo.tasks.vocabulary import VOCABULARY
+from mlx_grpo.tasks.shortlist import candidates, synthetic
+from mlx_grpo.tasks.shortlist.candidates import draw
+from mlx_grpo.tasks.shortlist.difficulty import bag_of_words, constant_reward, majority_accuracy, overlap_accuracy
+from mlx_grpo.tasks.shortlist.fit import fit
+from mlx_grpo.tasks.shortlist.prompt import parse
+from mlx_grpo.tasks.shortlist.rows import dump_rows, read_rows
+from mlx_grpo.tasks.shortlist.synthetic import DATA, UNSEEN_FIELDS, make_bundle, make_jobs, make_pairs
+from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("train.jsonl", "heldout.jsonl", "train-full.jsonl", "heldout-full.jsonl")
@@ -54,7 +54,15 @@ def test_the_other_order_of_keys_changes_the_instruction_and_the_answer_alone():
 @pytest.mark.parametrize(("options", "share"), [(["--shuffle-verdicts"], 1), (["--shuffle-verdicts", "0.75"], 0.75)])
 def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_that_much_less_of_the_judgement(tmp_path, options, share):
     for folder, more in (("plain", []), ("blind", options)):
-        command = [sys.executable, "-m", "mlx_grpo.tasks.synthetic", "--out", tmp_path / folder, "--per-job", "4"]
+        command = [
+            sys.executable,
+            "-m",
+            "mlx_grpo.tasks.shortlist.synthetic",
+            "--out",
+            tmp_path / folder,
+            "--per-job",
+            "4",
+        ]
         subprocess.run([*command, *more], cwd=ROOT, check=True, capture_output=True)
     heldout = [(tmp_path / folder / "heldout.jsonl").read_bytes() for folder in ("plain", "blind")]
     assert heldout[0] == heldout[1]

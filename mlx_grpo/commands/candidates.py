@@ -85,7 +85,7 @@ def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, 
     mlx-grpo train configs/qwen3.yaml data.train=my-data
     """
     from mlx_grpo.data.dataset import token_counter
-    from mlx_grpo.tasks.build import build_dataset
+    from mlx_grpo.tasks.shortlist.build import build_dataset
 
     summary = build_dataset(jd, candidates, out, count_tokens=token_counter(tokenizer), **options)
     if as_json:

@@ -14,9 +14,9 @@ from mlx_grpo.exporting import trained_dtype
 from mlx_grpo.policy import find_model
 from mlx_grpo.runs import CONFIG, read_config, require_adapter
 from mlx_grpo.scoring import make_rubric
-from mlx_grpo.tasks.build import DEFAULT_BUDGET
-from mlx_grpo.tasks.prompt import system_message
-from mlx_grpo.tasks.records import Form, Order
+from mlx_grpo.tasks.shortlist.build import DEFAULT_BUDGET
+from mlx_grpo.tasks.shortlist.prompt import system_message
+from mlx_grpo.tasks.shortlist.records import Form, Order
 from reward import STRICT, Rubric
 
 # Of a model's folder, what its completions depend on.

@@ -29,12 +29,12 @@ from mlx_grpo.ranking.answers import Answer, read_answer
 from mlx_grpo.ranking.files import ScoreLog, outputs, write_ranked
 from mlx_grpo.ranking.model import find_ranking_model
 from mlx_grpo.ranking.summary import LISTED, RankSummary, Tally
-from mlx_grpo.tasks.build import prompt_counter, show_candidate, show_job
-from mlx_grpo.tasks.jd import read_job
-from mlx_grpo.tasks.pool import Entry, stream_pool
-from mlx_grpo.tasks.prompt import messages
-from mlx_grpo.tasks.records import Candidate, Form, Job
-from mlx_grpo.tasks.vocabulary import VOCABULARY
+from mlx_grpo.tasks.shortlist.build import prompt_counter, show_candidate, show_job
+from mlx_grpo.tasks.shortlist.jd import read_job
+from mlx_grpo.tasks.shortlist.pool import Entry, stream_pool
+from mlx_grpo.tasks.shortlist.prompt import messages
+from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job
+from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 RETRY_TEMPERATURE = 0.3
 """Warm enough to leave the greedy path that led to no valid answer, and little more."""

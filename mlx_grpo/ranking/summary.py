@@ -12,7 +12,7 @@ from rich.text import Text
 
 from mlx_grpo.ranking.answers import Answer
 from mlx_grpo.ranking.files import Outputs, Place
-from mlx_grpo.tasks.pool import Entry
+from mlx_grpo.tasks.shortlist.pool import Entry
 
 LISTED = 5
 COUNTS = ("ranked", "shortlisted", "no_answer", "unreadable", "retried", "reused", "reasons", "grounded")

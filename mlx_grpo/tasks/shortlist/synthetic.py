@@ -1,7 +1,7 @@
 """The bundled benchmark: made-up jobs and candidates from 24 lines of work, rebuilt by one command.
 
-    python -m mlx_grpo.tasks.synthetic            # rewrites mlx_grpo/tasks/data/
-    python -m mlx_grpo.tasks.synthetic --out DIR --per-job 60 --seed 7 --order decision_first --shuffle-verdicts 0.75
+    python -m mlx_grpo.tasks.shortlist.synthetic            # rewrites mlx_grpo/tasks/data/
+    python -m mlx_grpo.tasks.shortlist.synthetic --out DIR --per-job 60 --seed 7 --order decision_first --shuffle-verdicts 0.75
 
 81 jobs, 15 of them held out, six of those from lines of work that the training set never shows. No job and no
 candidate stands in both sets. Half of each set is a shortlist. Held-out rows are ordered so that the first N
@@ -19,14 +19,14 @@ from pathlib import Path
 from random import Random
 from typing import get_args
 
-from mlx_grpo.tasks.candidates import draw
-from mlx_grpo.tasks.condense import compact_view
-from mlx_grpo.tasks.gold import dump_answer
-from mlx_grpo.tasks.records import Candidate, Job, Order
-from mlx_grpo.tasks.rows import Row, make_row, write_rows
-from mlx_grpo.tasks.vocabulary import VOCABULARY
+from mlx_grpo.tasks.shortlist.candidates import draw
+from mlx_grpo.tasks.shortlist.condense import compact_view
+from mlx_grpo.tasks.shortlist.gold import dump_answer
+from mlx_grpo.tasks.shortlist.records import Candidate, Job, Order
+from mlx_grpo.tasks.shortlist.rows import Row, make_row, write_rows
+from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 SEED = 0
 TRAIN_PER_JOB = 20
 HELDOUT_PER_JOB = 16

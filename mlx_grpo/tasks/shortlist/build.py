@@ -10,13 +10,13 @@ from random import Random
 from typing import Any, get_args
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.tasks.condense import compact_view, condense, condense_job
-from mlx_grpo.tasks.jd import read_job
-from mlx_grpo.tasks.pool import load_pool
-from mlx_grpo.tasks.prompt import messages, range_text
-from mlx_grpo.tasks.records import Candidate, Form, Job, Order
-from mlx_grpo.tasks.rows import Row, make_row, write_rows
-from mlx_grpo.tasks.vocabulary import VOCABULARY
+from mlx_grpo.tasks.shortlist.condense import compact_view, condense, condense_job
+from mlx_grpo.tasks.shortlist.jd import read_job
+from mlx_grpo.tasks.shortlist.pool import load_pool
+from mlx_grpo.tasks.shortlist.prompt import messages, range_text
+from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job, Order
+from mlx_grpo.tasks.shortlist.rows import Row, make_row, write_rows
+from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 DEFAULT_BUDGET: dict[Form, int] = {"compact": 220, "full": 1000}
 # The job's prose gets a third of the full form; the candidate is what has to be judged.

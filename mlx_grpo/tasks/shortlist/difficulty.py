@@ -1,7 +1,7 @@
 """How hard the benchmark is without a language model: baselines that a trained policy has to beat.
 
-python -m mlx_grpo.tasks.difficulty                          # the bundle
-python -m mlx_grpo.tasks.difficulty --data data/shortlist-60 --episodes 208   # as trained and evaluated elsewhere
+python -m mlx_grpo.tasks.shortlist.difficulty                          # the bundle
+python -m mlx_grpo.tasks.shortlist.difficulty --data data/shortlist-60 --episodes 208   # as trained and evaluated elsewhere
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from mlx_grpo.statistics import roc_auc
-from mlx_grpo.tasks.gold import dump_answer
-from mlx_grpo.tasks.prompt import parse
-from mlx_grpo.tasks.rows import Row, read_rows
-from mlx_grpo.tasks.synthetic import DATA, balance_table
-from mlx_grpo.tasks.text import fold
+from mlx_grpo.tasks.shortlist.gold import dump_answer
+from mlx_grpo.tasks.shortlist.prompt import parse
+from mlx_grpo.tasks.shortlist.rows import Row, read_rows
+from mlx_grpo.tasks.shortlist.synthetic import DATA, balance_table
+from mlx_grpo.tasks.shortlist.text import fold
 from reward import STRICT
 from reward.strict import SHORTLIST_FROM
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from mlx_grpo.tasks.text import label, neutralise
+from mlx_grpo.tasks.shortlist.text import label, neutralise
 
 Decision = Literal["shortlist", "reject"]
 Form = Literal["compact", "full"]

@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mlx_grpo.tasks.fit import fit
-from mlx_grpo.tasks.gold import gold_completion
-from mlx_grpo.tasks.prompt import messages
-from mlx_grpo.tasks.records import Candidate, Form, Job, Order
+from mlx_grpo.tasks.shortlist.fit import fit
+from mlx_grpo.tasks.shortlist.gold import gold_completion
+from mlx_grpo.tasks.shortlist.prompt import messages
+from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job, Order
 
 Row = dict[str, Any]
 """id, prompt (chat messages), decision, score, context (the user message), completion, job_id, candidate_id, kind."""

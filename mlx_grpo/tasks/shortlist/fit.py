@@ -12,8 +12,8 @@
 
 from __future__ import annotations
 
-from mlx_grpo.tasks.records import Candidate, Fit, Job, Role, Skill
-from mlx_grpo.tasks.text import fold, mentions, same_name
+from mlx_grpo.tasks.shortlist.records import Candidate, Fit, Job, Role, Skill
+from mlx_grpo.tasks.shortlist.text import fold, mentions, same_name
 from reward.degrees import (
     EXPERT_MIN_MONTHS,
     FULL_MONTHS,

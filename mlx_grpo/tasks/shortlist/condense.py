@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from mlx_grpo.tasks.fit import fit
-from mlx_grpo.tasks.records import Candidate, Job, Role
-from mlx_grpo.tasks.text import fold, mentions, sentences
+from mlx_grpo.tasks.shortlist.fit import fit
+from mlx_grpo.tasks.shortlist.records import Candidate, Job, Role
+from mlx_grpo.tasks.shortlist.text import fold, mentions, sentences
 
 COMPACT_OTHER_SKILLS = 1
 COMPACT_NAMED_SKILLS = 2

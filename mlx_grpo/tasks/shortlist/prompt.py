@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from mlx_grpo.tasks.fit import years_text
-from mlx_grpo.tasks.records import LEVELS, Candidate, Form, Job, Order, Role, Skill
+from mlx_grpo.tasks.shortlist.fit import years_text
+from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Form, Job, Order, Role, Skill
 
 JOB, CANDIDATE = "[JOB]", "[CANDIDATE]"
 

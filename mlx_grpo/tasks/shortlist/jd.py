@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.tasks.records import Job
-from mlx_grpo.tasks.text import fold, label, neutralise, positions, sentences
+from mlx_grpo.tasks.shortlist.records import Job
+from mlx_grpo.tasks.shortlist.text import fold, label, neutralise, positions, sentences
 
 MAX_REQUIRED = 8
 MAX_NICE = 4

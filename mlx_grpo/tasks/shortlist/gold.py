@@ -15,10 +15,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from mlx_grpo.tasks.fit import role_claim, skill_claim, years_text
-from mlx_grpo.tasks.prompt import range_text
-from mlx_grpo.tasks.records import Candidate, Fit, Job, Order, Skill
-from mlx_grpo.tasks.text import mentions
+from mlx_grpo.tasks.shortlist.fit import role_claim, skill_claim, years_text
+from mlx_grpo.tasks.shortlist.prompt import range_text
+from mlx_grpo.tasks.shortlist.records import Candidate, Fit, Job, Order, Skill
+from mlx_grpo.tasks.shortlist.text import mentions
 
 _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 MOST_NAMES = 4

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.tasks.records import LEVELS, Candidate, Role, Skill
-from mlx_grpo.tasks.text import label
+from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Role, Skill
+from mlx_grpo.tasks.shortlist.text import label
 
 MAX_YEARS = 80
 _MISSING = object()

@@ -12,10 +12,10 @@ from datetime import date
 from random import Random
 from typing import Any
 
-from mlx_grpo.tasks.fit import fit
-from mlx_grpo.tasks.pool import read_candidate
-from mlx_grpo.tasks.records import Candidate, Job
-from mlx_grpo.tasks.vocabulary import VOCABULARY
+from mlx_grpo.tasks.shortlist.fit import fit
+from mlx_grpo.tasks.shortlist.pool import read_candidate
+from mlx_grpo.tasks.shortlist.records import Candidate, Job
+from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 Raw = dict[str, Any]
 TODAY = date(2026, 6, 1)

@@ -1,0 +1,1 @@
+"""Shortlist: a job and a candidate in, a decision with reasons out."""
