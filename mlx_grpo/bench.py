@@ -13,8 +13,6 @@ import mlx.nn as nn
 import numpy as np
 from rich.console import Console
 
-from mlx_grpo.accumulate import accumulate
-from mlx_grpo.architecture import head_size
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch, split_batch
 from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts
@@ -22,13 +20,15 @@ from mlx_grpo.data.types import Batch, Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.logps import output_head, score_tokens
-from mlx_grpo.optimizer import apply_update
+from mlx_grpo.planning.architecture import head_size
 from mlx_grpo.policy import load_policy, model_name
 from mlx_grpo.prefix import shares_prompt
 from mlx_grpo.scoring import load_reward
 from mlx_grpo.tables import console_table
+from mlx_grpo.training.accumulate import accumulate
+from mlx_grpo.training.optimizer import apply_update
+from mlx_grpo.training.state import Learner, grpo_optimizer
 
 MATRIX = 1024
 """Side of the square matrices whose product is the machine's measured speed."""

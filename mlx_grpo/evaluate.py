@@ -17,7 +17,7 @@ from mlx_grpo.policy import find_model, load_tokenizer_of, model_name
 from mlx_grpo.runs import kept_step, read_config
 from mlx_grpo.scoring import Reward, check_columns, has_gold, load_reward, rubric_reward, strip_thinking
 from mlx_grpo.summary import summarize, without_nan
-from mlx_grpo.validation import validation_rows
+from mlx_grpo.training.validation import validation_rows
 from reward import PUBLISHED
 from reward.parsing import read_published, read_strict
 

@@ -21,16 +21,16 @@ import mlx.core as mx
 import numpy as np
 from conftest import LLAMA, QWEN3, STOP, TEMPLATE, byte_tokenizer
 
-from mlx_grpo.architecture import count
 from mlx_grpo.config.files import validate
 from mlx_grpo.data.batch import make_supervised_batch
 from mlx_grpo.data.types import Prompt
-from mlx_grpo.learner import Learner, grpo_optimizer
-from mlx_grpo.memory import Lengths, estimate
+from mlx_grpo.planning.architecture import count
+from mlx_grpo.planning.memory import Lengths, estimate
 from mlx_grpo.policy import Policy, load_tokenizer_of, outline
 from mlx_grpo.scoring import Scores
-from mlx_grpo.sft import supervised_step
-from mlx_grpo.trainer import train_step
+from mlx_grpo.training.state import Learner, grpo_optimizer
+from mlx_grpo.training.trainer import train_step
+from mlx_grpo.training.warm_start import supervised_step
 
 SMOL = {
     **LLAMA,

@@ -9,9 +9,9 @@ from conftest import tiny_config
 from test_card import evaluated_run
 from test_trainer import Silent, paid_for, rows_file
 
-from mlx_grpo.alarms import alarms, raised_at
 from mlx_grpo.runs import METRICS, read_jsonl
-from mlx_grpo.trainer import train
+from mlx_grpo.training.alarms import alarms, raised_at
+from mlx_grpo.training.trainer import train
 
 
 def history(steps: int = 40, **columns: list[float | None]) -> list[dict]:

@@ -16,12 +16,12 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.generation.branch import stem_of, with_stems
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.groups import roll_out
-from mlx_grpo.learner import Learner
 from mlx_grpo.logps import score_tokens
-from mlx_grpo.metrics import samples
 from mlx_grpo.policy import Policy
-from mlx_grpo.trainer import train_step
+from mlx_grpo.training.groups import roll_out
+from mlx_grpo.training.metrics import samples
+from mlx_grpo.training.state import Learner
+from mlx_grpo.training.trainer import train_step
 
 MARK = '"'
 """What this model writes sooner or later after most prompts."""

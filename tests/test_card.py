@@ -18,7 +18,7 @@ from mlx_grpo.card import model_card
 from mlx_grpo.compare import compare
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.exporting import export_run
-from mlx_grpo.trainer import train
+from mlx_grpo.training.trainer import train
 
 DATA = Path(__file__).parents[1] / "mlx_grpo" / "tasks" / "data"
 

@@ -16,9 +16,9 @@ from conftest import tiny_config
 from test_cli import cli
 from toy_run import CONFIG, contents, killed, resumed_to_the_end, write_run
 
-from mlx_grpo.checkpoint import list_checkpoints
 from mlx_grpo.errors import UserError
 from mlx_grpo.runs import create_run, find_resumable
+from mlx_grpo.training.checkpoint import list_checkpoints
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from conftest import tiny_config
 from test_trainer import make_learner, paid_for
 
-from mlx_grpo import trainer
 from mlx_grpo.backend.device import (
     Limits,
     auto_dtype,
@@ -24,6 +23,7 @@ from mlx_grpo.backend.device import (
     this_device,
 )
 from mlx_grpo.data.dataset import make_prompt
+from mlx_grpo.training import trainer
 
 GIB = 2**30
 M1 = {

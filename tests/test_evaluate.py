@@ -27,7 +27,7 @@ from mlx_grpo.runs import read_config
 from mlx_grpo.scoring import load_reward
 from mlx_grpo.statistics import LOWEST
 from mlx_grpo.summary import outcome_of
-from mlx_grpo.trainer import train
+from mlx_grpo.training.trainer import train
 
 DATA = Path(__file__).parents[1] / "mlx_grpo" / "tasks" / "data"
 

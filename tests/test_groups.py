@@ -10,9 +10,9 @@ from conftest import tiny_config
 from test_trainer import make_learner, paid_for, rewards_over
 
 from mlx_grpo.data.dataset import make_prompt
-from mlx_grpo.groups import paid_rewards
 from mlx_grpo.scoring import Scores
-from mlx_grpo.trainer import train_step
+from mlx_grpo.training.groups import paid_rewards
+from mlx_grpo.training.trainer import train_step
 
 
 def test_a_policy_is_paid_what_it_earned(tiny_qwen3: Path):

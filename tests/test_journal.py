@@ -14,8 +14,8 @@ from test_trainer import Silent, paid_for, rows_file
 from mlx_grpo import runs
 from mlx_grpo.config.schema import Config
 from mlx_grpo.errors import UserError
-from mlx_grpo.journal import INSPECTION
-from mlx_grpo.trainer import train
+from mlx_grpo.training.run_logger import INSPECTION
+from mlx_grpo.training.trainer import train
 
 
 def letters(model: Path, folder: Path, **changes: object) -> Config:
@@ -40,7 +40,7 @@ def test_a_run_that_diverges_skips_updates_then_stops_and_leaves_the_batch(tiny_
 @pytest.mark.parametrize("until", [3, 4, 6])  # between save steps, at one, and at the run's own end
 def test_the_last_checkpoint_is_written_once(tiny_qwen3: Path, tmp_path: Path, monkeypatch, until: int):
     saved = []
-    monkeypatch.setattr("mlx_grpo.journal.save_checkpoint", lambda run, learner, at: saved.append(at.steps))
+    monkeypatch.setattr("mlx_grpo.training.run_logger.save_checkpoint", lambda run, learner, at: saved.append(at.steps))
     train(letters(tiny_qwen3, tmp_path, max_steps=6, save_steps=2), Silent(), until=until)
     assert saved == [*range(0, until, 2), until]
 

@@ -13,15 +13,15 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from mlx_grpo import runs
-from mlx_grpo.checkpoint import list_checkpoints
 from mlx_grpo.compare import compare
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.evaluate import heldout_prompts
-from mlx_grpo.progress import ConsoleReporter
 from mlx_grpo.scoring import load_reward
-from mlx_grpo.trainer import train
+from mlx_grpo.training.checkpoint import list_checkpoints
+from mlx_grpo.training.progress import ConsoleReporter
+from mlx_grpo.training.trainer import train
 
 LETTERS = {"rubric": None, "functions": ["toy_rewards:share_of_letters"]}
 FAR = {"num_iterations": 3, "learning_rate": 0.05, "max_grad_norm": 0.0}  # far enough for clipping and KL to act

@@ -14,7 +14,7 @@ import ring
 from test_ranks import CONFIG
 from toy_run import contents, fail_on_process_1, write_run
 
-from mlx_grpo.checkpoint import list_checkpoints
+from mlx_grpo.training.checkpoint import list_checkpoints
 
 ENDS_WITHIN = 30  # seconds
 

@@ -13,12 +13,12 @@ from mlx.utils import tree_flatten
 
 from mlx_grpo import attention
 from mlx_grpo import logps as logps_module
-from mlx_grpo.accumulate import accumulate
 from mlx_grpo.data.batch import make_batch, make_supervised_batch, slice_batch, split_batch
 from mlx_grpo.data.types import Batch, Prompt, Rollout
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.policy import Policy
 from mlx_grpo.prefix import checkpointed_layers
+from mlx_grpo.training.accumulate import accumulate
 
 
 def make_rows(prompt_lengths: list[int], completion_lengths: list[int]) -> Batch:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
-from mlx_grpo.optimizer import apply_update, learning_rate_at, make_optimizer
+from mlx_grpo.training.optimizer import apply_update, learning_rate_at, make_optimizer
 
 
 class One(nn.Module):

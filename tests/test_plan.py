@@ -13,8 +13,8 @@ from test_trainer import Silent, make_learner, paid_for, rows_file
 from mlx_grpo.config.files import load_config
 from mlx_grpo.data.dataset import load_prompts
 from mlx_grpo.errors import UserError
-from mlx_grpo.plan import GB, check_memory, parse_memory, plan, working_set
-from mlx_grpo.traffic import traffic
+from mlx_grpo.planning.plan import GB, check_memory, parse_memory, plan, working_set
+from mlx_grpo.planning.traffic import traffic
 
 QWEN3_FOLDER = SHARED / "models" / "qwen3-0.6b"
 needs_qwen3 = pytest.mark.skipif(not QWEN3_FOLDER.is_dir(), reason="needs Qwen3's real config.json")

@@ -20,7 +20,6 @@ from test_trainer import paid_for
 
 from convert.hf import export_hf, verify_export
 from mlx_grpo import policy as policy_module
-from mlx_grpo.accumulate import accumulate
 from mlx_grpo.completions import mlx_completions, torch_completions
 from mlx_grpo.data.batch import split_batch
 from mlx_grpo.data.dataset import load_prompts
@@ -30,9 +29,10 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.exporting import export_run
 from mlx_grpo.logps import output_head, score_tokens
 from mlx_grpo.policy import load_for_inference, load_policy
-from mlx_grpo.progress import SilentReporter
 from mlx_grpo.runs import ADAPTER, METRICS, read_jsonl
-from mlx_grpo.trainer import train
+from mlx_grpo.training.accumulate import accumulate
+from mlx_grpo.training.progress import SilentReporter
+from mlx_grpo.training.trainer import train
 
 
 @pytest.fixture(scope="module", params=[(QWEN3, 4), (QWEN3, 8), (LLAMA, 4)], ids=["tied-4", "tied-8", "untied-4"])

@@ -14,12 +14,12 @@ from mlx_grpo import runs
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
-from mlx_grpo.learner import Learner, grpo_optimizer
 from mlx_grpo.policy import load_adapter, load_policy
-from mlx_grpo.progress import SilentReporter
 from mlx_grpo.scoring import load_reward
-from mlx_grpo.trainer import train
-from mlx_grpo.validation import Best, judgement, validate, validation_prompts
+from mlx_grpo.training.progress import SilentReporter
+from mlx_grpo.training.state import Learner, grpo_optimizer
+from mlx_grpo.training.trainer import train
+from mlx_grpo.training.validation import Best, judgement, validate, validation_prompts
 
 
 def config_of(model: Path, folder: Path, rows: int = 8, **changes: object) -> Config:
@@ -52,7 +52,7 @@ def test_the_adapter_kept_is_the_last_that_beat_the_best_before_it(
     heldout = validation_prompts(config, policy)
     before, _ = validate(learner, heldout)
     seen: list[list[float]] = []
-    monkeypatch.setattr("mlx_grpo.trainer.validate", lambda *args: noted(validate(*args), seen))
+    monkeypatch.setattr("mlx_grpo.training.trainer.validate", lambda *args: noted(validate(*args), seen))
     run = train(config, SilentReporter())
     looks = [m for m in runs.read_jsonl(run / runs.METRICS) if "eval/reward" in m]
     assert [m["step"] for m in looks] == [-1, 1, 3, 5]  # the first one before any step

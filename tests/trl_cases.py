@@ -22,9 +22,9 @@ from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch, split_batch
 from mlx_grpo.data.types import Batch, Prompt, Rollout
-from mlx_grpo.learner import Learner
 from mlx_grpo.policy import Policy
-from mlx_grpo.update import gradients_of, scores_of
+from mlx_grpo.training.state import Learner
+from mlx_grpo.training.update import gradients_of, scores_of
 
 FIXTURE = Path(__file__).parent / "fixtures" / "trl"
 MAX_COMPLETION_LENGTH = 12

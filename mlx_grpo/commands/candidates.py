@@ -42,9 +42,9 @@ def rank(
     mlx-grpo rank --model runs/latest --jd job.txt --candidates pool.jsonl --out ranked.csv
     """
     from mlx_grpo.distributed import launch
-    from mlx_grpo.progress import CountReporter
     from mlx_grpo.ranking.ranker import Ranker
     from mlx_grpo.ranking.summary import print_ranking
+    from mlx_grpo.training.progress import CountReporter
 
     same = spelled({"model": model, "jd": jd, "candidates": candidates, "out": out, "top_k": top_k, **options})
     with (

@@ -46,9 +46,9 @@ def train(
     """
     from mlx_grpo.config.files import load_config
     from mlx_grpo.distributed import launch
-    from mlx_grpo.progress import ConsoleReporter
     from mlx_grpo.runs import METRICS, find_resumable, read_jsonl
-    from mlx_grpo.trainer import train as run_training
+    from mlx_grpo.training.progress import ConsoleReporter
+    from mlx_grpo.training.trainer import train as run_training
 
     settings, resumed = find_resumable(config, overrides) if resume else (load_config(config, overrides), None)
     same = [*overrides, *["--resume"][:resume], *["--force"][:force], *(["--until", str(until)] if until else [])]
@@ -93,7 +93,7 @@ def plan_command(
     mlx-grpo plan configs/qwen3.yaml --memory 16GB --gflops 2000 --machines 4
     """
     from mlx_grpo.config.files import load_config
-    from mlx_grpo.plan import plan, print_plan
+    from mlx_grpo.planning.plan import plan, print_plan
 
     result = plan(load_config(config, overrides), memory, prompt_tokens, gflops, machines)
     if as_json:

@@ -22,7 +22,6 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_grpo import grpo, runs
-from mlx_grpo.checkpoint import Position, load_checkpoint
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, with_full_paths
@@ -31,19 +30,20 @@ from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.distributed.signals import StopStep, catch_signals
 from mlx_grpo.generation.rollout import OnToken
 from mlx_grpo.generation.sampling import seed_step
-from mlx_grpo.groups import groups_with_signal, paid_rewards, roll_out
-from mlx_grpo.journal import Journal
-from mlx_grpo.learner import Learner, begin_grpo
-from mlx_grpo.metrics import reward_metrics, samples, token_records
-from mlx_grpo.optimizer import learning_rate_at
-from mlx_grpo.plan import check_memory
+from mlx_grpo.planning.plan import check_memory
 from mlx_grpo.policy import load_adapter, load_policy
 from mlx_grpo.prefix import shares_prompt
-from mlx_grpo.progress import Reporter, SilentReporter
 from mlx_grpo.scoring import Scores, check_columns, load_reward
-from mlx_grpo.sft import check_completions, finished_warm_start, warm_start, warm_start_optimizer
-from mlx_grpo.update import update_policy
-from mlx_grpo.validation import validate, validation_prompts
+from mlx_grpo.training.checkpoint import Position, load_checkpoint
+from mlx_grpo.training.groups import groups_with_signal, paid_rewards, roll_out
+from mlx_grpo.training.metrics import reward_metrics, samples, token_records
+from mlx_grpo.training.optimizer import learning_rate_at
+from mlx_grpo.training.progress import Reporter, SilentReporter
+from mlx_grpo.training.run_logger import Journal
+from mlx_grpo.training.state import Learner, begin_grpo
+from mlx_grpo.training.update import update_policy
+from mlx_grpo.training.validation import validate, validation_prompts
+from mlx_grpo.training.warm_start import check_completions, finished_warm_start, warm_start, warm_start_optimizer
 
 
 def train(

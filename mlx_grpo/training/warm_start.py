@@ -11,19 +11,19 @@ import mlx.core as mx
 import mlx.optimizers as optim
 
 from mlx_grpo import runs
-from mlx_grpo.accumulate import accumulate
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_supervised_batch, slice_batch
 from mlx_grpo.data.dataset import sample_prompts
 from mlx_grpo.data.types import Batch, Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.sampling import seed_step
-from mlx_grpo.journal import Journal
-from mlx_grpo.learner import Learner
 from mlx_grpo.logps import score_tokens
-from mlx_grpo.optimizer import apply_update, learning_rate_at, make_optimizer
 from mlx_grpo.policy import Policy
 from mlx_grpo.prefix import Prefix
+from mlx_grpo.training.accumulate import accumulate
+from mlx_grpo.training.optimizer import apply_update, learning_rate_at, make_optimizer
+from mlx_grpo.training.run_logger import Journal
+from mlx_grpo.training.state import Learner
 
 MAKES_WARM_START = (
     *("model", "dtype", "fine_tune_type", "lora.", "data.train", "data.enable_thinking"),

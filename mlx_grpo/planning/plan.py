@@ -14,7 +14,6 @@ import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from rich.console import Console
 
-from mlx_grpo.architecture import Architecture, count
 from mlx_grpo.backend.device import multiplies_packed, physical_memory, this_device
 from mlx_grpo.bench import Shape, forward_flops, matrix_speed, training_flops
 from mlx_grpo.config.files import validate
@@ -22,13 +21,14 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, make_prompt, read_rows
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
-from mlx_grpo.learner import Learner
-from mlx_grpo.memory import Lengths, estimate
+from mlx_grpo.planning.architecture import Architecture, count
+from mlx_grpo.planning.memory import Lengths, estimate
+from mlx_grpo.planning.traffic import traffic
 from mlx_grpo.policy import TOKENIZER_FILES, compute_dtype, find_model, load_tokenizer_of, model_name, stores_packed
 from mlx_grpo.prefix import common_start
-from mlx_grpo.progress import Reporter
 from mlx_grpo.tables import console_table
-from mlx_grpo.traffic import traffic
+from mlx_grpo.training.progress import Reporter
+from mlx_grpo.training.state import Learner
 
 GB = 2**30
 LONGEST_TEXTS = 8

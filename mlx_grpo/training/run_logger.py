@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_grpo import alarms, runs
-from mlx_grpo.checkpoint import Position, save_checkpoint
+from mlx_grpo import runs
 from mlx_grpo.distributed.signals import Interrupted, Stop, StopStep
 from mlx_grpo.errors import UserError
-from mlx_grpo.learner import Learner
 from mlx_grpo.policy import save_adapter
-from mlx_grpo.progress import Reporter
+from mlx_grpo.training import alarms
+from mlx_grpo.training.checkpoint import Position, save_checkpoint
+from mlx_grpo.training.progress import Reporter
+from mlx_grpo.training.state import Learner
 
 SKIPPED_LIMIT = 5
 """Updates skipped in a row before a run gives up: one may be a freak, five are divergence."""

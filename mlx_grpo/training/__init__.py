@@ -1,0 +1,1 @@
+"""Train a policy: the loop, its step, and what a run keeps."""
