@@ -24,8 +24,8 @@ from mlx_grpo.logps import output_head, score_tokens
 from mlx_grpo.planning.architecture import head_size
 from mlx_grpo.policy import load_policy, model_name
 from mlx_grpo.prefix import shares_prompt
-from mlx_grpo.scoring import load_reward
-from mlx_grpo.tables import console_table
+from mlx_grpo.reporting.tables import console_table
+from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.optimizer import apply_update
 from mlx_grpo.training.state import Learner, grpo_optimizer

@@ -27,7 +27,7 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.planning.architecture import count
 from mlx_grpo.planning.memory import Lengths, estimate
 from mlx_grpo.policy import Policy, load_tokenizer_of, outline
-from mlx_grpo.scoring import Scores
+from mlx_grpo.rewards import Scores
 from mlx_grpo.training.state import Learner, grpo_optimizer
 from mlx_grpo.training.trainer import train_step
 from mlx_grpo.training.warm_start import supervised_step

@@ -13,11 +13,11 @@ from conftest import tiny_config
 from huggingface_hub import ModelCard
 from test_trainer import Silent
 
-from mlx_grpo import tables
-from mlx_grpo.card import model_card
-from mlx_grpo.compare import compare
 from mlx_grpo.data.dataset import read_rows
-from mlx_grpo.exporting import export_run
+from mlx_grpo.evaluation.eval import compare
+from mlx_grpo.export.export import export_run
+from mlx_grpo.reporting import tables
+from mlx_grpo.reporting.card import model_card
 from mlx_grpo.training.trainer import train
 
 DATA = Path(__file__).parents[1] / "mlx_grpo" / "tasks" / "data"

@@ -15,18 +15,18 @@ from rich.console import Console
 from test_cli import cli
 from test_trainer import Silent
 
-from mlx_grpo import tables
-from mlx_grpo.compare import compare, print_comparison
-from mlx_grpo.completions import UNFINISHED
 from mlx_grpo.config.files import validate
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.errors import UserError
-from mlx_grpo.evaluate import heldout_prompts, said_score, score_completions
-from mlx_grpo.exporting import export_run
+from mlx_grpo.evaluation.episodes import heldout_prompts, said_score, score_completions
+from mlx_grpo.evaluation.eval import compare, print_comparison
+from mlx_grpo.evaluation.generators import UNFINISHED
+from mlx_grpo.evaluation.statistics import LOWEST
+from mlx_grpo.evaluation.summary import outcome_of
+from mlx_grpo.export.export import export_run
+from mlx_grpo.reporting import tables
+from mlx_grpo.rewards import load_reward
 from mlx_grpo.runs import read_config
-from mlx_grpo.scoring import load_reward
-from mlx_grpo.statistics import LOWEST
-from mlx_grpo.summary import outcome_of
 from mlx_grpo.training.trainer import train
 
 DATA = Path(__file__).parents[1] / "mlx_grpo" / "tasks" / "data"

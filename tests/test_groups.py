@@ -10,7 +10,7 @@ from conftest import tiny_config
 from test_trainer import make_learner, paid_for, rewards_over
 
 from mlx_grpo.data.dataset import make_prompt
-from mlx_grpo.scoring import Scores
+from mlx_grpo.rewards import Scores
 from mlx_grpo.training.groups import paid_rewards
 from mlx_grpo.training.trainer import train_step
 

@@ -13,12 +13,12 @@ from pydantic import BaseModel
 from rich.console import Console
 
 from mlx_grpo import runs
-from mlx_grpo.compare import compare
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.types import Prompt
-from mlx_grpo.evaluate import heldout_prompts
-from mlx_grpo.scoring import load_reward
+from mlx_grpo.evaluation.episodes import heldout_prompts
+from mlx_grpo.evaluation.eval import compare
+from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.checkpoint import list_checkpoints
 from mlx_grpo.training.progress import ConsoleReporter
 from mlx_grpo.training.trainer import train

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.lineup import line_up
+from mlx_grpo.evaluation.run_matrix import line_up
 
 BASE = {"model": "m", "warm_start": {"steps": 80}}
 

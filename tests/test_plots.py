@@ -9,8 +9,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mlx_grpo.plots import completion_lengths, components_by_step, draw_training, moving_average, training_curves
-from mlx_grpo.plots_eval import before_after, calibration, reward_distribution
+from mlx_grpo.reporting.plots_eval import before_after, calibration, reward_distribution
+from mlx_grpo.reporting.plots_training import (
+    completion_lengths,
+    components_by_step,
+    draw_training,
+    moving_average,
+    training_curves,
+)
 
 NAN = float("nan")
 
@@ -53,7 +59,9 @@ def test_components_and_lengths_are_those_of_each_step():
 
 def test_the_look_before_the_first_step_is_drawn_from_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     drawn = []
-    monkeypatch.setattr("mlx_grpo.plots.training_curves", lambda *args: drawn.append(args) or training_curves(*args))
+    monkeypatch.setattr(
+        "mlx_grpo.reporting.plots_training.training_curves", lambda *args: drawn.append(args) or training_curves(*args)
+    )
     metrics = tmp_path / "metrics.jsonl"
     lines = [{"phase": "warm_start", "step": 0, "loss": 3.0}, {"step": -1, "eval/reward": 0.07}, *RECORDS]
     metrics.write_text("\n".join(json.dumps(line) for line in lines))
@@ -81,7 +89,7 @@ RANKED = results(baseline=[None] * 4, warm_start=[0.5, 0.5, 0.5, 0.5], trained=[
 
 
 def test_calibration_puts_the_mean_fit_over_the_mean_score_of_each_tenth(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("mlx_grpo.plots_eval.first_run", lambda found: list(found["models"]))
+    monkeypatch.setattr("mlx_grpo.reporting.plots_eval.first_run", lambda found: list(found["models"]))
     [axes] = calibration(RANKED).axes
     dots = {dots.get_label(): dots.get_offsets().tolist() for dots in axes.collections}
     assert dots["warm start: 4 of 4 scored"] == [[0.5, 0.5]]

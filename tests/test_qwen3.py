@@ -15,7 +15,7 @@ from test_trainer import Silent
 
 from mlx_grpo import runs
 from mlx_grpo.config.files import load_config
-from mlx_grpo.exporting import export_run
+from mlx_grpo.export.export import export_run
 from mlx_grpo.training.trainer import train
 
 MODEL = SHARED / "models" / "qwen3-0.6b"

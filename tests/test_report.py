@@ -14,13 +14,13 @@ from mlx_grpo.config.files import save_config
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
-from mlx_grpo.evaluate import score_completions
-from mlx_grpo.lineup import Lineup
-from mlx_grpo.report import gather, render, write_report
-from mlx_grpo.report_curves import curves
+from mlx_grpo.evaluation.episodes import score_completions
+from mlx_grpo.evaluation.run_matrix import Lineup
+from mlx_grpo.evaluation.summary import summarize
+from mlx_grpo.reporting.report import gather, render, write_report
+from mlx_grpo.reporting.report_curves import curves
+from mlx_grpo.rewards import rubric_reward
 from mlx_grpo.runs import append_jsonl
-from mlx_grpo.scoring import rubric_reward
-from mlx_grpo.summary import summarize
 from reward import STRICT
 
 DATA = Path(__file__).parents[1] / "mlx_grpo" / "tasks" / "data"

@@ -13,7 +13,7 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import decode_completion
 from mlx_grpo.policy import load_tokenizer_of
-from mlx_grpo.scoring import load_reward, strip_thinking
+from mlx_grpo.rewards import load_reward, strip_thinking
 from reward import PUBLISHED
 
 PROMPT = Prompt("r1", "", (1,), {"gold": 0.25, "decision": "reject", "score": 0.2, "context": "Python"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlx_grpo.statistics import (
+from mlx_grpo.evaluation.statistics import (
     LOWEST,
     Judged,
     Outcome,

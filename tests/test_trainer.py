@@ -22,7 +22,7 @@ from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.logps import score_tokens
 from mlx_grpo.policy import load_policy
-from mlx_grpo.scoring import load_reward
+from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.state import Learner, grpo_optimizer
 from mlx_grpo.training.trainer import train, train_step
 from mlx_grpo.training.update import gradients_of, update_policy

@@ -28,7 +28,7 @@ from trl_cases import (
 from mlx_grpo.config.schema import RewardConfig
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.grpo import group_advantages
-from mlx_grpo.scoring import load_reward
+from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.metrics import reward_metrics
 from mlx_grpo.training.optimizer import apply_update, make_optimizer
 

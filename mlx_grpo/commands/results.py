@@ -49,7 +49,7 @@ def export(
     from mlx_grpo import hub
 
     hub.check_options(formats, push, private, dry_run)
-    from mlx_grpo.exporting import describe, export_run
+    from mlx_grpo.export.export import describe, export_run
 
     folder, summary = export_run(run, formats, out, repo=push, **options)
     if push and "training_curves.png" not in summary.files:
@@ -88,8 +88,8 @@ def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: 
     mlx-grpo eval runs/latest --backend mlx --episodes 208
     mlx-grpo eval runs/a runs/seed1 runs/seed2 runs/shuffled --out comparison
     """
-    from mlx_grpo.compare import compare, print_comparison
     from mlx_grpo.distributed import launch
+    from mlx_grpo.evaluation.eval import compare, print_comparison
 
     names = [run, *others] if run else []
     with (
@@ -128,7 +128,7 @@ def score(file: Path, rubric: str, data: str | None, as_json: bool) -> None:
     mlx-grpo score completions.jsonl
     mlx-grpo score runs/latest/eval.json --rubric published
     """
-    from mlx_grpo.grading import grade_file, print_grades
+    from mlx_grpo.evaluation.score import grade_file, print_grades
 
     grades = grade_file(file, rubric, data)
     if as_json:
@@ -150,7 +150,7 @@ def report(run: str | None, out: Path | None, as_json: bool) -> None:
     mlx-grpo report
     mlx-grpo report docs/demo --out demo.html
     """
-    from mlx_grpo.report import write_report
+    from mlx_grpo.reporting.report import write_report
 
     written = write_report(run, out)
     if as_json:

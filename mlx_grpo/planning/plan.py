@@ -26,7 +26,7 @@ from mlx_grpo.planning.memory import Lengths, estimate
 from mlx_grpo.planning.traffic import traffic
 from mlx_grpo.policy import TOKENIZER_FILES, compute_dtype, find_model, load_tokenizer_of, model_name, stores_packed
 from mlx_grpo.prefix import common_start
-from mlx_grpo.tables import console_table
+from mlx_grpo.reporting.tables import console_table
 from mlx_grpo.training.progress import Reporter
 from mlx_grpo.training.state import Learner
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
-from mlx_grpo.scoring import strip_thinking
+from mlx_grpo.rewards import strip_thinking
 from reward import Rubric
 from reward.grounding import judge_reasons
 from reward.parsing import read_strict

@@ -13,7 +13,7 @@ from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.generation.branch import with_stem, with_stems
 from mlx_grpo.generation.rollout import OnToken, generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.scoring import Scores
+from mlx_grpo.rewards import Scores
 from mlx_grpo.training.state import Learner
 
 UNREACHED_STEP = 2**32

@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_grpo.data.types import Batch, Rollout
-from mlx_grpo.scoring import Scores
+from mlx_grpo.rewards import Scores
 
 
 def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, rewards: mx.array) -> dict[str, float]:

@@ -33,7 +33,7 @@ from mlx_grpo.generation.sampling import seed_step
 from mlx_grpo.planning.plan import check_memory
 from mlx_grpo.policy import load_adapter, load_policy
 from mlx_grpo.prefix import shares_prompt
-from mlx_grpo.scoring import Scores, check_columns, load_reward
+from mlx_grpo.rewards import Scores, check_columns, load_reward
 from mlx_grpo.training.checkpoint import Position, load_checkpoint
 from mlx_grpo.training.groups import groups_with_signal, paid_rewards, roll_out
 from mlx_grpo.training.metrics import reward_metrics, samples, token_records

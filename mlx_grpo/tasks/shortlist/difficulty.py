@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_grpo.statistics import roc_auc
+from mlx_grpo.evaluation.statistics import roc_auc
 from mlx_grpo.tasks.shortlist.gold import dump_answer
 from mlx_grpo.tasks.shortlist.prompt import parse
 from mlx_grpo.tasks.shortlist.rows import Row, read_rows

@@ -14,8 +14,8 @@ from rich.text import Text
 from mlx_grpo.config.schema import DataConfig
 from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
+from mlx_grpo.rewards import RUBRIC_COLUMNS, strip_thinking
 from mlx_grpo.runs import CONFIG, read_config
-from mlx_grpo.scoring import RUBRIC_COLUMNS, strip_thinking
 from reward import COMPONENTS, RUBRICS, Rubric
 
 Row = dict[str, Any]

@@ -10,7 +10,7 @@ from pathlib import Path
 from convert import torch_eval
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.distributed.ranks import Ranks
-from mlx_grpo.exporting import exported_model
+from mlx_grpo.export.export import exported_model
 from mlx_grpo.generation.rollout import decode_completion, generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.policy import ADAPTER_WEIGHTS, load_for_inference, load_tokenizer_of

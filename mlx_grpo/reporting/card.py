@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData, metadata_load
 
-from mlx_grpo import tables
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import BUNDLED, dataset_files, read_rows
 from mlx_grpo.policy import ADAPTER_CONFIG
+from mlx_grpo.reporting import tables
+from mlx_grpo.rewards import make_rubric
 from mlx_grpo.runs import ADAPTER, METRICS, kept_step, read_config, read_jsonl, read_results
-from mlx_grpo.scoring import make_rubric
 
 SNIPPET = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer

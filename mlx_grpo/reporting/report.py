@@ -14,14 +14,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from mlx_grpo import tables
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.policy import model_name
-from mlx_grpo.report_curves import curves
+from mlx_grpo.reporting import tables
+from mlx_grpo.reporting.report_curves import curves
+from mlx_grpo.rewards import make_rubric, strip_thinking
 from mlx_grpo.runs import METRICS, RESULTS, SAMPLES, find_run, read_config, read_jsonl, read_results
-from mlx_grpo.scoring import make_rubric, strip_thinking
 from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB
 from reward import STRICT
 from reward.breakdown import DECISIONS

@@ -7,7 +7,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from mlx_grpo.lineup import BASELINE
+from mlx_grpo.evaluation.run_matrix import BASELINE
 
 Row = list[str]
 RANKING = {

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mlx_grpo.lineup import BASELINE, Lineup
-from mlx_grpo.statistics import LOWEST, Judged, Outcome, compare, figures, resampled_by_job
+from mlx_grpo.evaluation.run_matrix import BASELINE, Lineup
+from mlx_grpo.evaluation.statistics import LOWEST, Judged, Outcome, compare, figures, resampled_by_job
 
 Episode = dict[str, Any]
 AVERAGED = ("reward", "published", "correct", "valid", "characters")

@@ -10,14 +10,14 @@ import mlx.core as mx
 from rich.console import Console
 
 from convert.torch_eval import pick_device
-from mlx_grpo import tables
-from mlx_grpo.completions import UNFINISHED, Complete, mlx_completions, remembered, torch_completions
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
-from mlx_grpo.evaluate import evaluate
-from mlx_grpo.exporting import refresh_card, trained_dtype
-from mlx_grpo.plots import draw_training
-from mlx_grpo.plots_eval import draw_evaluation
+from mlx_grpo.evaluation.episodes import evaluate
+from mlx_grpo.evaluation.generators import UNFINISHED, Complete, mlx_completions, remembered, torch_completions
+from mlx_grpo.export.export import refresh_card, trained_dtype
+from mlx_grpo.reporting import tables
+from mlx_grpo.reporting.plots_eval import draw_evaluation
+from mlx_grpo.reporting.plots_training import draw_training
 from mlx_grpo.runs import METRICS, RESULTS, find_run, read_config, write_results
 
 

@@ -1,0 +1,1 @@
+"""Show what a run learned: tables, pictures, the model card and the report."""
