@@ -20,10 +20,10 @@ from mlx_grpo.data.types import Batch, Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.logps import output_head, score_tokens
+from mlx_grpo.models.logps import output_head, score_tokens
+from mlx_grpo.models.policy import load_policy, model_name
+from mlx_grpo.models.prefix import shares_prompt
 from mlx_grpo.planning.architecture import head_size
-from mlx_grpo.policy import load_policy, model_name
-from mlx_grpo.prefix import shares_prompt
 from mlx_grpo.reporting.tables import console_table
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.accumulate import accumulate

@@ -16,7 +16,7 @@ from mlx_grpo.config.files import flat, load_config, save_config
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import with_full_paths
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import ADAPTER_WEIGHTS
+from mlx_grpo.models.policy import ADAPTER_WEIGHTS
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"

@@ -17,7 +17,7 @@ from tokenizers.models import BPE
 
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
-from mlx_grpo.policy import Policy, load_policy
+from mlx_grpo.models.policy import Policy, load_policy
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 STOP = "<|im_end|>"

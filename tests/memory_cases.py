@@ -24,9 +24,9 @@ from conftest import LLAMA, QWEN3, STOP, TEMPLATE, byte_tokenizer
 from mlx_grpo.config.files import validate
 from mlx_grpo.data.batch import make_supervised_batch
 from mlx_grpo.data.types import Prompt
+from mlx_grpo.models.policy import Policy, load_tokenizer_of, outline
 from mlx_grpo.planning.architecture import count
 from mlx_grpo.planning.memory import Lengths, estimate
-from mlx_grpo.policy import Policy, load_tokenizer_of, outline
 from mlx_grpo.rewards import Scores
 from mlx_grpo.training.state import Learner, grpo_optimizer
 from mlx_grpo.training.trainer import train_step

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from conftest import QWEN3, make_model_folder, tiny_config, tiny_policy
 
 from mlx_grpo.cli import main
-from mlx_grpo.policy import save_adapter
+from mlx_grpo.models.policy import save_adapter
 
 
 def changed(name: str, **changes: Any) -> Callable[[Path], None]:

@@ -16,8 +16,8 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.generation.branch import stem_of, with_stems
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.logps import score_tokens
-from mlx_grpo.policy import Policy
+from mlx_grpo.models.logps import score_tokens
+from mlx_grpo.models.policy import Policy
 from mlx_grpo.training.groups import roll_out
 from mlx_grpo.training.metrics import samples
 from mlx_grpo.training.state import Learner

@@ -10,7 +10,7 @@ from conftest import tiny_policy
 
 from mlx_grpo.generation import decoding
 from mlx_grpo.generation.decoding import NO_START, decoding_caches, keep_rows, prefill, shared_start
-from mlx_grpo.policy import Policy
+from mlx_grpo.models.policy import Policy
 
 
 @pytest.fixture(scope="module", params=["tiny_qwen3", "tiny_llama"])

@@ -16,7 +16,7 @@ from mlx_lm.utils import load
 from test_cli import cli
 
 from mlx_grpo.export.export import describe, export_run
-from mlx_grpo.policy import save_adapter
+from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.runs import create_run
 
 IDS = mx.array([[5, 60, 70, 80]])

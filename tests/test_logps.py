@@ -11,13 +11,13 @@ import pytest
 from conftest import tiny_policy
 from mlx.utils import tree_flatten
 
-from mlx_grpo import attention
-from mlx_grpo import logps as logps_module
 from mlx_grpo.data.batch import make_batch, make_supervised_batch, slice_batch, split_batch
 from mlx_grpo.data.types import Batch, Prompt, Rollout
-from mlx_grpo.logps import score_tokens
-from mlx_grpo.policy import Policy
-from mlx_grpo.prefix import checkpointed_layers
+from mlx_grpo.models import attention
+from mlx_grpo.models import logps as logps_module
+from mlx_grpo.models.logps import score_tokens
+from mlx_grpo.models.policy import Policy
+from mlx_grpo.models.prefix import checkpointed_layers
 from mlx_grpo.training.accumulate import accumulate
 
 

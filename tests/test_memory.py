@@ -16,10 +16,10 @@ from mlx_grpo.data.batch import make_batch, split_batch
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.logps import score_tokens
+from mlx_grpo.models.logps import score_tokens
+from mlx_grpo.models.policy import Policy, load_policy, load_tokenizer_of, outline
 from mlx_grpo.planning.architecture import count
 from mlx_grpo.planning.memory import Lengths, Pass, by_token, estimate, kept
-from mlx_grpo.policy import Policy, load_policy, load_tokenizer_of, outline
 from mlx_grpo.training.accumulate import accumulate
 
 

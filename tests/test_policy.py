@@ -14,7 +14,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.utils import load
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import find_model, load_adapter, load_for_inference, load_policy, save_adapter, swapped
+from mlx_grpo.models.policy import find_model, load_adapter, load_for_inference, load_policy, save_adapter, swapped
 
 IDS = mx.array([[5, 60, 70, 80]])
 

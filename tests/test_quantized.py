@@ -19,7 +19,6 @@ from test_logps import assert_same, gradients, make_rows
 from test_trainer import paid_for
 
 from convert.hf import export_hf, verify_export
-from mlx_grpo import policy as policy_module
 from mlx_grpo.data.batch import split_batch
 from mlx_grpo.data.dataset import load_prompts
 from mlx_grpo.data.types import Batch
@@ -27,8 +26,9 @@ from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.generators import mlx_completions, torch_completions
 from mlx_grpo.export.export import export_run
-from mlx_grpo.logps import output_head, score_tokens
-from mlx_grpo.policy import load_for_inference, load_policy
+from mlx_grpo.models import policy as policy_module
+from mlx_grpo.models.logps import output_head, score_tokens
+from mlx_grpo.models.policy import load_for_inference, load_policy
 from mlx_grpo.runs import ADAPTER, METRICS, read_jsonl
 from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.progress import SilentReporter

@@ -19,7 +19,7 @@ from test_cli import cli
 from mlx_grpo import Ranker
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation import decoding
-from mlx_grpo.policy import save_adapter
+from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.ranking.summary import RankSummary
 from mlx_grpo.runs import ADAPTER, create_run
 from mlx_grpo.tasks.shortlist.pool import read_candidate

@@ -14,8 +14,8 @@ from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.logps import score_tokens
-from mlx_grpo.policy import Policy
+from mlx_grpo.models.logps import score_tokens
+from mlx_grpo.models.policy import Policy
 
 
 @pytest.fixture(scope="module")

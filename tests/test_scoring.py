@@ -12,7 +12,7 @@ from mlx_grpo.config.schema import RewardConfig
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import decode_completion
-from mlx_grpo.policy import load_tokenizer_of
+from mlx_grpo.models.policy import load_tokenizer_of
 from mlx_grpo.rewards import load_reward, strip_thinking
 from reward import PUBLISHED
 

@@ -16,7 +16,7 @@ from conftest import SHARED, STOP
 from mlx_grpo.cli import main
 from mlx_grpo.data.chat import as_data, markers
 from mlx_grpo.data.dataset import load_prompts, make_prompt
-from mlx_grpo.policy import load_tokenizer_of
+from mlx_grpo.models.policy import load_tokenizer_of
 from mlx_grpo.rewards import load_reward, make_rubric
 from mlx_grpo.tasks.shortlist.prompt import messages
 from mlx_grpo.tasks.shortlist.records import Candidate, Job, Skill

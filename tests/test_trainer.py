@@ -20,8 +20,8 @@ from mlx_grpo.data.types import Batch
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.logps import score_tokens
-from mlx_grpo.policy import load_policy
+from mlx_grpo.models.logps import score_tokens
+from mlx_grpo.models.policy import load_policy
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.state import Learner, grpo_optimizer
 from mlx_grpo.training.trainer import train, train_step

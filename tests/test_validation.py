@@ -14,7 +14,7 @@ from mlx_grpo import runs
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import load_adapter, load_policy
+from mlx_grpo.models.policy import load_adapter, load_policy
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.state import Learner, grpo_optimizer

@@ -22,7 +22,7 @@ from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch, split_batch
 from mlx_grpo.data.types import Batch, Prompt, Rollout
-from mlx_grpo.policy import Policy
+from mlx_grpo.models.policy import Policy
 from mlx_grpo.training.state import Learner
 from mlx_grpo.training.update import gradients_of, scores_of
 

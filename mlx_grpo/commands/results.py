@@ -46,7 +46,7 @@ def export(
     mlx-grpo export --mlx --bits 4
     mlx-grpo export --peft
     """
-    from mlx_grpo import hub
+    from mlx_grpo.models import hub
 
     hub.check_options(formats, push, private, dry_run)
     from mlx_grpo.export.export import describe, export_run

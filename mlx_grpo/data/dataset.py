@@ -15,7 +15,7 @@ from mlx_grpo.config.schema import Config, DataConfig
 from mlx_grpo.data.chat import as_data, messages_problem, render
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError, shown
-from mlx_grpo.policy import load_tokenizer_of
+from mlx_grpo.models.policy import load_tokenizer_of
 
 BUNDLED = {"shortlist": "", "shortlist-full": "-full"}
 """Bundled datasets by name, each with the suffix of its files in mlx_grpo/tasks/data."""

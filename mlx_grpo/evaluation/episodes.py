@@ -13,8 +13,8 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.generators import Generate
 from mlx_grpo.evaluation.run_matrix import line_up
 from mlx_grpo.evaluation.summary import summarize, without_nan
-from mlx_grpo.model_folder import read_settings
-from mlx_grpo.policy import find_model, load_tokenizer_of, model_name
+from mlx_grpo.models.checks import read_settings
+from mlx_grpo.models.policy import find_model, load_tokenizer_of, model_name
 from mlx_grpo.rewards import Reward, check_columns, has_gold, load_reward, rubric_reward, strip_thinking
 from mlx_grpo.runs import kept_step, read_config
 from mlx_grpo.training.validation import validation_rows

@@ -13,7 +13,7 @@ from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.export.export import exported_model
 from mlx_grpo.generation.rollout import decode_completion, generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.policy import ADAPTER_WEIGHTS, load_for_inference, load_tokenizer_of
+from mlx_grpo.models.policy import ADAPTER_WEIGHTS, load_for_inference, load_tokenizer_of
 from mlx_grpo.runs import append_jsonl, read_jsonl
 
 Keep = Callable[[list[str]], None]

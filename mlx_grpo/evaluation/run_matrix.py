@@ -12,7 +12,7 @@ from mlx_grpo.config.files import flat
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import ADAPTER_WEIGHTS
+from mlx_grpo.models.policy import ADAPTER_WEIGHTS
 from mlx_grpo.runs import ADAPTER, WARM_START, read_config
 
 BASELINE = "baseline"

@@ -10,7 +10,7 @@ from pathlib import Path
 from convert.hf import MARKER, ExportSummary, export_hf
 from convert.peft import export_peft
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import ADAPTER_WEIGHTS, compute_dtype, find_model, model_name, stores_packed
+from mlx_grpo.models.policy import ADAPTER_WEIGHTS, compute_dtype, find_model, model_name, stores_packed
 from mlx_grpo.reporting.card import model_card
 from mlx_grpo.runs import ADAPTER, find_run, read_config, require_adapter
 

@@ -17,7 +17,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.generation.rollout import OnToken, decode_completion, generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.policy import Policy
+from mlx_grpo.models.policy import Policy
 
 STEM_ROWS = 2**32
 """Stems draw from the streams of rows that no step has."""

@@ -16,8 +16,8 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from mlx_grpo.attention import Partial, dispatch_on_cache, merge, over_prefix, partial_attention
-from mlx_grpo.prefix import SHARED_TOKENS, KeysValues, Prefix, common_start, extend, shares_prompt
+from mlx_grpo.models.attention import Partial, dispatch_on_cache, merge, over_prefix, partial_attention
+from mlx_grpo.models.prefix import SHARED_TOKENS, KeysValues, Prefix, common_start, extend, shares_prompt
 
 PREFILL_CHUNK = 512
 """Prompt tokens run in one evaluation, so that a long prompt does not keep a GPU from drawing the display."""

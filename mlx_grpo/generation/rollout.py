@@ -12,7 +12,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.generation.decoding import NO_START, Start, decoding_caches, keep_rows
 from mlx_grpo.generation.sampling import Sampling, draw, row_keys
-from mlx_grpo.policy import Policy
+from mlx_grpo.models.policy import Policy
 
 OnToken = Callable[[int], None]
 """Told after each decoded position how many rows go on; what it raises ends the decoding."""

@@ -11,9 +11,9 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten
 
 from mlx_grpo.config.schema import Config
-from mlx_grpo.model_folder import read_settings
-from mlx_grpo.policy import compute_dtype, outline
-from mlx_grpo.prefix import shares_prompt
+from mlx_grpo.models.checks import read_settings
+from mlx_grpo.models.policy import compute_dtype, outline
+from mlx_grpo.models.prefix import shares_prompt
 
 READERS = {
     "first_norm": {"q_proj", "k_proj", "v_proj", "qkv_proj"},

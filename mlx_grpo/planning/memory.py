@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mlx_grpo.attention import CAUSAL_BLOCK
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import LENGTH_BUCKET
-from mlx_grpo.logps import HEAD_CHUNK
+from mlx_grpo.models.attention import CAUSAL_BLOCK
+from mlx_grpo.models.logps import HEAD_CHUNK
 from mlx_grpo.planning.architecture import Architecture
 
 FP32 = 4

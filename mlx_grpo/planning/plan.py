@@ -21,11 +21,18 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, make_prompt, read_rows
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
+from mlx_grpo.models.policy import (
+    TOKENIZER_FILES,
+    compute_dtype,
+    find_model,
+    load_tokenizer_of,
+    model_name,
+    stores_packed,
+)
+from mlx_grpo.models.prefix import common_start
 from mlx_grpo.planning.architecture import Architecture, count
 from mlx_grpo.planning.memory import Lengths, estimate
 from mlx_grpo.planning.traffic import traffic
-from mlx_grpo.policy import TOKENIZER_FILES, compute_dtype, find_model, load_tokenizer_of, model_name, stores_packed
-from mlx_grpo.prefix import common_start
 from mlx_grpo.reporting.tables import console_table
 from mlx_grpo.training.progress import Reporter
 from mlx_grpo.training.state import Learner

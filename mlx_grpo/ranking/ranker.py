@@ -23,8 +23,8 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.generation.decoding import Start, shared_start
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.model_folder import read_settings
-from mlx_grpo.policy import Policy, load_for_inference
+from mlx_grpo.models.checks import read_settings
+from mlx_grpo.models.policy import Policy, load_for_inference
 from mlx_grpo.ranking.answers import Answer, read_answer
 from mlx_grpo.ranking.files import ScoreLog, outputs, write_ranked
 from mlx_grpo.ranking.model import find_ranking_model

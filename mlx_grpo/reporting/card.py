@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData, metadata_load
 
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import BUNDLED, dataset_files, read_rows
-from mlx_grpo.policy import ADAPTER_CONFIG
+from mlx_grpo.models.policy import ADAPTER_CONFIG
 from mlx_grpo.reporting import tables
 from mlx_grpo.rewards import make_rubric
 from mlx_grpo.runs import ADAPTER, METRICS, kept_step, read_config, read_jsonl, read_results

@@ -17,7 +17,7 @@ from typing import Any
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import model_name
+from mlx_grpo.models.policy import model_name
 from mlx_grpo.reporting import tables
 from mlx_grpo.reporting.report_curves import curves
 from mlx_grpo.rewards import make_rubric, strip_thinking

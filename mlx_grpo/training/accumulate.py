@@ -13,7 +13,7 @@ from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_grpo.backend.device import splits_evaluations, this_device
 from mlx_grpo.data.batch import by_prompt
 from mlx_grpo.data.types import Batch
-from mlx_grpo.prefix import KeysValues, Prefix, checkpointed_layers, prompt_prefixes, random_seed, shares_prompt
+from mlx_grpo.models.prefix import KeysValues, Prefix, checkpointed_layers, prompt_prefixes, random_seed, shares_prompt
 
 Values = tuple[mx.array, ...]
 Gradients = dict[str, Any]

@@ -26,7 +26,7 @@ from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import with_full_paths
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, save_adapter
+from mlx_grpo.models.policy import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, save_adapter
 from mlx_grpo.training.state import Learner, begin_grpo
 from mlx_grpo.training.validation import Best
 

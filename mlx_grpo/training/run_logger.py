@@ -11,7 +11,7 @@ from typing import Any
 from mlx_grpo import runs
 from mlx_grpo.distributed.signals import Interrupted, Stop, StopStep
 from mlx_grpo.errors import UserError
-from mlx_grpo.policy import save_adapter
+from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.training import alarms
 from mlx_grpo.training.checkpoint import Position, save_checkpoint
 from mlx_grpo.training.progress import Reporter

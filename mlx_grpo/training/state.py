@@ -9,7 +9,7 @@ import mlx.optimizers as optim
 
 from mlx_grpo.config.schema import Config
 from mlx_grpo.distributed.ranks import Ranks
-from mlx_grpo.policy import Policy
+from mlx_grpo.models.policy import Policy
 from mlx_grpo.rewards import Reward
 from mlx_grpo.training.optimizer import make_optimizer
 

@@ -30,9 +30,9 @@ from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.distributed.signals import StopStep, catch_signals
 from mlx_grpo.generation.rollout import OnToken
 from mlx_grpo.generation.sampling import seed_step
+from mlx_grpo.models.policy import load_adapter, load_policy
+from mlx_grpo.models.prefix import shares_prompt
 from mlx_grpo.planning.plan import check_memory
-from mlx_grpo.policy import load_adapter, load_policy
-from mlx_grpo.prefix import shares_prompt
 from mlx_grpo.rewards import Scores, check_columns, load_reward
 from mlx_grpo.training.checkpoint import Position, load_checkpoint
 from mlx_grpo.training.groups import groups_with_signal, paid_rewards, roll_out

@@ -13,9 +13,9 @@ from mlx_grpo import grpo
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import split_batch
 from mlx_grpo.data.types import Batch
-from mlx_grpo.logps import TokenScores, score_parts, score_tokens
-from mlx_grpo.policy import swapped
-from mlx_grpo.prefix import Prefix
+from mlx_grpo.models.logps import TokenScores, score_parts, score_tokens
+from mlx_grpo.models.policy import swapped
+from mlx_grpo.models.prefix import Prefix
 from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.metrics import loss_metrics
 from mlx_grpo.training.optimizer import apply_update

@@ -13,7 +13,7 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.policy import Policy
+from mlx_grpo.models.policy import Policy
 from mlx_grpo.rewards import check_columns, has_gold, rubric_reward, strip_thinking
 from mlx_grpo.training.metrics import known_mean
 from mlx_grpo.training.state import Learner

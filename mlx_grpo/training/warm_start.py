@@ -17,9 +17,9 @@ from mlx_grpo.data.dataset import sample_prompts
 from mlx_grpo.data.types import Batch, Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.sampling import seed_step
-from mlx_grpo.logps import score_tokens
-from mlx_grpo.policy import Policy
-from mlx_grpo.prefix import Prefix
+from mlx_grpo.models.logps import score_tokens
+from mlx_grpo.models.policy import Policy
+from mlx_grpo.models.prefix import Prefix
 from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.optimizer import apply_update, learning_rate_at, make_optimizer
 from mlx_grpo.training.run_logger import Journal

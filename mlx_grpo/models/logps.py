@@ -12,7 +12,7 @@ import numpy as np
 from mlx_grpo.data.batch import by_prompt
 from mlx_grpo.data.types import Batch
 from mlx_grpo.errors import UserError
-from mlx_grpo.prefix import Prefix, common_start, plain_hidden, prompt_prefixes, shared_hidden, shares_prompt
+from mlx_grpo.models.prefix import Prefix, common_start, plain_hidden, prompt_prefixes, shared_hidden, shares_prompt
 
 HEAD_CHUNK = 512
 """Positions whose logits exist at once: 512 of Qwen3's 151,936-wide fp32 rows are 0.3 GB."""

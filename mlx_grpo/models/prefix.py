@@ -16,9 +16,9 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from mlx_grpo.attention import causal_partial, dispatch_on_cache, merge, over_prefix
 from mlx_grpo.data.batch import LENGTH_BUCKET
 from mlx_grpo.data.types import Batch
+from mlx_grpo.models.attention import causal_partial, dispatch_on_cache, merge, over_prefix
 
 
 class KeysValues(NamedTuple):

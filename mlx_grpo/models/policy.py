@@ -21,9 +21,9 @@ from convert.folder import nested_rope_theta
 from mlx_grpo.backend.device import auto_dtype, multiplies_packed, set_memory_limits, this_device
 from mlx_grpo.config.schema import Config
 from mlx_grpo.errors import UserError
-from mlx_grpo.hub import PAPERS, download
-from mlx_grpo.logps import check_architecture
-from mlx_grpo.model_folder import check_tokenizer, check_tokenizer_files, check_weights, faults_told, read_settings
+from mlx_grpo.models.checks import check_tokenizer, check_tokenizer_files, check_weights, faults_told, read_settings
+from mlx_grpo.models.hub import PAPERS, download
+from mlx_grpo.models.logps import check_architecture
 
 ADAPTER_WEIGHTS = "adapters.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
