@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
+import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the BLAS)
 from convert.folder import read_json, refuse_foreign, whole_folder, write_json
 from convert.gguf_metadata import Shape, hf_config, read_metadata, read_shape, token_id_settings
 from convert.gguf_source import check_header, local_gguf

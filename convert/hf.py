@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
+import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the BLAS)
 
 # isort: split
 import mlx.core as mx

@@ -8,7 +8,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
+import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the BLAS)
 
 # isort: split
 import mlx.nn as nn

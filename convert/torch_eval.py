@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-import mlx_grpo
+from mlx_grpo.backend import openblas
 from mlx_grpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def _one_blas_thread() -> Iterator[None]:
     PyTorch's products find it too, before PyTorch's own MKL; its idle threads then spin against PyTorch's: measured
     on two cores, 2.5 times slower.
     """
-    library = ctypes.CDLL(mlx_grpo.BLAS) if mlx_grpo.BLAS else None
+    library = ctypes.CDLL(openblas.BLAS) if openblas.BLAS else None
     if library is None or not hasattr(library, "openblas_set_num_threads"):  # MLX_GRPO_BLAS may name another BLAS
         yield
         return

@@ -2,19 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from mlx_grpo.backend.openblas import keep_freed_pages, load_openblas, on_linux_cpu
+from mlx_grpo.backend.openblas import prepare_linux_cpu
 
 if TYPE_CHECKING:
     from mlx_grpo.ranking.ranker import Ranker as Ranker
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-BLAS: str | None = None
-"""Path of the OpenBLAS loaded in place of MLX's reference BLAS; None where none was needed or found."""
-
-if on_linux_cpu():
-    BLAS = load_openblas()
-    keep_freed_pages()
+prepare_linux_cpu()  # a BLAS takes the place of MLX's own only where it is loaded before `mlx.core`
 
 
 def __getattr__(name: str) -> object:

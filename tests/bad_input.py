@@ -11,7 +11,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from mlx_grpo.cli import main
+from mlx_grpo.cli.main import main
 
 Words = tuple[str, ...]
 ROW = {"prompt": [{"role": "user", "content": "hi"}]}

@@ -34,7 +34,7 @@ def main() -> None:
         if name == module and counts[name] == int(number):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    from mlx_grpo.cli import main as command
+    from mlx_grpo.cli.main import main as command
     from mlx_grpo.training import trainer  # importing is no moment of a run
 
     assert trainer

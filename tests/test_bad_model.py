@@ -13,7 +13,7 @@ from bad_input import ROW, Words, good_config, holds, lines, told, write
 from click.testing import CliRunner
 from conftest import QWEN3, make_model_folder, tiny_config, tiny_policy
 
-from mlx_grpo.cli import main
+from mlx_grpo.cli.main import main
 from mlx_grpo.models.policy import save_adapter
 
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import LLAMA, make_model_folder
 from test_cli import cli
 
-from mlx_grpo.bench import Shape, training_flops, weights_in
 from mlx_grpo.models.policy import load_for_inference
+from mlx_grpo.planning.flops import Shape, training_flops, weights_in
 
 
 def config_file(model: Path, folder: Path) -> None:

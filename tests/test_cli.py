@@ -11,7 +11,7 @@ import pytest
 from conftest import SHARED
 from test_trainer import rows_file
 
-from mlx_grpo.data.dataset import token_counter
+from mlx_grpo.models.policy import token_counter
 
 ROOT = Path(__file__).parents[1]
 

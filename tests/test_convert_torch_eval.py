@@ -125,11 +125,9 @@ def test_unusable_arguments_are_all_named_at_once(tmp_path):
 def test_openblas_gets_its_threads_back(folder):
     import ctypes
 
-    import mlx_grpo
-
-    if mlx_grpo.BLAS is None or not hasattr(ctypes.CDLL(mlx_grpo.BLAS), "openblas_get_num_threads"):
+    if openblas.BLAS is None or not hasattr(ctypes.CDLL(openblas.BLAS), "openblas_get_num_threads"):
         pytest.skip("no OpenBLAS is loaded on this machine")
-    library = ctypes.CDLL(mlx_grpo.BLAS)
+    library = ctypes.CDLL(openblas.BLAS)
     before, during = library.openblas_get_num_threads(), []
     complete(folder, max_new_tokens=1, on_batch=lambda _: during.append(library.openblas_get_num_threads()))
     assert during == [1] and library.openblas_get_num_threads() == before > 1

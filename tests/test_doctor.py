@@ -17,9 +17,9 @@ from huggingface_hub import constants
 from rich.console import Console
 from test_device import CPU, H100, M1, M5_MAX
 
-from mlx_grpo import doctor
 from mlx_grpo.backend.device import describe
 from mlx_grpo.backend.openblas import on_linux_cpu
+from mlx_grpo.cli import doctor
 
 ROOT = Path(__file__).parents[1]
 
@@ -121,7 +121,7 @@ def test_rounding_to_tf32_is_told_where_it_happens(info: dict, rounded: bool, mo
 
 @pytest.mark.skipif(not on_linux_cpu(), reason="concerns MLX's CPU back end on Linux")
 def test_a_missing_openblas_is_a_warning_with_a_remedy(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(doctor, "BLAS", None)
+    monkeypatch.setattr(openblas, "BLAS", None)
     found = doctor.speed()
     assert found.status == "warning"
     assert "pip install" in found.remedy

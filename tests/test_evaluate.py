@@ -15,11 +15,12 @@ from rich.console import Console
 from test_cli import cli
 from test_trainer import Silent
 
+from mlx_grpo.cli.eval import print_comparison
 from mlx_grpo.config.files import validate
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.episodes import heldout_prompts, said_score, score_completions
-from mlx_grpo.evaluation.eval import compare, print_comparison
+from mlx_grpo.evaluation.eval import compare
 from mlx_grpo.evaluation.generators import UNFINISHED
 from mlx_grpo.evaluation.statistics import LOWEST
 from mlx_grpo.evaluation.summary import outcome_of

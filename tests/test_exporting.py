@@ -15,7 +15,8 @@ from conftest import tiny_config, tiny_policy
 from mlx_lm.utils import load
 from test_cli import cli
 
-from mlx_grpo.export.export import describe, export_run
+from mlx_grpo.cli.export import describe
+from mlx_grpo.export.export import export_run
 from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.runs import create_run
 

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from rich.console import Console
 
+from mlx_grpo.cli.score import print_grades
 from mlx_grpo.errors import UserError
-from mlx_grpo.evaluation.score import grade_file, print_grades
+from mlx_grpo.evaluation.score import grade_file
 from reward import PUBLISHED, STRICT
 
 JOB = "[JOB]\nAnalyst, 2-4 years. Required: Python, SQL.\n[CANDIDATE]\nAnalyst, 3 years. Skills: Python (expert, 40m)."

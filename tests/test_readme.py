@@ -13,7 +13,7 @@ import click
 import pytest
 import yaml
 
-from mlx_grpo.cli import main
+from mlx_grpo.cli.main import main
 from mlx_grpo.config.files import load_config, validate
 
 ROOT = Path(__file__).parents[1]

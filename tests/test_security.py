@@ -13,7 +13,7 @@ from bad_input import ROW, good_config, lines, told, write
 from click.testing import CliRunner
 from conftest import SHARED, STOP
 
-from mlx_grpo.cli import main
+from mlx_grpo.cli.main import main
 from mlx_grpo.data.chat import as_data, markers
 from mlx_grpo.data.dataset import load_prompts, make_prompt
 from mlx_grpo.models.policy import load_tokenizer_of

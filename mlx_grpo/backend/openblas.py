@@ -38,6 +38,18 @@ REMEDY = (
 )
 
 
+BLAS: str | None = None
+"""Path of the OpenBLAS loaded in place of MLX's reference BLAS; None where none was needed or found."""
+
+
+def prepare_linux_cpu() -> None:
+    """Load an OpenBLAS and keep freed pages where MLX's CPU back end on Linux is in use; sets `BLAS`."""
+    global BLAS
+    if on_linux_cpu():
+        BLAS = load_openblas()
+        keep_freed_pages()
+
+
 def load_openblas() -> str | None:
     """Load an OpenBLAS into the global symbol scope and return its path; None where there is none to load.
 

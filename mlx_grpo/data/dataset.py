@@ -15,7 +15,6 @@ from mlx_grpo.config.schema import Config, DataConfig
 from mlx_grpo.data.chat import as_data, messages_problem, render
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError, shown
-from mlx_grpo.models.policy import load_tokenizer_of
 
 BUNDLED = {"shortlist": "", "shortlist-full": "-full"}
 """Bundled datasets by name, each with the suffix of its files in mlx_grpo/tasks/data."""
@@ -139,12 +138,6 @@ def _epoch_order(size: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def token_counter(model: str) -> Callable[[str], int]:
-    """How many tokens a model makes of a text, for budgets."""
-    tokenizer = load_tokenizer_of(model)
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
-
-
 def _full(name: str | None) -> str | None:
     return str(Path(name).resolve()) if name and name not in BUNDLED and Path(name).exists() else name
 
@@ -194,3 +187,8 @@ def _row_problem(row: Any) -> str | None:
     if not isinstance(prompt, list) or not prompt:
         return f"`prompt` is {type(prompt).__name__}; give text or a non-empty list of messages"
     return messages_problem(prompt)
+
+
+def validation_rows(config: Config, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The last `eval.validation` of the held-out prompts that `eval.episodes` leaves."""
+    return list(prompts[config.eval.episodes :][-config.eval.validation :])

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-from mlx_grpo import BLAS
+from mlx_grpo.backend import openblas
 from mlx_grpo.distributed.ranks import Ranks, join_ranks
 from mlx_grpo.distributed.watchdog import lifeline
 from mlx_grpo.errors import UserError
@@ -74,8 +74,8 @@ def _spawn(stack: ExitStack, count: int, threads: int, command: Sequence[str]) -
                     said = read_words(words).removeprefix("error: ").strip()
                     raise UserError(said or f"a process ended with {child.wait()} at its start")
         os.environ.update({**ring, "MLX_RANK": "0"})
-        if BLAS:  # loaded already, with a thread for each core
-            ctypes.CDLL(BLAS).openblas_set_num_threads(threads)
+        if openblas.BLAS:  # loaded already, with a thread for each core
+            ctypes.CDLL(openblas.BLAS).openblas_set_num_threads(threads)
         return join_ranks()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts
+from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, validation_rows
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.generators import Generate
@@ -17,7 +17,6 @@ from mlx_grpo.models.checks import read_settings
 from mlx_grpo.models.policy import find_model, load_tokenizer_of, model_name
 from mlx_grpo.rewards import Reward, check_columns, has_gold, load_reward, rubric_reward, strip_thinking
 from mlx_grpo.runs import kept_step, read_config
-from mlx_grpo.training.validation import validation_rows
 from reward import PUBLISHED
 from reward.parsing import read_published, read_strict
 

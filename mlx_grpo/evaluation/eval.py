@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
-from rich.console import Console
 
 from convert.torch_eval import pick_device
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.episodes import evaluate
 from mlx_grpo.evaluation.generators import UNFINISHED, Complete, mlx_completions, remembered, torch_completions
-from mlx_grpo.export.export import refresh_card, trained_dtype
-from mlx_grpo.reporting import tables
+from mlx_grpo.export.export import refresh_card
+from mlx_grpo.models.policy import trained_dtype
 from mlx_grpo.reporting.plots_eval import draw_evaluation
 from mlx_grpo.reporting.plots_training import draw_training
 from mlx_grpo.runs import METRICS, RESULTS, find_run, read_config, write_results
@@ -82,32 +81,3 @@ def _completer(
     if device not in ("auto", present):
         raise UserError(f"--device {device}: MLX computes on the {present} here; leave it out, or use torch")
     return present, mlx_completions(tokens, batch_size, dtype, ranks)
-
-
-def print_comparison(console: Console, results: dict[str, Any], written: list[Path]) -> None:
-    """The tables, what GRPO added to the warm start, and where everything is."""
-    place = f"{results['backend']} on {results['device']}"
-    console.print(
-        f"{results['model']}: {results['n_episodes']} held-out prompts\n"
-        f"greedy, up to {results['max_new_tokens']} tokens, {place}; "
-        f"intervals and p-values over whole {results['resampled_by']}s\n",
-        highlight=False,
-        markup=False,
-    )
-    several = len(results["runs"]) > 1
-    shown = {"Headline": tables.headline(results), "Components": tables.components(results)}
-    if several:
-        shown["Components of every run"] = tables.all_components(results)
-    shown["Ranking"] = tables.ranking(results)
-    if "seeds" in results:
-        shown["Over seeds"] = tables.seeds(results)
-    if several and results["over_warm_start"]:
-        shown["What GRPO added in every run"] = tables.every_gain(results)
-    shown["What GRPO added"] = tables.gains(results)
-    for title, table in shown.items():
-        console.print(tables.console_table(*table, title=title), "")
-    gain = tables.grpo_gain(results)
-    if gain:
-        console.print(gain, highlight=False, markup=False)
-    for path in written:
-        console.print(str(path), highlight=False, markup=False, soft_wrap=True)

@@ -13,9 +13,9 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import ADAPTER_WEIGHTS
+from mlx_grpo.reporting.tables import BASELINE
 from mlx_grpo.runs import ADAPTER, WARM_START, read_config
 
-BASELINE = "baseline"
 UNTOLD = ("output_dir", "logging_steps", "save_", "eval.", "warm_start.run", "data.heldout")
 """Beginnings of the keys that don't change what a run learns; the held-out rows are the same in all."""
 

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.text import Text
 
 from mlx_grpo.config.schema import DataConfig
 from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.rewards import RUBRIC_COLUMNS, strip_thinking
 from mlx_grpo.runs import CONFIG, read_config
-from reward import COMPONENTS, RUBRICS, Rubric
+from reward import RUBRICS, Rubric
 
 Row = dict[str, Any]
 
@@ -73,27 +71,6 @@ def read_labels(file: Path, data: str | None) -> dict[str, Row]:
     else:
         return {}
     return {str(row["id"]): row for path in dataset_files(settings) if path is not None for row in read_rows(path)}
-
-
-def print_grades(console: Console, grades: Grades) -> None:
-    """Every completion with a line for each component, and the means."""
-    for grade in grades.completions:
-        of = f"  {grade.model}" if grade.model else ""
-        console.print(
-            Text.assemble((visible(grade.id), "bold"), f"{of}  total {grade.marks['total']:.3f}"), soft_wrap=True
-        )
-        for line in [grade.completion, *grade.lines]:
-            console.print(f"  {visible(line)}", highlight=False, markup=False, soft_wrap=True)
-    for model, means in grades.means.items():
-        count = sum((grade.model or "") == model for grade in grades.completions)
-        marks = ", ".join(f"{name} {means[name]:.3f}" for name in ("total", *COMPONENTS))
-        name = f"{model}, mean" if model else "mean"
-        console.print(f"{name} of {count} by {grades.rubric}: {marks}", highlight=False, markup=False)
-
-
-def visible(text: str) -> str:
-    """Foreign text on one line, with everything escaped that could act on a terminal or that UTF-8 cannot carry."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
 def _evaluated(file: Path, labels: dict[str, Row], grader: Rubric) -> list[tuple[str, Row]]:

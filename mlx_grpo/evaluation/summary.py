@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mlx_grpo.evaluation.run_matrix import BASELINE, Lineup
+from mlx_grpo.evaluation.run_matrix import Lineup
 from mlx_grpo.evaluation.statistics import LOWEST, Judged, Outcome, compare, figures, resampled_by_job
+from mlx_grpo.reporting.tables import BASELINE
 
 Episode = dict[str, Any]
 AVERAGED = ("reward", "published", "correct", "valid", "characters")

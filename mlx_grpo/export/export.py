@@ -10,7 +10,7 @@ from pathlib import Path
 from convert.hf import MARKER, ExportSummary, export_hf
 from convert.peft import export_peft
 from mlx_grpo.errors import UserError
-from mlx_grpo.models.policy import ADAPTER_WEIGHTS, compute_dtype, find_model, model_name, stores_packed
+from mlx_grpo.models.policy import ADAPTER_WEIGHTS, find_model, model_name, stores_packed, trained_dtype
 from mlx_grpo.reporting.card import model_card
 from mlx_grpo.runs import ADAPTER, find_run, read_config, require_adapter
 
@@ -64,29 +64,6 @@ def _check_options(formats: Sequence[str], dtype: str | None, bits: int | None) 
         raise UserError(*problems)
 
 
-def describe(folder: Path, summary: ExportSummary) -> list[str]:
-    """An export in lines: where, how large, and how far from the trained policy it was found to be."""
-    kind = f"{summary.bits} bits and {summary.dtype}" if summary.bits else summary.dtype
-    lines = [f"{folder}  ({kind}, {_megabytes(sum(summary.files.values()))})"]
-    check = summary.verification
-    if check is None:
-        return [*lines, "not verified"]
-    lines += [
-        f"verified in {' and '.join(check.checked_in)}, relative to the logits' size:",
-        f"  {check.error:.1e} from the trained policy, top token the same at {check.same_top_token:.0%} of positions",
-    ]
-    if check.adapter_effect is not None and check.kept is not None:
-        lines.append(f"  {check.adapter_effect:.1e} is what training changed; the export keeps {check.kept:.0%} of it")
-        if check.kept < 0.5 or check.error > check.adapter_effect:
-            remedy = "export with more bits" if summary.bits else "export with --dtype float32, or --peft"
-            lines.append(f"warning: {kind} changes the model more than training did; {remedy}")
-    return lines
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 2**20:.0f} MB" if size >= 2**20 else f"{size / 2**20:.2f} MB"
-
-
 def exported_model(run: Path, base: Path, adapter: Path | None, dtype: str) -> Path:
     """The Hugging Face folder of a run's base or one of its adapters in `dtype`, made now unless it is up to date.
 
@@ -125,8 +102,3 @@ def refresh_card(run: Path) -> None:
 def pictures(run: Path) -> list[Path]:
     """What `mlx-grpo eval` drew, if it has."""
     return sorted((run / "plots").glob("*.png"))
-
-
-def trained_dtype(fine_tune_type: str, dtype: str) -> str:
-    """The dtype that a run computed in, as a config names it."""
-    return "float32" if fine_tune_type == "full" else str(compute_dtype(dtype)).rpartition(".")[2]

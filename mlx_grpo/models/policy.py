@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,3 +228,14 @@ def load_tokenizer_of(model: str | Path) -> TokenizerWrapper:
         tokenizer = load_tokenizer(path, NO_CODE, eos_token_ids=settings.get("eos_token_id"))
     check_tokenizer(path, tokenizer, settings)
     return tokenizer
+
+
+def trained_dtype(fine_tune_type: str, dtype: str) -> str:
+    """The dtype that a run computed in, as a config names it."""
+    return "float32" if fine_tune_type == "full" else str(compute_dtype(dtype)).rpartition(".")[2]
+
+
+def token_counter(model: str) -> Callable[[str], int]:
+    """How many tokens a model makes of a text, for budgets."""
+    tokenizer = load_tokenizer_of(model)
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))

@@ -12,10 +12,8 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
-from rich.console import Console
 
 from mlx_grpo.backend.device import multiplies_packed, physical_memory, this_device
-from mlx_grpo.bench import Shape, forward_flops, matrix_speed, training_flops
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, make_prompt, read_rows
@@ -31,9 +29,9 @@ from mlx_grpo.models.policy import (
 )
 from mlx_grpo.models.prefix import common_start
 from mlx_grpo.planning.architecture import Architecture, count
+from mlx_grpo.planning.flops import Shape, forward_flops, matrix_speed, training_flops
 from mlx_grpo.planning.memory import Lengths, estimate
 from mlx_grpo.planning.traffic import traffic
-from mlx_grpo.reporting.tables import console_table
 from mlx_grpo.training.progress import Reporter
 from mlx_grpo.training.state import Learner
 
@@ -243,46 +241,3 @@ def changes(config: Config) -> Iterator[tuple[dict[str, Any], int | None]]:
     lora: dict[str, Any] = {"fine_tune_type": "lora"} if config.fine_tune_type == "full" else {}
     for other, bits in (({}, None), (fewer, None), (lora, None), (lora, 8), (lora, 4), ({**lora, **shorter}, 4)):
         yield from (({**other, **exact}, bits) for exact in same)
-
-
-def print_plan(console: Console, result: dict[str, Any]) -> None:
-    """What is held, each phase's peak, the verdict, and the time."""
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    def rows(sizes: dict[str, int]) -> list[list[str]]:
-        return [[name, f"{size / GB:.2f}"] for name, size in sizes.items()]
-
-    lengths = result["lengths"]
-    say(
-        f"{result['model']}, {result['fine_tune_type']}, {result['dtype']}: "
-        f"{result['parameters'] / 1e6:,.1f}M parameters, {result['trainable'] / 1e6:,.1f}M trained; "
-        f"prompts of up to {lengths['prompt']} tokens"
-    )
-    console.print(console_table(["what", "GB"], rows(result["bytes"]), title="What it takes, by shape"))
-    console.print(console_table(["phase", "GB"], rows(result["phases"]), title="Peak of each phase"))
-    if result["memory"]:
-        kept = (result["memory"] - result["available"]) / GB
-        say(f"a Mac with {result['memory'] / GB:g} GB: {kept:.1f} GB are left to macOS by Metal's recommendation")
-    say(verdict(result["peak"], result["peak_in"], result["available"]))
-    if not result["fits"]:
-        say(f"cheapest change that fits: {result['change']}" if result["change"] else "no change here makes it fit")
-    say(f"a step: up to {result['step_tokens']:,} tokens, {result['step_flops'] / 1e12:.1f} TFLOP")
-    if result["gflops"]:
-        say(f"the run: at least {result['hours']:.1f} hours at {result['gflops']:,.0f} GFLOP/s throughout")
-    else:
-        say(f"the run: {result['run_flops'] / 1e15:.2f} PFLOP; give --gflops for its hours")
-    if result["traffic"]["machines"] > 1:
-        for line in traffic_lines(result["traffic"], result["prompts_per_step"]):
-            say(line)
-
-
-def traffic_lines(sent: dict[str, Any], prompts: int) -> Iterator[str]:
-    """What several machines send each other, and how many are worth having."""
-    yield f"{sent['machines']} machines: each sends {sent['sent_bytes'] / 1e6:,.0f} MB a step, by calculation"
-    for name, link in sent["links"].items():
-        par = link["machines_at_par"]
-        until = f"; as long as the computing from {par:,.0f} machines on" if par else ""
-        yield f"  {link['seconds']:.2f} s by {name}{until}"
-    yield f"  prompts_per_step is {prompts}: more machines than that have nothing to decode"

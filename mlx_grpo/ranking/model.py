@@ -10,8 +10,7 @@ from typing import get_args
 from mlx_grpo.config.schema import Config, EvalConfig, RewardConfig
 from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
-from mlx_grpo.export.export import trained_dtype
-from mlx_grpo.models.policy import find_model
+from mlx_grpo.models.policy import find_model, trained_dtype
 from mlx_grpo.rewards import make_rubric
 from mlx_grpo.runs import CONFIG, read_config, require_adapter
 from mlx_grpo.tasks.shortlist.build import DEFAULT_BUDGET

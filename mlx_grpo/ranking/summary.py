@@ -6,10 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from mlx_grpo.ranking.answers import Answer
 from mlx_grpo.ranking.files import Outputs, Place
 from mlx_grpo.tasks.shortlist.pool import Entry
@@ -71,41 +67,3 @@ class Tally:
         return RankSummary(
             files.csv, files.jsonl, len(self.places), **counts, seconds=seconds, notes=tuple(self.notes), best=best
         )
-
-
-def print_ranking(console: Console, summary: RankSummary) -> None:
-    """The best few, how many have no rank and why, and where everything is."""
-    table = Table(title="Best", title_justify="left", title_style="bold", header_style="bold")
-    for name, justify in (("", "right"), ("candidate", "left"), ("score", "right"), ("decision, reasons", "left")):
-        table.add_column(name, justify=justify, overflow="fold")
-    for rank, answer in enumerate(summary.best, start=1):
-        said = [reason.text if reason.grounded else f"{reason.text} (not grounded)" for reason in answer.reasons]
-        cells = str(rank), answer.candidate_id, f"{answer.score:.2f}", "\n".join([answer.decision, *said])
-        table.add_row(*(Text(_shown(cell)) for cell in cells))
-    if summary.best:
-        console.print(table)
-    for line in _lines(summary):
-        console.print(_shown(line), highlight=False, markup=False, soft_wrap=True)
-
-
-def _lines(summary: RankSummary) -> list[str]:
-    """What follows the table."""
-    made = summary.candidates - summary.reused
-    speed = f" ({summary.seconds / made:.2f} s each)" if made else ""
-    kept = f", {summary.reused} scored earlier" if summary.reused else ""
-    unranked = summary.no_answer + summary.unreadable
-    more = [f"and {unranked - len(summary.notes)} more, listed at the end"] if unranked > len(summary.notes) else []
-    return [
-        f"{summary.candidates} candidates in {summary.seconds:.0f} s{speed}{kept}",
-        f"{summary.ranked} ranked, {summary.shortlisted} of them shortlisted; {summary.grounded} of {summary.reasons} "
-        "reasons grounded",
-        f"{summary.no_answer} without a valid answer, {summary.retried} asked twice, {summary.unreadable} unreadable",
-        *(f"no rank: {line}" for line in [*summary.notes, *more]),
-        str(summary.csv),
-        str(summary.jsonl),
-    ]
-
-
-def _shown(text: str) -> str:
-    """A model's or a stranger's text without what would steer a terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)

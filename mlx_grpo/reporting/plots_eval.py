@@ -8,9 +8,8 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from mlx_grpo.evaluation.run_matrix import BASELINE
 from mlx_grpo.reporting.plots_training import BLUE, GREY, LEGEND, ORANGE, SIZE, save, span
-from mlx_grpo.reporting.tables import component_names, first_run
+from mlx_grpo.reporting.tables import BASELINE, component_names, first_run
 
 COLOURS = {BASELINE: GREY, "warm start": ORANGE, "trained": BLUE}
 BINS = 10

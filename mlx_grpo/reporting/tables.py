@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
-from rich.table import Table
-
-from mlx_grpo.evaluation.run_matrix import BASELINE
-
 Row = list[str]
 RANKING = {
     "balanced_accuracy": "balanced accuracy",
@@ -119,26 +114,6 @@ def component_names(results: dict[str, Any]) -> list[str]:
     return list(results["models"][BASELINE][0]["components"])
 
 
-def console_table(header: Row, rows: list[Row], title: str) -> Table:
-    """A table for a terminal: headers are broken at words, and the first column gives way where it is narrow."""
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        header_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for i, name in enumerate(header):
-        widest = max(len(text) for text in [*name.split(), *(row[i] for row in rows)])
-        table.add_column(name, justify="right" if i else "left", width=widest if i else None, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
 def markdown_table(header: Row, rows: list[Row]) -> str:
     """The same table in Markdown."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
@@ -179,3 +154,6 @@ def _p(difference: dict[str, float]) -> str:
 
 def _spread(found: dict[str, float], sign: str = "") -> str:
     return NOTHING if found["mean"] is None else f"{found['mean']:{sign}.3f} ± {found['sd']:.3f}"
+
+
+BASELINE = "baseline"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts
+from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, validation_rows
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import generate
@@ -69,11 +69,6 @@ def validation_prompts(config: Config, policy: Policy) -> list[Prompt]:
     tokens = min(config.eval.max_new_tokens, config.max_completion_length)
     check_lengths(spare, tokens, policy.model.args.max_position_embeddings)
     return spare
-
-
-def validation_rows(config: Config, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The last `eval.validation` of the held-out prompts that `eval.episodes` leaves."""
-    return list(prompts[config.eval.episodes :][-config.eval.validation :])
 
 
 def validate(learner: Learner, prompts: Sequence[Prompt]) -> tuple[dict[str, float], list[float]]:

@@ -1,7 +1,4 @@
-"""The bundled benchmark: made-up jobs and candidates from 24 lines of work, rebuilt by one command.
-
-    python -m mlx_grpo.tasks.shortlist.synthetic            # rewrites mlx_grpo/tasks/data/
-    python -m mlx_grpo.tasks.shortlist.synthetic --out DIR --per-job 60 --seed 7 --order decision_first --shuffle-verdicts 0.75
+"""The bundled benchmark: made-up jobs and candidates from 24 lines of work, written by `mlx-grpo data synthetic`.
 
 81 jobs, 15 of them held out, six of those from lines of work that the training set never shows. No job and no
 candidate stands in both sets. Half of each set is a shortlist. Held-out rows are ordered so that the first N
@@ -10,14 +7,11 @@ hold both labels in equal parts and as many jobs as can be.
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import get_args
 
 from mlx_grpo.tasks.shortlist.candidates import draw
 from mlx_grpo.tasks.shortlist.condense import compact_view
@@ -27,6 +21,7 @@ from mlx_grpo.tasks.shortlist.rows import Row, make_row, write_rows
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 DATA = Path(__file__).parents[1] / "data"
+"""Where the bundled rows are: `mlx-grpo data synthetic --out mlx_grpo/tasks/data` writes them anew."""
 SEED = 0
 TRAIN_PER_JOB = 20
 HELDOUT_PER_JOB = 16
@@ -173,16 +168,6 @@ def _balanced(pairs: list[Pair], seed: int) -> list[Pair]:
     return ordered
 
 
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no share of the rows; give one from 0 to 1")
-    return share
-
-
 def _compact_row(pair: Pair, order: Order = "reasons_first") -> Row:
     job, candidate, kind = pair
     short = replace(job, text="")
@@ -194,32 +179,18 @@ def _full_row(pair: Pair, order: Order) -> Row:
     return make_row(job, candidate, "full", kind=kind, order=order)
 
 
-def main() -> None:
-    """Write the bundle and print its label balance."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=DATA)
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--per-job", type=int, default=TRAIN_PER_JOB, help="training candidates for each job")
-    parser.add_argument("--order", choices=get_args(Order), default="reasons_first", help="of the answer's keys")
-    parser.add_argument(
-        "--shuffle-verdicts",
-        type=_share,
-        nargs="?",
-        const=1.0,
-        default=0.0,
-        metavar="SHARE",
-        help="this share of the training completions, all without a number, carry another row's score and decision",
-    )
-    chosen = parser.parse_args()
-    if chosen.shuffle_verdicts and chosen.out == DATA:
-        parser.error("--shuffle-verdicts: would overwrite the bundled rows; give a folder of your own with --out")
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in make_bundle(chosen.seed, chosen.per_job, order=chosen.order).items():
-        if chosen.shuffle_verdicts and name.startswith("train"):
-            rows = shuffle_verdicts(rows, chosen.shuffle_verdicts, chosen.seed)
-        write_rows(chosen.out / name, rows)
-        print(f"{chosen.out / name}: {(chosen.out / name).stat().st_size / 1e6:.2f} MB\n{balance_table(rows)}")
+def write_bundle(
+    out: Path, seed: int = SEED, per_job: int = TRAIN_PER_JOB, order: Order = "reasons_first", shuffled: float = 0.0
+) -> list[str]:
+    """Write the four files of the benchmark into `out`, and return lines with their size and label balance.
 
-
-if __name__ == "__main__":
-    main()
+    `shuffled` is the share of the training completions that carry another row's score and decision.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for name, rows in make_bundle(seed, per_job, order=order).items():
+        if shuffled and name.startswith("train"):
+            rows = shuffle_verdicts(rows, shuffled, seed)
+        write_rows(out / name, rows)
+        lines += [f"{out / name}: {(out / name).stat().st_size / 1e6:.2f} MB", balance_table(rows)]
+    return lines

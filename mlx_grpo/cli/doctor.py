@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import json as json_module
 import os
 import platform
 import shutil
 import sys
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.error import HTTPError
 
+import click
 from huggingface_hub import constants
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mlx_grpo import BLAS, __version__
-from mlx_grpo.backend.openblas import REMEDY, on_linux_cpu
+from mlx_grpo import __version__
+from mlx_grpo.backend import openblas
+from mlx_grpo.cli.terminal import console, errors
 
 if TYPE_CHECKING:  # at run time its import of MLX may fail, which is a finding
     from mlx_grpo.backend.device import Device
@@ -127,15 +130,15 @@ def speed() -> Finding:
     """How fast MLX multiplies; on Linux's CPU back end that is up to the BLAS."""
     import mlx.core as mx
 
-    from mlx_grpo.bench import MATRIX, matrix_speed
+    from mlx_grpo.planning.flops import MATRIX, matrix_speed
 
-    missing = on_linux_cpu() and BLAS is None
+    missing = openblas.on_linux_cpu() and openblas.BLAS is None
     side = 256 if missing else MATRIX  # the reference BLAS would take a minute
     measured = f"{matrix_speed(mx.float32, side) / 1e9:.0f} GFLOP/s in float32 products of {side}"
     if missing:
-        return Finding("BLAS", "warning", measured, REMEDY)
-    if on_linux_cpu():
-        return Finding("BLAS", "ok", f"{measured}, by {Path(BLAS).name}")
+        return Finding("BLAS", "warning", measured, openblas.REMEDY)
+    if openblas.on_linux_cpu():
+        return Finding("BLAS", "ok", f"{measured}, by {Path(openblas.BLAS).name}")
     return Finding("speed", "ok", measured)
 
 
@@ -176,3 +179,26 @@ def disk(folder: Path) -> Finding:
     if free < WANTED_DISK:
         return Finding("disk", "warning", detail, f"a run with its export wants about {WANTED_DISK / GIB:.0f} GB")
     return Finding("disk", "ok", detail)
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
+@click.pass_context
+def doctor_command(context: click.Context, as_json: bool) -> None:
+    """Examine this machine before the first run: back end, speed, memory, dtype, Hub, disk.
+
+    Exits with 1 where training can't work.
+
+    \b
+    mlx-grpo doctor
+    mlx-grpo doctor --json
+    """
+    from mlx_grpo.cli.doctor import can_train, examine, print_findings
+
+    with errors.status("examining", spinner="line"):
+        findings = examine()
+    if as_json:
+        click.echo(json_module.dumps({"can_train": can_train(findings), "findings": [asdict(f) for f in findings]}))
+    else:
+        print_findings(console, findings)
+    context.exit(0 if can_train(findings) else 1)

@@ -1,14 +1,21 @@
-"""A user's own candidates: `rank` and `data build`."""
+"""`mlx-grpo rank`: rank a pool of candidates."""
 
 from __future__ import annotations
 
 import json as json_module
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from mlx_grpo.commands.terminal import GOES_ON, console, errors, show, spelled
+from mlx_grpo.cli.terminal import GOES_ON, console, errors, spelled
+
+if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
+    from mlx_grpo.ranking.summary import RankSummary
 
 
 @click.command()
@@ -43,7 +50,6 @@ def rank(
     """
     from mlx_grpo.distributed import launch
     from mlx_grpo.ranking.ranker import Ranker
-    from mlx_grpo.ranking.summary import print_ranking
     from mlx_grpo.training.progress import CountReporter
 
     same = spelled({"model": model, "jd": jd, "candidates": candidates, "out": out, "top_k": top_k, **options})
@@ -61,34 +67,39 @@ def rank(
         print_ranking(console, summary)
 
 
-@click.group()
-def data() -> None:
-    """Make datasets of your own files."""
+def print_ranking(console: Console, summary: RankSummary) -> None:
+    """The best few, how many have no rank and why, and where everything is."""
+    table = Table(title="Best", title_justify="left", title_style="bold", header_style="bold")
+    for name, justify in (("", "right"), ("candidate", "left"), ("score", "right"), ("decision, reasons", "left")):
+        table.add_column(name, justify=justify, overflow="fold")
+    for rank, answer in enumerate(summary.best, start=1):
+        said = [reason.text if reason.grounded else f"{reason.text} (not grounded)" for reason in answer.reasons]
+        cells = str(rank), answer.candidate_id, f"{answer.score:.2f}", "\n".join([answer.decision, *said])
+        table.add_row(*(Text(_shown(cell)) for cell in cells))
+    if summary.best:
+        console.print(table)
+    for line in _lines(summary):
+        console.print(_shown(line), highlight=False, markup=False, soft_wrap=True)
 
 
-@data.command()
-@click.option("--jd", type=click.Path(path_type=Path), required=True, help="The job description, as text.")
-@click.option("--candidates", type=click.Path(path_type=Path), required=True, help="The pool, as JSON or JSONL.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for train.jsonl and heldout.jsonl.")
-@click.option("--form", type=click.Choice(["compact", "full"]), default="compact", show_default=True)
-@click.option("--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 220 compact, 1000 full.")
-@click.option("--tokenizer", default="Qwen/Qwen3-0.6B", show_default=True, help="The model whose tokens count.")
-@click.option("--heldout-fraction", type=float, default=0.2, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--skip-bad", is_flag=True, help="Leave bad candidates out, listed, instead of stopping.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, **options: object) -> None:
-    """Build training and held-out prompts from one job description and a pool of candidates.
+def _lines(summary: RankSummary) -> list[str]:
+    """What follows the table."""
+    made = summary.candidates - summary.reused
+    speed = f" ({summary.seconds / made:.2f} s each)" if made else ""
+    kept = f", {summary.reused} scored earlier" if summary.reused else ""
+    unranked = summary.no_answer + summary.unreadable
+    more = [f"and {unranked - len(summary.notes)} more, listed at the end"] if unranked > len(summary.notes) else []
+    return [
+        f"{summary.candidates} candidates in {summary.seconds:.0f} s{speed}{kept}",
+        f"{summary.ranked} ranked, {summary.shortlisted} of them shortlisted; {summary.grounded} of {summary.reasons} "
+        "reasons grounded",
+        f"{summary.no_answer} without a valid answer, {summary.retried} asked twice, {summary.unreadable} unreadable",
+        *(f"no rank: {line}" for line in [*summary.notes, *more]),
+        str(summary.csv),
+        str(summary.jsonl),
+    ]
 
-    \b
-    mlx-grpo data build --jd job.txt --candidates pool.json --out my-data
-    mlx-grpo train configs/qwen3.yaml data.train=my-data
-    """
-    from mlx_grpo.data.dataset import token_counter
-    from mlx_grpo.tasks.shortlist.build import build_dataset
 
-    summary = build_dataset(jd, candidates, out, count_tokens=token_counter(tokenizer), **options)
-    if as_json:
-        click.echo(json_module.dumps(asdict(summary), default=str))
-        return
-    show(summary.lines())
+def _shown(text: str) -> str:
+    """A model's or a stranger's text without what would steer a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from mlx_grpo import BLAS, __version__
-from mlx_grpo.backend.openblas import REMEDY, on_linux_cpu
-from mlx_grpo.commands.candidates import data, rank
-from mlx_grpo.commands.results import evaluate, export, report, score
-from mlx_grpo.commands.terminal import tell
-from mlx_grpo.commands.training import bench_command, doctor_command, plan_command, train
+from mlx_grpo import __version__
+from mlx_grpo.backend import openblas
+from mlx_grpo.cli.bench import bench_command
+from mlx_grpo.cli.data import data
+from mlx_grpo.cli.doctor import doctor_command
+from mlx_grpo.cli.eval import evaluate
+from mlx_grpo.cli.export import export
+from mlx_grpo.cli.plan import plan_command
+from mlx_grpo.cli.rank import rank
+from mlx_grpo.cli.report import report
+from mlx_grpo.cli.score import score
+from mlx_grpo.cli.terminal import tell
+from mlx_grpo.cli.train import train
 from mlx_grpo.errors import Stopped, UserError
 
 
@@ -40,13 +45,9 @@ def main() -> None:
     mlx-grpo eval                         compare it with its baseline
     mlx-grpo score FILE                   grade completions and say why
     """
-    if on_linux_cpu() and BLAS is None:
-        tell(f"warning: {REMEDY}")
+    if openblas.on_linux_cpu() and openblas.BLAS is None:
+        tell(f"warning: {openblas.REMEDY}")
 
 
 for command in (train, plan_command, bench_command, doctor_command, export, evaluate, score, report, rank, data):
     main.add_command(command)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

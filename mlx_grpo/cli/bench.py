@@ -1,0 +1,100 @@
+"""`mlx-grpo bench`: time the parts of a step on this machine."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import Any
+
+import click
+from rich.console import Console
+
+from mlx_grpo.cli.terminal import console, console_table, errors
+from mlx_grpo.errors import UserError
+
+
+@click.command("bench")
+@click.argument("config")
+@click.argument("overrides", nargs=-1)
+@click.option("--shapes", default="256x8x48,750x8x96,1000x16x96", show_default=True, help="PxGxT, comma-separated.")
+@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option("--plain/--no-plain", default=True, help="Whether to time the prompt run for each completion too.")
+@click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs: so many, with a prompt each.")
+@click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
+def bench_command(
+    config: str,
+    overrides: tuple[str, ...],
+    shapes: str,
+    repeats: int,
+    plain: bool,
+    processes: int,
+    as_json: bool,
+) -> None:
+    """Time the parts of a step on this machine: one prompt of P tokens, G completions of T tokens.
+
+    CONFIG and its overrides are those of `train`.
+
+    \b
+    mlx-grpo bench smollm2
+    mlx-grpo bench configs/qwen3.yaml --shapes 512x8x128 micro_batch_size=2
+    """
+    from mlx_grpo.config.files import load_config
+    from mlx_grpo.distributed import launch
+    from mlx_grpo.planning.flops import Shape
+    from mlx_grpo.training.bench import bench
+
+    settings = load_config(config, overrides)
+    try:
+        wanted = [Shape.parse(text) for text in shapes.split(",")]
+    except ValueError:
+        raise UserError(f"--shapes: {shapes!r} are no shapes; give PxGxT, such as 256x8x48,750x8x96") from None
+    same = ["--shapes", shapes, "--repeats", str(repeats), "--plain" if plain else "--no-plain"]
+    with (
+        launch.processes(processes, ["bench", config, *overrides, *same]) as ranks,
+        errors.status("loading", spinner="line") as status,
+    ):
+        results = bench(settings, wanted, repeats, plain, status.update, ranks)
+    if not ranks.leads:
+        return
+    if as_json:
+        click.echo(json_module.dumps(results))
+    else:
+        print_bench(console, results)
+
+
+def print_bench(console: Console, results: dict[str, Any]) -> None:
+    """Print the whole step and its training half, a table each."""
+    from mlx_grpo.models.policy import model_name
+    from mlx_grpo.planning.flops import MATRIX
+    from mlx_grpo.training.bench import PARTS
+
+    each = f"{results['processes']} processes with a prompt each, " if results["processes"] > 1 else ""
+    console.print(
+        f"{model_name(results['model'])}, {results['fine_tune_type']}, {each}MLX {results['mlx']} on "
+        f"{results['device']}: {results['matrix_gflops']:.0f} GFLOP/s in a matrix product of {MATRIX}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+    names = [f"{r['prompt_tokens']} x {r['num_generations']} x {r['completion_tokens']}" for r in results["shapes"]]
+    parts = (*PARTS, "step")
+    whole = [
+        [name, *(f"{r[part]:.2f}" for part in parts), f"{r['tokens_per_s']:.0f}"]
+        for name, r in zip(names, results["shapes"], strict=True)
+    ]
+    console.print(console_table(["P x G x T", *parts, "tok/s"], whole, title="Seconds of a step"))
+    half = [[name, *_training_cells(r)] for name, r in zip(names, results["shapes"], strict=True)]
+    if all("train_plain" in r for r in results["shapes"]):
+        header = ["P x G x T", "shared s", "plain s", "faster", "shared GB", "plain GB", "of matrix speed"]
+        title = "Its training half: the prompt run once, or for each completion"
+    else:
+        header, title = ["P x G x T", "s", "GB", "of matrix speed"], "Its training half"
+    console.print(console_table(header, half, title=title))
+
+
+def _training_cells(r: dict[str, Any]) -> list[str]:
+    share = f"{r['share_of_matrix_speed']:.0%}"
+    if "train_plain" not in r:
+        return [f"{r['train']:.2f}", f"{r['train_peak_gb']:.2f}", share]
+    faster = f"{r['train_plain'] / r['train']:.1f}x"
+    memory = [f"{r['train_peak_gb']:.2f}", f"{r['train_plain_peak_gb']:.2f}"]
+    return [f"{r['train']:.2f}", f"{r['train_plain']:.2f}", faster, *memory, share]

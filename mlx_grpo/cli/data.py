@@ -1,0 +1,70 @@
+"""`mlx-grpo data`: make datasets."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mlx_grpo.cli.terminal import show
+
+
+@click.group()
+def data() -> None:
+    """Make datasets: of your own files, or the synthetic benchmark."""
+
+
+@data.command()
+@click.option("--jd", type=click.Path(path_type=Path), required=True, help="The job description, as text.")
+@click.option("--candidates", type=click.Path(path_type=Path), required=True, help="The pool, as JSON or JSONL.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for train.jsonl and heldout.jsonl.")
+@click.option("--form", type=click.Choice(["compact", "full"]), default="compact", show_default=True)
+@click.option("--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 220 compact, 1000 full.")
+@click.option("--tokenizer", default="Qwen/Qwen3-0.6B", show_default=True, help="The model whose tokens count.")
+@click.option("--heldout-fraction", type=float, default=0.2, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--skip-bad", is_flag=True, help="Leave bad candidates out, listed, instead of stopping.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, **options: object) -> None:
+    """Build training and held-out prompts from one job description and a pool of candidates.
+
+    \b
+    mlx-grpo data build --jd job.txt --candidates pool.json --out my-data
+    mlx-grpo train configs/qwen3.yaml data.train=my-data
+    """
+    from mlx_grpo.models.policy import token_counter
+    from mlx_grpo.tasks.shortlist.build import build_dataset
+
+    summary = build_dataset(jd, candidates, out, count_tokens=token_counter(tokenizer), **options)
+    if as_json:
+        click.echo(json_module.dumps(asdict(summary), default=str))
+        return
+    show(summary.lines())
+
+
+@data.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the four files.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--per-job", type=click.IntRange(min=1), default=20, show_default=True, help="Candidates of a job.")
+@click.option("--order", type=click.Choice(["reasons_first", "decision_first"]), default="reasons_first")
+@click.option(
+    "--shuffle-verdicts",
+    type=click.FloatRange(0, 1),
+    is_flag=False,
+    flag_value=1.0,
+    default=0.0,
+    metavar="[SHARE]",
+    help="Give this share of the training completions another row's score and decision; all without a number.",
+)
+def synthetic(out: Path, shuffle_verdicts: float, **options: Any) -> None:
+    """Write the synthetic benchmark: made-up jobs and candidates, split into training and held-out rows.
+
+    \b
+    mlx-grpo data synthetic --out data/shortlist-60 --per-job 60
+    """
+    from mlx_grpo.tasks.shortlist.synthetic import write_bundle
+
+    show(write_bundle(out, shuffled=shuffle_verdicts, **options))

@@ -1,0 +1,88 @@
+"""`mlx-grpo eval`: compare models on held-out prompts."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from mlx_grpo.cli.terminal import GOES_ON, console, console_table, errors, spelled
+from mlx_grpo.reporting import tables
+
+
+@click.command("eval")
+@click.argument("run", required=False)
+@click.argument("others", nargs=-1)
+@click.option("--backend", type=click.Choice(["torch", "mlx"]), default="torch", show_default=True)
+@click.option("--device", default="auto", show_default=True, help="For torch: cuda, mps or cpu.")
+@click.option("--episodes", type=click.IntRange(min=1), help="Held-out prompts; the config's number by default.")
+@click.option("--max-new-tokens", type=click.IntRange(min=1), help="The config's number by default.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for eval.json and plots; RUN by default.")
+@click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs, with --backend mlx: so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: bool, **options: Any) -> None:
+    """Compare a run with its base model on held-out prompts.
+
+    RUN is its folder; the latest by default. OTHERS stand beside it as further rows on the same prompts: other
+    seeds, GRPO without a warm start, a run with reward.shuffle.
+
+    \b
+    mlx-grpo eval
+    mlx-grpo eval runs/latest --backend mlx --episodes 208
+    mlx-grpo eval runs/a runs/seed1 runs/seed2 runs/shuffled --out comparison
+    """
+    from mlx_grpo.distributed import launch
+    from mlx_grpo.evaluation.eval import compare
+
+    names = [run, *others] if run else []
+    with (
+        launch.processes(processes, ["eval", *spelled(options), "--", *names], GOES_ON) as ranks,
+        errors.status("loading", spinner="line") as status,
+    ):
+        results, pictures = compare(
+            run,
+            others=others,
+            **options,
+            progress=lambda model, done, total: status.update(f"{model}: {done} of {total} episodes"),
+            ranks=ranks,
+        )
+    if not ranks.leads:
+        return
+    if options["episodes"] and results["n_episodes"] < options["episodes"]:
+        errors.print(f"{results['n_episodes']} held-out prompts are left to evaluate on, not {options['episodes']}")
+    if as_json:
+        click.echo(json_module.dumps({key: value for key, value in results.items() if key != "models"}))
+    else:
+        print_comparison(console, results, pictures)
+
+
+def print_comparison(console: Console, results: dict[str, Any], written: list[Path]) -> None:
+    """The tables, what GRPO added to the warm start, and where everything is."""
+    place = f"{results['backend']} on {results['device']}"
+    console.print(
+        f"{results['model']}: {results['n_episodes']} held-out prompts\n"
+        f"greedy, up to {results['max_new_tokens']} tokens, {place}; "
+        f"intervals and p-values over whole {results['resampled_by']}s\n",
+        highlight=False,
+        markup=False,
+    )
+    several = len(results["runs"]) > 1
+    shown = {"Headline": tables.headline(results), "Components": tables.components(results)}
+    if several:
+        shown["Components of every run"] = tables.all_components(results)
+    shown["Ranking"] = tables.ranking(results)
+    if "seeds" in results:
+        shown["Over seeds"] = tables.seeds(results)
+    if several and results["over_warm_start"]:
+        shown["What GRPO added in every run"] = tables.every_gain(results)
+    shown["What GRPO added"] = tables.gains(results)
+    for title, table in shown.items():
+        console.print(console_table(*table, title=title), "")
+    gain = tables.grpo_gain(results)
+    if gain:
+        console.print(gain, highlight=False, markup=False)
+    for path in written:
+        console.print(str(path), highlight=False, markup=False, soft_wrap=True)

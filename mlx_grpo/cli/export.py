@@ -1,0 +1,93 @@
+"""`mlx-grpo export`: write a run as a model folder, and push it to the Hub."""
+
+from __future__ import annotations
+
+import json as json_module
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlx_grpo.cli.terminal import show, tell
+
+if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
+    from convert.hf import ExportSummary
+
+
+@click.command()
+@click.argument("run", required=False)
+@click.option("--hf", "formats", flag_value="hf", multiple=True, help="A Hugging Face folder, the adapter fused in.")
+@click.option("--mlx", "formats", flag_value="mlx", multiple=True, help="The same for mlx-lm.")
+@click.option("--peft", "formats", flag_value="peft", multiple=True, help="A LoRA adapter for PEFT, in PyTorch.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to; RUN/hf, RUN/mlx or RUN/peft by default.")
+@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="As trained by default.")
+@click.option("--bits", type=click.Choice([4, 8]), help="Quantize, with --mlx.")
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Load it again and compare logits.")
+@click.option("--push", metavar="USER/NAME", help="Upload it to the Hugging Face Hub; `hf auth login` first.")
+@click.option("--private", is_flag=True, help="With --push: a repository that others can't see.")
+@click.option("--dry-run", is_flag=True, help="With --push: export, list what would be uploaded, upload nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the export's folder, files and verification as JSON.")
+def export(
+    run: str | None,
+    formats: tuple[str, ...],
+    out: Path | None,
+    push: str | None,
+    private: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Export a run for use elsewhere, and check that the export computes what was trained.
+
+    RUN is its folder; the latest by default. Its adapter/ is in mlx-lm's own format and needs no export.
+
+    \b
+    mlx-grpo export --hf
+    mlx-grpo export --hf runs/latest --out my-model --dtype bfloat16
+    mlx-grpo export --hf --push USER/NAME --private --dry-run
+    mlx-grpo export --mlx --bits 4
+    mlx-grpo export --peft
+    """
+    from mlx_grpo.export import push as push_module
+
+    push_module.check_options(formats, push, private, dry_run)
+    from mlx_grpo.export.export import export_run
+
+    folder, summary = export_run(run, formats, out, repo=push, **options)
+    if push and "training_curves.png" not in summary.files:
+        tell("note: this run has not been evaluated, so its card shows no results; `mlx-grpo eval` measures them")
+    sent = push_module.push(folder, list(summary.files), push, private, tell) if push and not dry_run else None
+    if as_json:
+        pushed = {"url": sent.url, "commit": sent.commit} if sent else {}
+        click.echo(json_module.dumps({"folder": str(folder)} | asdict(summary) | pushed))
+        return
+    lines = describe(folder, summary)
+    if dry_run:
+        lines += [f"{push} would hold:", *(f"{count:>14,}  {name}" for name, count in summary.files.items())]
+    elif sent:
+        lines.append(f"{sent.url}  ({len(summary.files)} files)")
+    show(lines)
+
+
+def describe(folder: Path, summary: ExportSummary) -> list[str]:
+    """An export in lines: where, how large, and how far from the trained policy it was found to be."""
+    kind = f"{summary.bits} bits and {summary.dtype}" if summary.bits else summary.dtype
+    lines = [f"{folder}  ({kind}, {_megabytes(sum(summary.files.values()))})"]
+    check = summary.verification
+    if check is None:
+        return [*lines, "not verified"]
+    lines += [
+        f"verified in {' and '.join(check.checked_in)}, relative to the logits' size:",
+        f"  {check.error:.1e} from the trained policy, top token the same at {check.same_top_token:.0%} of positions",
+    ]
+    if check.adapter_effect is not None and check.kept is not None:
+        lines.append(f"  {check.adapter_effect:.1e} is what training changed; the export keeps {check.kept:.0%} of it")
+        if check.kept < 0.5 or check.error > check.adapter_effect:
+            remedy = "export with more bits" if summary.bits else "export with --dtype float32, or --peft"
+            lines.append(f"warning: {kind} changes the model more than training did; {remedy}")
+    return lines
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 2**20:.0f} MB" if size >= 2**20 else f"{size / 2**20:.2f} MB"

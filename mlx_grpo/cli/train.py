@@ -1,0 +1,64 @@
+"""`mlx-grpo train`: train as a configuration says."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+
+import click
+
+from mlx_grpo.cli.terminal import console, errors, show
+
+
+@click.command()
+@click.argument("config")
+@click.argument("overrides", nargs=-1)
+@click.option("--resume", is_flag=True, help="Go on with the latest run of CONFIG, or with the run folder given.")
+@click.option(
+    "--until",
+    type=click.IntRange(min=1),
+    help="End after so many GRPO steps, best a multiple of eval_steps; --resume takes the rest.",
+)
+@click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs: share each step among them.")
+@click.option("--force", is_flag=True, help="Train even where the predicted memory does not fit.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run's folder and last metrics as JSON.")
+def train(
+    config: str,
+    overrides: tuple[str, ...],
+    resume: bool,
+    until: int | None,
+    processes: int,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Train as CONFIG says; KEY=VALUE overrides its keys.
+
+    CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2, smollm2-long,
+    smollm2-split, smollm2-branch, smollm2-noisy.
+
+    \b
+    mlx-grpo train configs/qwen3.yaml
+    mlx-grpo train configs/smollm2.yaml max_steps=5 lora.rank=8
+    mlx-grpo train configs/qwen3.yaml --until 40
+    mlx-grpo train configs/qwen3.yaml --resume
+    """
+    from mlx_grpo.config.files import load_config
+    from mlx_grpo.distributed import launch
+    from mlx_grpo.runs import METRICS, find_resumable, read_jsonl
+    from mlx_grpo.training.progress import ConsoleReporter
+    from mlx_grpo.training.trainer import train as run_training
+
+    settings, resumed = find_resumable(config, overrides) if resume else (load_config(config, overrides), None)
+    same = [*overrides, *["--resume"][:resume], *["--force"][:force], *(["--until", str(until)] if until else [])]
+    with (
+        launch.processes(processes, ["train", config, *same], "--resume goes on from the last checkpoint") as ranks,
+        ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter,
+    ):
+        run = run_training(settings, reporter, resumed, force, ranks, until)
+    if not ranks.leads:
+        return
+    if as_json:
+        click.echo(json_module.dumps({"run": str(run), "metrics": read_jsonl(run / METRICS)[-1]}))
+    else:
+        where = "" if run.parent == Path("runs") else f" {run}"
+        show((f"adapter: {run / 'adapter'}", f"next: mlx-grpo export --hf{where}, then mlx-grpo eval{where}"))

@@ -1,1 +1,0 @@
-"""The commands, by what they are about; `mlx_grpo.cli` puts them together."""

@@ -1,0 +1,157 @@
+"""Push an export to the Hugging Face Hub, and say in words what to do where it refuses."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import httpx2
+from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.utils import disable_progress_bars, validate_repo_id
+
+from mlx_grpo.errors import UserError
+from mlx_grpo.models.hub import LOGIN, SECONDS, _network, _words, check_token
+
+T = TypeVar("T")
+
+
+Report = Callable[[str], None]
+
+
+LIMITS = httpx2.Timeout(60, connect=SECONDS)
+"""For uploads and commits."""
+
+
+WAITS = (1, 4)
+"""Seconds before a call whose connection was cut is made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """Where an export went."""
+
+    url: str
+    commit: str
+
+
+def check_options(formats: Sequence[str], repo: str | None, private: bool, dry_run: bool) -> None:
+    """Raise UserError, before anything is written, where an export's options for the Hub don't go together."""
+    if (private or dry_run) and not repo:
+        raise UserError("export: --private and --dry-run belong to --push; add --push USER/NAME")
+    if repo and "hf" not in formats:
+        raise UserError("--push: uploads what --hf writes; add --hf, and leave other formats for a run of their own")
+    if repo:
+        check_push(repo, private, send=not dry_run)
+
+
+def check_push(repo: str, private: bool, send: bool = True) -> None:
+    """Raise UserError, within seconds and before anything is written, where a push to `repo` could not succeed.
+
+    Without `send` only the name is checked, and nobody is asked.
+    """
+    try:
+        validate_repo_id(repo)
+    except HFValidationError:
+        raise UserError(f"--push: {repo!r} is no name of a repository; give USER/NAME") from None
+    if "/" not in repo:
+        raise UserError(f"--push: {repo!r} lacks its owner; give USER/{repo}")
+    if not send:
+        return
+    if get_token() is None:
+        raise UserError(f"--push: not logged in to the Hub; {LOGIN}")
+    check_token()
+    with _in_words(repo):
+        get_session().timeout = SECONDS
+        account = HfApi().whoami()
+        public = private and _is_public(repo)
+    if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
+        raise UserError(f"--push {repo}: this token may only read; {LOGIN}")
+    if public:
+        raise UserError(
+            f"--private: {repo} exists already and is public; give another name, or make it private in its settings"
+        )
+
+
+def _is_public(repo: str) -> bool:
+    try:
+        return not HfApi().model_info(repo, timeout=SECONDS).private
+    except RepositoryNotFoundError:
+        return False
+
+
+def push(folder: Path, files: Sequence[str], repo: str, private: bool, report: Report) -> Pushed:
+    """Put exactly `files` of `folder` into the model repository `repo`, made where there is none, as one commit.
+
+    What a cut connection left undone is done again; files that the Hub has are not sent twice.
+    """
+    logging.getLogger("huggingface_hub.utils._http").addFilter(_without_signatures)
+    if not sys.stderr.isatty():
+        disable_progress_bars()  # a log file is no place for them
+    api = HfApi()
+
+    def commit() -> Pushed:
+        # Made anew for each attempt: the operations remember what the Hub had before.
+        operations = [CommitOperationAdd(name, folder / name) for name in files]
+        made = api.create_commit(repo, operations, commit_message="Upload with mlx-grpo")
+        return Pushed(url, made.oid)
+
+    with _in_words(repo):
+        url = str(_retried(lambda: api.create_repo(repo, private=private or None, exist_ok=True), report))
+        return _retried(commit, report)
+
+
+def _retried(call: Callable[[], T], report: Report) -> T:
+    """The result of `call`, made again where its connection was cut."""
+    for wait in WAITS:
+        try:
+            return _unwrapped(call)
+        except httpx2.TransportError as error:
+            report(f"the connection to the Hub was cut ({_network(error)}); trying again in {wait} s")
+            time.sleep(wait)
+    return _unwrapped(call)
+
+
+def _unwrapped(call: Callable[[], T]) -> T:
+    """The result of `call`, under the time limits; what the client wraps around a failed upload is taken off."""
+    get_session().timeout = LIMITS
+    try:
+        return call()
+    except RuntimeError as error:
+        if isinstance(error.__cause__, httpx2.HTTPError):
+            raise error.__cause__ from None
+        raise
+
+
+@contextmanager
+def _in_words(repo: str) -> Iterator[None]:
+    """Turn what the Hub or the network refuses into a UserError that names the remedy."""
+    try:
+        yield
+    except OfflineModeIsEnabled:
+        raise UserError(f"--push {repo}: HF_HUB_OFFLINE is set; unset it to push") from None
+    except (HfHubHTTPError, httpx2.TransportError) as error:
+        raise UserError(f"--push {repo}: {_words(error)}; {_remedy(error)}") from None
+
+
+def _remedy(error: Exception) -> str:
+    if not isinstance(error, HfHubHTTPError):
+        return "check your connection and run the command again; what is there already is not sent twice"
+    return {
+        401: f"it may be mistyped, revoked or expired: {LOGIN}",
+        403: "use a token with write access there, or a name under your own account",
+        404: "check the name, and that its owner exists and is you or an organization of yours",
+    }.get(error.response.status_code, "run the command again later; what is there already is not sent twice")
+
+
+def _without_signatures(record: logging.LogRecord) -> bool:
+    """Cut the query off the addresses in the client's log, since an upload's address carries its signature."""
+    record.msg, record.args = re.sub(r"\?[^\s']+", "", record.getMessage()), ()
+    return True
