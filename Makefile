@@ -50,7 +50,7 @@ SHUFFLE_noisy := --shuffle-verdicts 0.75
 
 # The last file of each. Written anew where the generator is newer: examples of an earlier wording would train in silence.
 data/%/heldout-full.jsonl: $(wildcard mlx_grpo/tasks/shortlist/*.py) reward/degrees.py | $(VENV)/.installed
-	$(BIN)/python -m mlx_grpo.tasks.shortlist.synthetic --out $(@D) --per-job 60 $(SHUFFLE_$(lastword $(subst -, ,$*)))
+	$(BIN)/mlx-grpo data synthetic --out $(@D) --per-job 60 $(SHUFFLE_$(lastword $(subst -, ,$*)))
 
 test: lint model
 	$(BIN)/python -m pytest -m "not long"

@@ -125,6 +125,8 @@ def test_unusable_arguments_are_all_named_at_once(tmp_path):
 def test_openblas_gets_its_threads_back(folder):
     import ctypes
 
+    from mlx_grpo.backend import openblas
+
     if openblas.BLAS is None or not hasattr(ctypes.CDLL(openblas.BLAS), "openblas_get_num_threads"):
         pytest.skip("no OpenBLAS is loaded on this machine")
     library = ctypes.CDLL(openblas.BLAS)

@@ -17,6 +17,7 @@ from huggingface_hub import constants
 from rich.console import Console
 from test_device import CPU, H100, M1, M5_MAX
 
+from mlx_grpo.backend import openblas
 from mlx_grpo.backend.device import describe
 from mlx_grpo.backend.openblas import on_linux_cpu
 from mlx_grpo.cli import doctor

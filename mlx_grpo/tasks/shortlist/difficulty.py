@@ -1,7 +1,7 @@
 """How hard the benchmark is without a language model: baselines that a trained policy has to beat.
 
 python -m mlx_grpo.tasks.shortlist.difficulty                          # the bundle
-python -m mlx_grpo.tasks.shortlist.difficulty --data data/shortlist-60 --episodes 208   # as trained and evaluated elsewhere
+python -m mlx_grpo.tasks.shortlist.difficulty --data data/shortlist-60 --episodes 208
 """
 
 from __future__ import annotations
