@@ -23,7 +23,7 @@ class Finding(NamedTuple):
     text: str
 
 
-class Gold(NamedTuple):
+class GoldLabel(NamedTuple):
     """What a completion is graded against: the label, the fit in [0, 1], and the text the policy was shown."""
 
     decision: str
@@ -32,7 +32,7 @@ class Gold(NamedTuple):
 
 
 @dataclass
-class Sheet:
+class GradeSheet:
     """The marks while grading: components not given stay 0; findings are noted where the marks are decided."""
 
     marks: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COMPONENTS, 0.0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from reward.breakdown import COMPONENTS, Gold, Sheet, quote
+from reward.breakdown import COMPONENTS, GoldLabel, GradeSheet, quote
 from reward.limits import PublishedLimits
 from reward.parsing import read_published
 
@@ -21,9 +21,9 @@ _NUMBER = re.compile(r"\b\d+(?:\.\d+)?\b")
 _WORD = re.compile(r"[a-z][a-z-]{2,}")
 
 
-def grade_published(completion: str, gold: Gold, limits: PublishedLimits) -> Sheet:
+def grade_published(completion: str, gold: GoldLabel, limits: PublishedLimits) -> GradeSheet:
     """The six published components of one completion (source: the redrob rubric)."""
-    sheet = Sheet()
+    sheet = GradeSheet()
     _length(completion, limits, sheet)
     found = read_published(completion)
     if found is None:
@@ -40,7 +40,7 @@ def grade_published(completion: str, gold: Gold, limits: PublishedLimits) -> She
     return sheet
 
 
-def _length(completion: str, limits: PublishedLimits, sheet: Sheet) -> None:
+def _length(completion: str, limits: PublishedLimits, sheet: GradeSheet) -> None:
     n = len(completion)
     if n < limits.short_chars:
         sheet.give("length_penalty", n / limits.short_chars, f"{n} characters, under {limits.short_chars}")
@@ -51,7 +51,7 @@ def _length(completion: str, limits: PublishedLimits, sheet: Sheet) -> None:
         sheet.give("length_penalty", left, f"{n} characters, over {limits.full_chars}")
 
 
-def _decision(value: Any, gold: Gold, sheet: Sheet) -> None:
+def _decision(value: Any, gold: GoldLabel, sheet: GradeSheet) -> None:
     if not isinstance(value, str):
         sheet.give("decision_match", 0.0, "no decision that is a string")
     elif value.strip().lower() == gold.decision:
@@ -60,7 +60,7 @@ def _decision(value: Any, gold: Gold, sheet: Sheet) -> None:
         sheet.give("decision_match", 0.0, f"{quote(value)} where the label is {gold.decision}")
 
 
-def _score(value: Any, gold: Gold, sheet: Sheet) -> None:
+def _score(value: Any, gold: GoldLabel, sheet: GradeSheet) -> None:
     try:
         score = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -74,7 +74,7 @@ def _score(value: Any, gold: Gold, sheet: Sheet) -> None:
     sheet.give("score_alignment", 1.0 - error, *([f"{score:.2f} where the fit is {gold.score:.2f}"] if error else []))
 
 
-def _quality(reasons: Any, gold: Gold, limits: PublishedLimits, sheet: Sheet) -> None:
+def _quality(reasons: Any, gold: GoldLabel, limits: PublishedLimits, sheet: GradeSheet) -> None:
     listed = reasons if isinstance(reasons, list) else []
     texts = [text.strip() for text in listed if isinstance(text, str)]
     kept = [text for text in texts if limits.min_reason_chars <= len(text) <= limits.max_reason_chars]
@@ -91,7 +91,7 @@ def _quality(reasons: Any, gold: Gold, limits: PublishedLimits, sheet: Sheet) ->
     sheet.give("reason_quality", mark, f"count {count:.2f}, diversity {diversity:.2f}, copied {copy:.2f}")
 
 
-def _hallucination(reasons: Any, gold: Gold, sheet: Sheet) -> None:
+def _hallucination(reasons: Any, gold: GoldLabel, sheet: GradeSheet) -> None:
     if not isinstance(reasons, list) or not reasons:
         sheet.give("no_hallucination", 0.0, "reasons is no list with something in it")
         return

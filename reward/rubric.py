@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from reward.breakdown import COMPONENTS, DECISIONS, Breakdown, Gold, Sheet
+from reward.breakdown import COMPONENTS, DECISIONS, Breakdown, GoldLabel, GradeSheet
 from reward.limits import PublishedLimits, StrictLimits
 
 
@@ -27,12 +27,12 @@ class Weights:
 class Rubric:
     """Grades a completion by rules; immutable, and the same completion always earns the same.
 
-    `grade` is a module-level function (completion, Gold, limits) -> Sheet, so a rubric can be pickled.
+    `grade` is a module-level function (completion, GoldLabel, limits) -> GradeSheet, so a rubric can be pickled.
     Raises ValueError naming every weight and limit that makes no sense.
     """
 
     name: str
-    grade: Callable[[str, Gold, Any], Sheet]
+    grade: Callable[[str, GoldLabel, Any], GradeSheet]
     weights: Weights
     limits: PublishedLimits | StrictLimits
 
@@ -66,7 +66,7 @@ class Rubric:
         Raises ValueError for any other label, fit or context: a mistake in the data, not in the completion.
         """
         _check_gold(decision, score, context)
-        sheet = self.grade(completion, Gold(decision, score, context), self.limits)
+        sheet = self.grade(completion, GoldLabel(decision, score, context), self.limits)
         weights = vars(self.weights)
         total = sum(weights[name] * sheet.marks[name] for name in COMPONENTS) / sum(weights.values())
         # Rounding in the last place may leave [0, 1] by 1e-16.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reward.breakdown import COMPONENTS, DECISIONS, Gold, Sheet, quote
+from reward.breakdown import COMPONENTS, DECISIONS, GoldLabel, GradeSheet, quote
 from reward.grounding import judge_reasons
 from reward.limits import StrictLimits
 from reward.parsing import StrictObject, read_strict
@@ -25,9 +25,9 @@ KEYS = frozenset(("decision", "score", "reasons"))
 SHORTLIST_FROM = 0.5
 
 
-def grade_strict(completion: str, gold: Gold, limits: StrictLimits) -> Sheet:
+def grade_strict(completion: str, gold: GoldLabel, limits: StrictLimits) -> GradeSheet:
     """The six strict components of one completion."""
-    sheet = Sheet()
+    sheet = GradeSheet()
     found = read_strict(completion)
     if found is None:
         sheet.give("format_valid", 0.0, "no JSON object reads between the first { and the last }")
@@ -75,7 +75,7 @@ def _finite_score(value: Any) -> float | None:
     return float(value)
 
 
-def _decision(value: Any, score: float | None, gold: Gold, sheet: Sheet) -> None:
+def _decision(value: Any, score: float | None, gold: GoldLabel, sheet: GradeSheet) -> None:
     if not _is_decision(value):
         sheet.give("decision_match", 0.0, "no decision to compare")
     elif value != gold.decision:
@@ -90,7 +90,7 @@ def _contradicts(score: float | None, decision: str) -> bool:
     return score is not None and (score >= SHORTLIST_FROM) != (decision == "shortlist")
 
 
-def _score(score: float | None, decision: Any, gold: Gold, limits: StrictLimits, sheet: Sheet) -> None:
+def _score(score: float | None, decision: Any, gold: GoldLabel, limits: StrictLimits, sheet: GradeSheet) -> None:
     if score is None or not _is_decision(decision):
         sheet.give("score_alignment", 0.0, "no score and decision to compare")
     elif _contradicts(score, decision):
@@ -101,7 +101,7 @@ def _score(score: float | None, decision: Any, gold: Gold, limits: StrictLimits,
         sheet.give("score_alignment", mark, *([f"{score:.2f} where the fit is {gold.score:.2f}"] if error else []))
 
 
-def _reasons(reasons: Any, gold: Gold, limits: StrictLimits, sheet: Sheet) -> None:
+def _reasons(reasons: Any, gold: GoldLabel, limits: StrictLimits, sheet: GradeSheet) -> None:
     if not isinstance(reasons, list) or not reasons:
         for name in ("reason_quality", "no_hallucination"):
             sheet.give(name, 0.0, "no list of reasons")
@@ -123,7 +123,7 @@ def _reasons(reasons: Any, gold: Gold, limits: StrictLimits, sheet: Sheet) -> No
     sheet.give("no_hallucination", sum(j.truth for j in judged) / out_of)
 
 
-def _length(completion: str, limits: StrictLimits, sheet: Sheet) -> None:
+def _length(completion: str, limits: StrictLimits, sheet: GradeSheet) -> None:
     n = len(completion)
     if n <= limits.full_chars:
         sheet.give("length_penalty", 1.0)
@@ -132,7 +132,7 @@ def _length(completion: str, limits: StrictLimits, sheet: Sheet) -> None:
     sheet.give("length_penalty", left, f"{n} characters, over {limits.full_chars}")
 
 
-def _scale(sheet: Sheet, limits: StrictLimits) -> None:
+def _scale(sheet: GradeSheet, limits: StrictLimits) -> None:
     share = limits.invalid_share * sheet.marks["format_valid"]
     for name in COMPONENTS[1:]:
         sheet.give(name, sheet.marks[name] * share, f"scaled by {share:.2f} for the invalid format")

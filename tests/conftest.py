@@ -1,47 +1,14 @@
-"""Tiny random models and the shared materials; no downloads."""
+"""Fixtures: tiny random models, and a whole toy run to compare with."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
 
 # isort: split
-import mlx.core as mx
 import pytest
-from mlx.utils import tree_flatten
-from mlx_lm.models import llama, qwen3
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
-from tokenizers.models import BPE
-
-from mlx_grpo.config.files import validate
-from mlx_grpo.config.schema import Config
-from mlx_grpo.models.policy import Policy, load_policy
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-STOP = "<|im_end|>"
-TEMPLATE = (
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
-)
-
-QWEN3 = {
-    "model_type": "qwen3",
-    "architectures": ["Qwen3ForCausalLM"],
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "intermediate_size": 64,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 10000.0,
-    "max_position_embeddings": 512,
-    "tie_word_embeddings": True,
-}
-LLAMA = {**QWEN3, "model_type": "llama", "architectures": ["LlamaForCausalLM"], "tie_word_embeddings": False}
+from support.tiny_models import LLAMA, QWEN3, make_model_folder
 
 
 @pytest.fixture(scope="session")
@@ -56,69 +23,13 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model_folder(tmp_path_factory.mktemp("models") / "tiny-llama", LLAMA)
 
 
-def make_model_folder(folder: Path, settings: dict) -> Path:
-    """Write config, weights and tokenizer of a random model."""
-    folder.mkdir(parents=True)
-    tokenizer = byte_tokenizer()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {**settings, "vocab_size": tokenizer.get_vocab_size(), "eos_token_id": tokenizer.token_to_id(STOP)}
-    (folder / "config.json").write_text(json.dumps(settings))
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": STOP, "chat_template": TEMPLATE})
-    )
-    mx.random.seed(7)
-    module = {"qwen3": qwen3, "llama": llama}[settings["model_type"]]
-    model = module.Model(module.ModelArgs.from_dict(settings))
-    # Larger than the default initialization, so that next-token distributions are far from uniform.
-    weights = {name: w if w.ndim == 1 else w * 4 for name, w in tree_flatten(model.parameters())}
-    mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "pt"})
-    return folder
-
-
-def byte_tokenizer() -> Tokenizer:
-    """One token for each byte, and the three special tokens of the chat template."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(BPE({byte: i for i, byte in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ("<|im_start|>", STOP)])
-    return tokenizer
-
-
-def tiny_config(model: Path, **changes: object) -> Config:
-    """A configuration for a tiny model; keyword arguments replace keys."""
-    values = {
-        "model": str(model),
-        "dtype": "float32",
-        "prompts_per_step": 2,
-        "num_generations": 4,
-        "max_completion_length": 8,
-        "max_steps": 2,
-        "learning_rate": 1e-3,
-        "lora": {"rank": 4},
-    }
-    return validate({**values, **changes})
-
-
-def tiny_policy(model: Path, **changes: object) -> Policy:
-    """A policy whose LoRA update is not zero, so that adapter, base and reference all differ."""
-    policy = load_policy(tiny_config(model, **changes))
-    mx.random.seed(3)
-    noisy = {
-        name: mx.random.normal(w.shape) * 0.05 if name.endswith("lora_b") else w
-        for name, w in tree_flatten(policy.model.trainable_parameters())
-    }
-    policy.model.load_weights(list(noisy.items()), strict=False)
-    return policy
-
-
 # These need PyTorch, which only the tests that take them ask for.
 
 
 @pytest.fixture(scope="session")
 def llama_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random Llama as the converters' tests write it."""
-    from convert_cases import make_base
+    from support.convert_cases import make_base
 
     return make_base(tmp_path_factory.mktemp("base") / "llama", "llama")
 
@@ -126,7 +37,7 @@ def llama_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def llama_lora(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random LoRA adapter of it."""
-    from convert_cases import make_lora
+    from support.convert_cases import make_lora
 
     return make_lora(llama_base, tmp_path_factory.mktemp("adapter"))
 
@@ -134,7 +45,7 @@ def llama_lora(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def torch_llama():
     """A random Llama in PyTorch."""
-    from gguf_cases import random_llama
+    from support.gguf_cases import random_llama
 
     return random_llama()
 
@@ -142,7 +53,7 @@ def torch_llama():
 @pytest.fixture
 def tiny_gguf(tmp_path: Path, torch_llama) -> Path:
     """The same as a GGUF file."""
-    from gguf_cases import tensors_of, write_gguf
+    from support.gguf_cases import tensors_of, write_gguf
 
     return write_gguf(tmp_path / "tiny.gguf", tensors_of(torch_llama))
 
@@ -159,6 +70,6 @@ def uninterrupted(
     tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, object], dict[str, int]]:
     """What a whole toy run leaves, and how many calls each module made in it."""
-    from toy_run import run_whole
+    from support.toy_run import run_whole
 
     return run_whole(tmp_path_factory.mktemp("uninterrupted"), tiny_qwen3)

@@ -35,14 +35,14 @@ def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: 
     mlx-grpo eval runs/a runs/seed1 runs/seed2 runs/shuffled --out comparison
     """
     from mlx_grpo.distributed import launch
-    from mlx_grpo.evaluation.eval import compare
+    from mlx_grpo.evaluation.eval import run_eval
 
     names = [run, *others] if run else []
     with (
         launch.processes(processes, ["eval", *spelled(options), "--", *names], GOES_ON) as ranks,
         errors.status("loading", spinner="line") as status,
     ):
-        results, pictures = compare(
+        results, pictures = run_eval(
             run,
             others=others,
             **options,

@@ -93,7 +93,7 @@ class WarmStartConfig(Section):
         return self
 
     @property
-    def own_steps(self) -> int:
+    def steps_to_train(self) -> int:
         """The supervised steps that are still to be trained: none where another run's are taken."""
         return 0 if self.run else self.steps
 

@@ -17,13 +17,13 @@ class Prompt:
     token_ids: tuple[int, ...]
     columns: dict[str, Any] = field(default_factory=dict)
     """Everything else in the row, handed to the reward: for shortlisting `decision`, `score`, `context`."""
-    stem_ids: tuple[int, ...] = ()
+    shared_prefix_ids: tuple[int, ...] = ()
     """How all completions of its group begin, drawn once (see `branch`); none where each is drawn from the start."""
 
     @property
     def given_ids(self) -> tuple[int, ...]:
         """All that a completion of its group continues."""
-        return self.token_ids + self.stem_ids
+        return self.token_ids + self.shared_prefix_ids
 
 
 @dataclass(frozen=True, slots=True)

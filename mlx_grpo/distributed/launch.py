@@ -16,7 +16,7 @@ from typing import IO
 
 from mlx_grpo.backend import openblas
 from mlx_grpo.distributed.ranks import Ranks, join_ranks
-from mlx_grpo.distributed.watchdog import lifeline
+from mlx_grpo.distributed.watchdog import watchdog
 from mlx_grpo.errors import UserError
 
 GRACE_SECONDS = 2
@@ -44,7 +44,7 @@ def processes(count: int, arguments: Sequence[str], advice: str = "") -> Iterato
             if JOINING in os.environ:
                 os.write(int(os.environ[JOINING]), b".")
             ranks = join_ranks()
-        stack.enter_context(lifeline(ranks, advice))
+        stack.enter_context(watchdog(ranks, advice))
         yield ranks
 
 
@@ -88,7 +88,7 @@ def read_words(words: IO[bytes]) -> str:
 def end(child: subprocess.Popen, words: IO[bytes]) -> None:
     """See to it that a process ends, which writes nothing that counts. One that crashed is quoted."""
     try:
-        child.wait(timeout=GRACE_SECONDS)  # it knows by its lifeline that this one has ended
+        child.wait(timeout=GRACE_SECONDS)  # it knows by its watchdog that this one has ended
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()

@@ -40,7 +40,7 @@ class PeerLost(Stopped):
 
 
 @contextmanager
-def lifeline(ranks: Ranks, advice: str = "") -> Iterator[None]:
+def watchdog(ranks: Ranks, advice: str = "") -> Iterator[None]:
     """End this process's block when another process's ends badly: raises PeerLost, or exits where it can't be raised.
 
     Every process enters together. `advice` says how to go on after a process died. Raises UserError where one can't
@@ -49,7 +49,7 @@ def lifeline(ranks: Ranks, advice: str = "") -> Iterator[None]:
     if ranks.size == 1:
         yield
         return
-    line = _Lifeline(ranks, advice)
+    line = _Watchdog(ranks, advice)
     try:
         yield
     except Interrupted:  # as all of them are
@@ -65,7 +65,7 @@ def lifeline(ranks: Ranks, advice: str = "") -> Iterator[None]:
     line.close(0, "")
 
 
-class _Lifeline:
+class _Watchdog:
     """The first process's lines to all others, or another process's line to the first."""
 
     def __init__(self, ranks: Ranks, advice: str):

@@ -11,7 +11,7 @@ from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, va
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.generators import Generate
-from mlx_grpo.evaluation.run_matrix import line_up
+from mlx_grpo.evaluation.run_matrix import build_run_matrix
 from mlx_grpo.evaluation.summary import summarize, without_nan
 from mlx_grpo.models.checks import read_settings
 from mlx_grpo.models.policy import find_model, load_tokenizer_of, model_name
@@ -38,27 +38,27 @@ def evaluate(
     """
     run = runs[0]
     config = read_config(run)
-    lineup = line_up(runs)
+    matrix = build_run_matrix(runs)
     base = find_model(config.model)
     prompts = heldout_prompts(run, episodes, runs[1:])
     check_columns(config.reward, prompts)
     check_lengths(prompts, max_new_tokens, read_settings(base).get("max_position_embeddings"), "max_new_tokens")
     reward = load_reward(config.reward)
-    completed = {name: complete(name, base, adapter, prompts) for name, adapter in lineup.adapters.items()}
+    completed = {name: complete(name, base, adapter, prompts) for name, adapter in matrix.adapters.items()}
     if not leads:
         return {}
     models = {name: score_completions(prompts, completions, reward) for name, completions in completed.items()}
     return {
         "model": model_name(config.model),
         "run": run.name,
-        "runs": {name: path.name for name, path in lineup.runs.items()},
+        "runs": {name: path.name for name, path in matrix.runs.items()},
         "rubric": config.reward.rubric or ", ".join(config.reward.functions),
         "backend": backend,
         "device": device,
         "n_episodes": len(prompts),
         "max_new_tokens": max_new_tokens,
         "kept_step": kept_step(run),
-        **summarize(models, lineup),
+        **summarize(models, matrix),
         "models": without_nan(models),
     }
 

@@ -20,7 +20,7 @@ from mlx_grpo.reporting.plots_training import draw_training
 from mlx_grpo.runs import METRICS, RESULTS, find_run, read_config, write_results
 
 
-def compare(
+def run_eval(
     name: str | None,
     *,
     backend: str,

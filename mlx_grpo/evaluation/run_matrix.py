@@ -16,12 +16,12 @@ from mlx_grpo.models.policy import ADAPTER_WEIGHTS
 from mlx_grpo.reporting.tables import BASELINE
 from mlx_grpo.runs import ADAPTER, WARM_START, read_config
 
-UNTOLD = ("output_dir", "logging_steps", "save_", "eval.", "warm_start.run", "data.heldout")
+IGNORED_KEY_PREFIXES = ("output_dir", "logging_steps", "save_", "eval.", "warm_start.run", "data.heldout")
 """Beginnings of the keys that don't change what a run learns; the held-out rows are the same in all."""
 
 
 @dataclass(slots=True)
-class Lineup:
+class RunMatrix:
     """Models by name, in the order of the tables."""
 
     adapters: dict[str, Path | None] = field(default_factory=lambda: {BASELINE: None})
@@ -33,7 +33,7 @@ class Lineup:
     """The models of runs that differ in the seed alone, where there are several, under a name for all of them."""
 
 
-def line_up(runs: Sequence[Path]) -> Lineup:
+def build_run_matrix(runs: Sequence[Path]) -> RunMatrix:
     """Name the models of the runs: plain names for the first run's, the others' with what sets them apart.
 
     Raises UserError where a run has no adapter yet, or has another model or other held-out prompts than the first.
@@ -42,11 +42,11 @@ def line_up(runs: Sequence[Path]) -> Lineup:
     problems = [problem for run, config in zip(runs, configs, strict=True) for problem in _misfit(run, config, configs)]
     if problems:
         raise UserError(*problems)
-    lineup, starts = Lineup(), {}
+    matrix, starts = RunMatrix(), {}
     alike: dict[str, list[str]] = {}
     for run, config in zip(runs, configs, strict=True):
         words = _words(configs[0], config)
-        again = _name("trained", words) in lineup.runs
+        again = _name("trained", words) in matrix.runs
         if again:
             words = [run.name]
         trained = _name("trained", words)
@@ -55,13 +55,13 @@ def line_up(runs: Sequence[Path]) -> Lineup:
             weights = hashlib.sha256((run / WARM_START / ADAPTER_WEIGHTS).read_bytes()).hexdigest()
             if weights not in starts:  # runs of one seed begin alike, and one row is enough for them
                 starts[weights] = added["warm start"] = _name("warm start", words)
-                lineup.adapters[starts[weights]] = run / WARM_START
-            lineup.warm_starts[trained] = starts[weights]
-        lineup.adapters[trained], lineup.runs[trained] = run / ADAPTER, run
+                matrix.adapters[starts[weights]] = run / WARM_START
+            matrix.warm_starts[trained] = starts[weights]
+        matrix.adapters[trained], matrix.runs[trained] = run / ADAPTER, run
         for kind, name in {**added, "trained": trained}.items() if not again else ():
             alike.setdefault(_name(kind, _words(configs[0], config, seed=False)), []).append(name)
-    lineup.seeds = {f"{name}, {len(models)} seeds": models for name, models in alike.items() if len(models) > 1}
-    return lineup
+    matrix.seeds = {f"{name}, {len(models)} seeds": models for name, models in alike.items() if len(models) > 1}
+    return matrix
 
 
 def _name(kind: str, words: Sequence[str]) -> str:
@@ -97,7 +97,11 @@ def _words(first: Config, config: Config, *, seed: bool = True) -> list[str]:
     theirs, mine = flat(first.model_dump()), flat(config.model_dump())
     if not (first.warm_start.steps and config.warm_start.steps):  # without steps the other keys say nothing
         mine |= {key: theirs[key] for key in mine if key.startswith("warm_start.") and key != "warm_start.steps"}
-    differing = [key for key in {**theirs, **mine} if mine.get(key) != theirs.get(key) and not key.startswith(UNTOLD)]
+    differing = [
+        key
+        for key in {**theirs, **mine}
+        if mine.get(key) != theirs.get(key) and not key.startswith(IGNORED_KEY_PREFIXES)
+    ]
     words = [_phrase(key, mine.get(key)) for key in differing if key != "seed"]
     return words + ([f"seed {config.seed}"] if seed and "seed" in differing else [])
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mlx_grpo.evaluation.run_matrix import Lineup
+from mlx_grpo.evaluation.run_matrix import RunMatrix
 from mlx_grpo.evaluation.statistics import LOWEST, Judged, Outcome, compare, figures, resampled_by_job
 from mlx_grpo.reporting.tables import BASELINE
 
@@ -17,7 +17,7 @@ Episode = dict[str, Any]
 AVERAGED = ("reward", "published", "correct", "valid", "characters")
 
 
-def summarize(models: dict[str, list[Episode]], lineup: Lineup) -> dict[str, Any]:
+def summarize(models: dict[str, list[Episode]], matrix: RunMatrix) -> dict[str, Any]:
     """What eval.json says above its episodes.
 
     means: each model's figures. differences: from the baseline; over_warm_start: from a model's own warm start, each
@@ -25,7 +25,7 @@ def summarize(models: dict[str, list[Episode]], lineup: Lineup) -> dict[str, Any
     """
     outcomes = {name: outcome_of(episodes) for name, episodes in models.items()}
     base = outcomes[BASELINE]
-    over = {trained: _compared(outcomes[start], outcomes[trained]) for trained, start in lineup.warm_starts.items()}
+    over = {trained: _compared(outcomes[start], outcomes[trained]) for trained, start in matrix.warm_starts.items()}
     summary: dict[str, Any] = {
         "means": {name: figures(outcome) for name, outcome in outcomes.items()},
         "differences": {name: _compared(base, outcome) for name, outcome in outcomes.items() if name != BASELINE},
@@ -34,8 +34,8 @@ def summarize(models: dict[str, list[Episode]], lineup: Lineup) -> dict[str, Any
     }
     if "trained" in over:
         summary["grpo_over_warm_start"] = over["trained"]
-    if lineup.seeds:
-        summary["seeds"] = {name: _over_seeds(members, summary) for name, members in lineup.seeds.items()}
+    if matrix.seeds:
+        summary["seeds"] = {name: _over_seeds(members, summary) for name, members in matrix.seeds.items()}
     if base.judged is not None:
         shortlisted = float(base.judged.positive.mean())
         summary["majority_class_rate"] = max(shortlisted, 1 - shortlisted)

@@ -19,11 +19,11 @@ from mlx_grpo.generation.rollout import OnToken, decode_completion, generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.policy import Policy
 
-STEM_ROWS = 2**32
+SHARED_PREFIX_ROWS = 2**32
 """Stems draw from the streams of rows that no step has."""
 
 
-def with_stems(
+def draw_shared_prefixes(
     policy: Policy,
     prompts: Sequence[Prompt],
     branch_at: str,
@@ -40,21 +40,28 @@ def with_stems(
     `first_group` is the place of the first prompt among those of the step.
     """
     rollouts = generate(
-        policy, prompts, 1, sampling, seed=seed, step=step, first_row=STEM_ROWS + first_group, on_token=on_token
+        policy,
+        prompts,
+        1,
+        sampling,
+        seed=seed,
+        step=step,
+        first_row=SHARED_PREFIX_ROWS + first_group,
+        on_token=on_token,
     )
-    stems = [stem_of(policy.tokenizer, rollout.completion_ids, branch_at) for rollout in rollouts]
+    stems = [shared_prefix_of(policy.tokenizer, rollout.completion_ids, branch_at) for rollout in rollouts]
     return [
-        with_stem(prompt, stem if len(stem) < sampling.max_tokens else ())
+        with_shared_prefix(prompt, stem if len(stem) < sampling.max_tokens else ())
         for prompt, stem in zip(prompts, stems, strict=True)
     ]
 
 
-def with_stem(prompt: Prompt, stem_ids: Sequence[int]) -> Prompt:
+def with_shared_prefix(prompt: Prompt, shared_prefix_ids: Sequence[int]) -> Prompt:
     """The prompt with a stem; itself where that is empty, since groups are told apart by their prompt's identity."""
-    return replace(prompt, stem_ids=tuple(stem_ids)) if stem_ids else prompt
+    return replace(prompt, shared_prefix_ids=tuple(shared_prefix_ids)) if shared_prefix_ids else prompt
 
 
-def stem_of(tokenizer: TokenizerWrapper, token_ids: tuple[int, ...], branch_at: str) -> tuple[int, ...]:
+def shared_prefix_of(tokenizer: TokenizerWrapper, token_ids: tuple[int, ...], branch_at: str) -> tuple[int, ...]:
     """The fewest of the first tokens whose text holds `branch_at`, whole tokens; none where the text does not.
 
     The text is all that was written, a thought included.

@@ -65,7 +65,9 @@ def generate(
         Rollout(
             prompt=prompts[row // num_generations],
             completion_ids=tuple(tokens[row]),
-            completion=decode_completion(policy.tokenizer, [*prompts[row // num_generations].stem_ids, *tokens[row]]),
+            completion=decode_completion(
+                policy.tokenizer, [*prompts[row // num_generations].shared_prefix_ids, *tokens[row]]
+            ),
             finish_reason="stop" if row in stopped else "length",
             sampled_logps=tuple(logp for logp, _ in told[row]),
             sampled_entropies=tuple(entropy for _, entropy in told[row]),
@@ -86,7 +88,7 @@ def _decode(
     tokens: list[list[int]] = [[] for _ in sampler.rows]
     stopped = set()
     max_tokens = sampler.sampling.max_tokens
-    limits = [max_tokens - len(prompt.stem_ids) for prompt in prompts for _ in range(num_generations)]
+    limits = [max_tokens - len(prompt.shared_prefix_ids) for prompt in prompts for _ in range(num_generations)]
     stop_ids = () if sampler.sampling.ignore_stop else policy.stop_ids
     given = [prompt.given_ids for prompt in prompts]
     caches = decoding_caches(policy.model, given, num_generations, max_tokens, start)

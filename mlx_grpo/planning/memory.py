@@ -256,7 +256,7 @@ def estimate(a: Architecture, config: Config, lengths: Lengths, fused: bool) -> 
     }
     if config.beta > 0:
         phases["reference"] = held + shared + max(working_bytes(a, [*prompts, *rows], fused, FORWARD), head)
-    if config.warm_start.own_steps:
+    if config.warm_start.steps_to_train:
         phases["warm start"] = a.base_bytes + 3 * trained + warm_peak(a, config, lengths, fused)
     if config.eval_steps:
         phases["validation"] = held + max(prefill, validation_bytes(a, config, lengths))

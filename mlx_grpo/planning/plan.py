@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import (
     TOKENIZER_FILES,
+    Policy,
     compute_dtype,
     find_model,
     load_tokenizer_of,
@@ -32,8 +33,6 @@ from mlx_grpo.planning.architecture import Architecture, count
 from mlx_grpo.planning.flops import Shape, forward_flops, matrix_speed, training_flops
 from mlx_grpo.planning.memory import Lengths, estimate
 from mlx_grpo.planning.traffic import traffic
-from mlx_grpo.training.progress import Reporter
-from mlx_grpo.training.state import Learner
 
 GB = 2**30
 LONGEST_TEXTS = 8
@@ -95,20 +94,25 @@ def time_needs(
 
 
 def check_memory(
-    learner: Learner, prompts: Sequence[Prompt], reporter: Reporter, force: bool, processes: int = 1
+    config: Config,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    note: Callable[[str], None],
+    *,
+    force: bool = False,
+    processes: int = 1,
 ) -> None:
-    """Say what a run will need before it takes it; raises UserError where it can't fit, unless `force`.
+    """Note what a run will need before it takes it; raise UserError where it can't fit, unless `force`.
 
     `processes` of the run share this machine's memory.
     """
-    config, policy = learner.config, learner.policy
     fused = mx.default_device() == mx.Device(mx.gpu)
-    texts = [prompt.columns["completion"] for prompt in prompts] if config.warm_start.own_steps else []
+    texts = [prompt.columns["completion"] for prompt in prompts] if config.warm_start.steps_to_train else []
     lengths = measured_lengths(prompts, texts, policy.tokenizer)
     sizes, _ = count(policy.path, config, packed=multiplies_packed(this_device()))
     needs = estimate(sizes, config, lengths, fused)
     available = available_memory() / processes
-    reporter.note(f"memory: {verdict(needs.peak, needs.where, available)}")
+    note(f"memory: {verdict(needs.peak, needs.where, available)}")
     if needs.peak > available and not force:
         change = cheapest_change(policy.path, config, lengths, fused, available)
         remedy = f"set {change}" if change else "take a smaller model"
@@ -151,7 +155,7 @@ def available_memory() -> int:
 
 def given_lengths(config: Config, prompt_tokens: int) -> Lengths:
     """Lengths where only the prompts' is known: completions to imitate count as long as sampled ones may be."""
-    return Lengths(prompt_tokens, config.max_completion_length if config.warm_start.own_steps else 0)
+    return Lengths(prompt_tokens, config.max_completion_length if config.warm_start.steps_to_train else 0)
 
 
 def read_lengths(config: Config, path: Path) -> Lengths:
@@ -163,7 +167,7 @@ def read_lengths(config: Config, path: Path) -> Lengths:
     by_text = sorted(rows, key=lambda row: str(row["prompt"]))  # what the first and last share, all share
     chosen = [*longest(rows, lambda row: str(row["prompt"])), by_text[0], by_text[-1]]
     prompts = [make_prompt(row, tokenizer, config.data.enable_thinking) for row in chosen]
-    texts = [str(row.get("completion", "")) for row in rows] if config.warm_start.own_steps else []
+    texts = [str(row.get("completion", "")) for row in rows] if config.warm_start.steps_to_train else []
     return measured_lengths(prompts, texts, tokenizer)
 
 
@@ -196,7 +200,7 @@ def operations(model: nn.Module, config: Config, lengths: Lengths) -> dict[str, 
     return {
         "step_tokens": config.prompts_per_step * lengths.prompt + completions,
         "step_flops": step,
-        "run_flops": step * config.max_steps + warm_step * config.warm_start.own_steps,
+        "run_flops": step * config.max_steps + warm_step * config.warm_start.steps_to_train,
     }
 
 
@@ -234,7 +238,7 @@ def changes(config: Config) -> Iterator[tuple[dict[str, Any], int | None]]:
     same: list[dict[str, Any]] = [{}, *({"micro_batch_size": n} for n in others)]
     if not config.gradient_checkpointing:
         same += [{"gradient_checkpointing": True, **exact} for exact in list(same)]
-    if config.warm_start.own_steps and config.warm_start.batch_size > 1:
+    if config.warm_start.steps_to_train and config.warm_start.batch_size > 1:
         same += [{**exact, "warm_start.batch_size": 1} for exact in list(same)]
     fewer: dict[str, Any] = {"prompts_per_step": max(1, config.prompts_per_step // 2)}
     shorter: dict[str, Any] = {"max_completion_length": max(16, config.max_completion_length // 2)}

@@ -25,7 +25,7 @@ from mlx_grpo.planning.flops import Shape, matrix_speed, timed, training_flops
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.optimizer import apply_update
-from mlx_grpo.training.state import Learner, grpo_optimizer
+from mlx_grpo.training.state import TrainState, grpo_optimizer
 
 PARTS = ("prefill", "decode", "reward", "train", "update")
 """Of a step, one after the other; the update begins with the sum of all processes' gradients."""
@@ -46,7 +46,7 @@ def bench(
     the training half timed with the prompt run for each completion too.
     """
     policy = load_policy(config)
-    learner = Learner(policy, config, load_reward(config.reward), grpo_optimizer(config), None, ranks or Ranks())
+    state = TrainState(policy, config, load_reward(config.reward), grpo_optimizer(config), None, ranks or Ranks())
     row = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)[0]
     for shape in shapes:
         longest = policy.model.args.max_position_embeddings
@@ -55,13 +55,13 @@ def bench(
     results = []
     for shape in shapes:
         on_progress(f"P={shape.prompt_tokens} G={shape.num_generations} T={shape.completion_tokens}")
-        results.append(time_shape(learner, prompt_of_length(row, shape.prompt_tokens), shape, repeats, plain, speed))
+        results.append(time_shape(state, prompt_of_length(row, shape.prompt_tokens), shape, repeats, plain, speed))
     return {
         "model": config.model,
         "fine_tune_type": config.fine_tune_type,
         "micro_batch_size": config.micro_batch_size,
         "gradient_checkpointing": config.gradient_checkpointing,
-        "processes": learner.ranks.size,
+        "processes": state.ranks.size,
         "mlx": mx.__version__,
         "device": str(mx.default_device()),
         "matrix_gflops": speed / 1e9,
@@ -70,13 +70,13 @@ def bench(
 
 
 def time_shape(
-    learner: Learner, prompt: Prompt, shape: Shape, repeats: int, plain: bool, speed: float
+    state: TrainState, prompt: Prompt, shape: Shape, repeats: int, plain: bool, speed: float
 ) -> dict[str, float]:
     """The median seconds of each part of a step, and what they come to beside a matrix product's `speed` [FLOP/s]."""
-    timed = [time_step(learner, prompt, shape, plain) for _ in range(repeats + 1)][1:]  # the first one warms up
+    timed = [time_step(state, prompt, shape, plain) for _ in range(repeats + 1)][1:]  # the first one warms up
     result = {name: median(times[name] for times in timed) for name in timed[0]}
-    completions = learner.ranks.size * shape.num_generations
-    flops = training_flops(learner.policy.model, shape, learner.config.fine_tune_type == "full")
+    completions = state.ranks.size * shape.num_generations
+    flops = training_flops(state.policy.model, shape, state.config.fine_tune_type == "full")
     result["tokens_per_s"] = completions * shape.completion_tokens / result["step"]
     result["share_of_matrix_speed"] = flops / result["train"] / speed
     return {**asdict(shape), **result}
@@ -87,12 +87,12 @@ def prompt_of_length(row: Prompt, length: int) -> Prompt:
     return Prompt(row.id, row.text, (row.token_ids * -(-length // len(row.token_ids)))[:length], row.columns)
 
 
-def time_step(learner: Learner, prompt: Prompt, shape: Shape, plain: bool) -> dict[str, float]:
+def time_step(state: TrainState, prompt: Prompt, shape: Shape, plain: bool) -> dict[str, float]:
     """Seconds of each part of one step, the training half on the shared and on the plain path, and their peaks.
 
     The prefill ends with the first token, which decoding has begun by then.
     """
-    config, policy, ranks = learner.config, learner.policy, learner.ranks
+    config, policy, ranks = state.config, state.policy, state.ranks
     result: dict[str, float] = {}
     sampling = Sampling(shape.completion_tokens, config.temperature, ignore_stop=True)
     drawn: list[float] = []  # when each position was
@@ -108,14 +108,14 @@ def time_step(learner: Learner, prompt: Prompt, shape: Shape, plain: bool) -> di
     )
     result["prefill"], result["decode"] = drawn[0] - started, time.perf_counter() - drawn[0]
     texts = [rollout.completion for rollout in rollouts]
-    result["reward"], _ = timed(lambda: learner.reward([prompt] * len(texts), texts))
+    result["reward"], _ = timed(lambda: state.reward([prompt] * len(texts), texts))
     batch = batch_of(rollouts)
     shares = shares_prompt(policy.model)
-    result["train"], gradients, result["train_peak_gb"] = time_gradient(learner, batch, shares)
-    result["update"], _ = timed(lambda: _update(learner, gradients))
+    result["train"], gradients, result["train_peak_gb"] = time_gradient(state, batch, shares)
+    result["update"], _ = timed(lambda: _update(state, gradients))
     result["step"] = sum(result[part] for part in PARTS)
     if plain and shares:
-        result["train_plain"], _, result["train_plain_peak_gb"] = time_gradient(learner, batch, False)
+        result["train_plain"], _, result["train_plain_peak_gb"] = time_gradient(state, batch, False)
     return result
 
 
@@ -124,9 +124,9 @@ def batch_of(rollouts: Sequence[Rollout]) -> Batch:
     return make_batch(rollouts, mx.array(np.linspace(-1, 1, len(rollouts)), mx.float32)[None])
 
 
-def time_gradient(learner: Learner, batch: Batch, shared: bool) -> tuple[float, Any, float]:
+def time_gradient(state: TrainState, batch: Batch, shared: bool) -> tuple[float, Any, float]:
     """Seconds of one forward and backward pass over a batch, the gradients, and the peak memory in GiB."""
-    config, model = learner.config, learner.policy.model
+    config, model = state.config, state.policy.model
 
     def loss(part: Batch, prefixes: Any = None) -> tuple[mx.array, ...]:
         scores = score_tokens(model, part, config.temperature, prefixes=prefixes, shared=shared)
@@ -141,8 +141,8 @@ def time_gradient(learner: Learner, batch: Batch, shared: bool) -> tuple[float, 
     return seconds, gradients, mx.get_peak_memory() / 2**30
 
 
-def _update(learner: Learner, gradients: Any) -> None:
-    model = learner.policy.model
-    gradients = learner.ranks.sum_gradients(gradients, model.trainable_parameters())
-    apply_update(model, learner.optimizer, gradients, 0.0, learner.config.max_grad_norm)
-    mx.eval(model.trainable_parameters(), learner.optimizer.state)
+def _update(state: TrainState, gradients: Any) -> None:
+    model = state.policy.model
+    gradients = state.ranks.sum_gradients(gradients, model.trainable_parameters())
+    apply_update(model, state.optimizer, gradients, 0.0, state.config.max_grad_norm)
+    mx.eval(model.trainable_parameters(), state.optimizer.state)

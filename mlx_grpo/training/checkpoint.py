@@ -27,7 +27,7 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import with_full_paths
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, save_adapter
-from mlx_grpo.training.state import Learner, begin_grpo
+from mlx_grpo.training.state import TrainState, begin_grpo
 from mlx_grpo.training.validation import Best
 
 FOLDER = "checkpoints"
@@ -41,7 +41,7 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 @dataclass(slots=True)
-class Position:
+class RunPosition:
     """How far a run is: the phase, its finished steps, and what is counted across them."""
 
     phase: Phase
@@ -52,23 +52,23 @@ class Position:
     best: Best = field(default_factory=Best)
 
 
-def save_checkpoint(run: Path, learner: Learner, position: Position) -> None:
+def save_checkpoint(run: Path, state: TrainState, position: RunPosition) -> None:
     """Write a checkpoint in full or not at all, then drop all but the last `save_total_limit`.
 
     Raises UserError where it can't be written; the checkpoints before it stand.
     """
     folder = run / FOLDER / f"{position.phase}-{position.steps:06d}"
-    if folder.is_dir() and not unsound(folder, run, learner.config):
+    if folder.is_dir() and not unsound(folder, run, state.config):
         return
     temporary = folder.with_name(f".{folder.name}")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        _write(temporary, run, learner, position)
+        _write(temporary, run, state, position)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
         _sync(folder.parent)
-        for old in list_checkpoints(run)[learner.config.save_total_limit :]:
+        for old in list_checkpoints(run)[state.config.save_total_limit :]:
             shutil.rmtree(old.rename(old.with_name(f".{old.name}")))  # a half-deleted one is never a candidate
     except (OSError, RuntimeError) as error:  # MLX raises RuntimeError where a file can't be written
         shutil.rmtree(temporary, ignore_errors=True)
@@ -79,13 +79,13 @@ def save_checkpoint(run: Path, learner: Learner, position: Position) -> None:
         ) from None
 
 
-def load_checkpoint(run: Path, learner: Learner, note: Callable[[str], None]) -> Position | None:
-    """Put the newest sound checkpoint into the learner, and cut the run's files back to it; None where there is none.
+def load_checkpoint(run: Path, state: TrainState, note: Callable[[str], None]) -> RunPosition | None:
+    """Put the newest sound checkpoint into the state, and cut the run's files back to it; None where there is none.
 
     Unsound ones are named by `note`, set aside as `damaged-...`, and passed over.
     """
-    ranks = learner.ranks
-    name = ranks.gather(newest_sound(run, learner.config, note) if ranks.leads else None)[0]
+    ranks = state.ranks
+    name = ranks.gather(newest_sound(run, state.config, note) if ranks.leads else None)[0]
     if name is None:
         if ranks.leads:
             _set_aside(run)
@@ -94,20 +94,20 @@ def load_checkpoint(run: Path, learner: Learner, note: Callable[[str], None]) ->
     folder = run / FOLDER / name
     if not (folder / STATE).is_file():
         raise UserError(f"{folder}: is not on this machine; keep output_dir on a disk that all of them see")
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    position = read_position(state)
+    record = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    position = read_position(record)
     if position.phase == "grpo":
-        if learner.config.warm_start.steps:
-            load_adapter(learner.policy, run / runs.WARM_START)
-        begin_grpo(learner)
-    load_adapter(learner.policy, folder)
-    learner.optimizer.init(learner.policy.model.trainable_parameters())
-    learner.optimizer.state = tree_unflatten(list(mx.load(str(folder / OPTIMIZER)).items()))
-    others = [f"{library} {was}" for library, was in state["versions"].items() if was != versions()[library]]
+        if state.config.warm_start.steps:
+            load_adapter(state.policy, run / runs.WARM_START)
+        begin_grpo(state)
+    load_adapter(state.policy, folder)
+    state.optimizer.init(state.policy.model.trainable_parameters())
+    state.optimizer.state = tree_unflatten(list(mx.load(str(folder / OPTIMIZER)).items()))
+    others = [f"{library} {was}" for library, was in record["versions"].items() if was != versions()[library]]
     if others:
         note(f"{name} was written with {', '.join(others)}; bits may differ from here on")
     if ranks.leads:
-        _cut_back(run, folder, state["lengths"])
+        _cut_back(run, folder, record["lengths"])
     return position
 
 
@@ -139,14 +139,14 @@ def list_checkpoints(run: Path) -> list[Path]:
 def unsound(folder: Path, run: Path, config: Config) -> str | None:
     """Why a checkpoint can't be used; None where it can."""
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        if config_sha256(validate(state["config"])) != config_sha256(config):  # new keys have their defaults
+        record = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if config_sha256(validate(record["config"])) != config_sha256(config):  # new keys have their defaults
             return "made with another configuration"
-        for name, digest in state["files"].items():
+        for name, digest in record["files"].items():
             if _sha256(folder / name) != digest:
                 return f"{name} is damaged"
-        read_position(state)
-        for name, length in state["lengths"].items():
+        read_position(record)
+        for name, length in record["lengths"].items():
             if length and (run / name).stat().st_size < length:
                 return f"the run's {name} is shorter than it was"
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:
@@ -154,9 +154,9 @@ def unsound(folder: Path, run: Path, config: Config) -> str | None:
     return None
 
 
-def read_position(state: dict[str, Any]) -> Position:
+def read_position(record: dict[str, Any]) -> RunPosition:
     """Where a checkpoint's run was; TypeError or KeyError where another version wrote it otherwise."""
-    return Position(**{**state["position"], "best": Best(**state["position"]["best"])})
+    return RunPosition(**{**record["position"], "best": Best(**record["position"]["best"])})
 
 
 def config_sha256(config: Config) -> str:
@@ -170,22 +170,22 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("mlx-grpo", "mlx", "mlx-lm")}
 
 
-def _write(folder: Path, run: Path, learner: Learner, position: Position) -> None:
-    save_adapter(learner.policy, learner.config, folder)
-    mx.save_safetensors(str(folder / OPTIMIZER), dict(tree_flatten(learner.optimizer.state)))
+def _write(folder: Path, run: Path, state: TrainState, position: RunPosition) -> None:
+    save_adapter(state.policy, state.config, folder)
+    mx.save_safetensors(str(folder / OPTIMIZER), dict(tree_flatten(state.optimizer.state)))
     best = run / runs.ADAPTER / ADAPTER_WEIGHTS
     if best.is_file():
         _link(best, folder / BEST)
     lengths = {name: _flushed_length(run / name) for name in (runs.METRICS, runs.SAMPLES)}
-    state = {
+    record = {
         "position": asdict(position),
         "lengths": lengths,
         "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
-        "config": learner.config.model_dump(),
-        "config_sha256": config_sha256(learner.config),
+        "config": state.config.model_dump(),
+        "config_sha256": config_sha256(state.config),
         "versions": versions(),
     }
-    (folder / STATE).write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    (folder / STATE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     for path in [*folder.iterdir(), folder]:
         _sync(path)
 

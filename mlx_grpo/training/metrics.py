@@ -15,9 +15,9 @@ from mlx_grpo.rewards import Scores
 
 def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, rewards: mx.array) -> dict[str, float]:
     """What the step's completions earned and how long they are; rewards [P, G], NaN where nothing applies."""
-    lengths = [len(rollout.prompt.stem_ids) + len(rollout.completion_ids) for rollout in rollouts]
+    lengths = [len(rollout.prompt.shared_prefix_ids) + len(rollout.completion_ids) for rollout in rollouts]
     by_group = np.array(rewards, np.float64)
-    repeated = sum(len(rollout.prompt.stem_ids) for i, rollout in enumerate(rollouts) if i % by_group.shape[1])
+    repeated = sum(len(rollout.prompt.shared_prefix_ids) for i, rollout in enumerate(rollouts) if i % by_group.shape[1])
     applicable = [group[~np.isnan(group)] for group in by_group]
     return {
         "reward": known_mean(by_group),
@@ -58,7 +58,7 @@ def samples(step: int, rollouts: Sequence[Rollout], scores: Scores) -> list[dict
             "prompt_id": rollout.prompt.id,
             "completion": rollout.completion,
             "finish_reason": rollout.finish_reason,
-            **({"stem_tokens": len(rollout.prompt.stem_ids)} if rollout.prompt.stem_ids else {}),
+            **({"stem_tokens": len(rollout.prompt.shared_prefix_ids)} if rollout.prompt.shared_prefix_ids else {}),
             "reward": _number(scores.rewards[row]),
             "rewards": {name: _number(values[row]) for name, values in scores.components.items()},
         }

@@ -13,9 +13,9 @@ from mlx_grpo.distributed.signals import Interrupted, Stop, StopStep
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.training import alarms
-from mlx_grpo.training.checkpoint import Position, save_checkpoint
+from mlx_grpo.training.checkpoint import RunPosition, save_checkpoint
 from mlx_grpo.training.progress import Reporter
-from mlx_grpo.training.state import Learner
+from mlx_grpo.training.state import TrainState
 
 SKIPPED_LIMIT = 5
 """Updates skipped in a row before a run gives up: one may be a freak, five are divergence."""
@@ -24,14 +24,14 @@ INSPECTION = "not_finite.jsonl"
 
 
 @dataclass(slots=True)
-class Journal:
+class RunLogger:
     """A run in progress, on disk and before the user's eyes."""
 
     run: Path
-    learner: Learner
+    state: TrainState
     reporter: Reporter
     stop: Stop
-    position: Position
+    position: RunPosition
     history: list[dict[str, Any]]
     """The metrics of the steps so far, those before a resumption included."""
 
@@ -44,7 +44,7 @@ class Journal:
     def decoding(self, rows: int) -> None:
         """A token was decoded; the moment to leave the step, unless other processes would wait for this one."""
         self.reporter.decoding(rows)
-        if self.learner.ranks.size == 1 and self.stop.signal is not None:
+        if self.state.ranks.size == 1 and self.stop.signal is not None:
             raise StopStep
 
     def end_step(
@@ -59,45 +59,45 @@ class Journal:
         Raises Interrupted if the run was asked to stop, and UserError, with the batch's `rows` in a
         file, once `SKIPPED_LIMIT` updates in a row could not be taken.
         """
-        position, learner = self.position, self.learner
-        learner.ranks.confirm(position.steps)  # before anything of the step is kept
+        position, state = self.position, self.state
+        state.ranks.confirm(position.steps)  # before anything of the step is kept
         position.steps += 1
         position.skipped = position.skipped + 1 if metrics["update_skipped"] else 0
-        if learner.ranks.leads:
+        if state.ranks.leads:
             with saved(self.run):
                 runs.append_jsonl(self.run / runs.SAMPLES, *samples)
         self.record(metrics)
-        if last or position.steps % learner.config.save_steps == 0:
+        if last or position.steps % state.config.save_steps == 0:
             self.save()
         self.reporter.step(metrics)
         for warning in alarms.raised_at(metrics["step"], self.history):
             self.reporter.note(warning)
         if position.skipped >= SKIPPED_LIMIT:
             self._give_up(rows)
-        signals = [signal for signal in learner.ranks.gather(self.stop.signal) if signal]
+        signals = [signal for signal in state.ranks.gather(self.stop.signal) if signal]
         if signals:
             self.leave(signals[0])
 
     def record(self, metrics: dict[str, Any]) -> None:
         """Add to the run's metrics."""
-        if self.learner.ranks.leads:
+        if self.state.ranks.leads:
             with saved(self.run):
                 runs.append_jsonl(self.run / runs.METRICS, metrics)
         self.history.append(runs.without_nan(metrics))
 
     def save(self) -> None:
         """Write a checkpoint of where the run is."""
-        if not self.learner.ranks.leads:
+        if not self.state.ranks.leads:
             return
-        if self.position.phase == "grpo" and self.position.steps and not self.learner.config.eval_steps:
+        if self.position.phase == "grpo" and self.position.steps and not self.state.config.eval_steps:
             self.save_adapter(runs.ADAPTER)
-        save_checkpoint(self.run, self.learner, self.position)
+        save_checkpoint(self.run, self.state, self.position)
 
     def save_adapter(self, name: str) -> None:
         """Write what is trained so far as one of the run's adapters."""
-        if self.learner.ranks.leads:
+        if self.state.ranks.leads:
             with saved(self.run / name):
-                save_adapter(self.learner.policy, self.learner.config, self.run / name)
+                save_adapter(self.state.policy, self.state.config, self.run / name)
 
     def leave(self, signal: int) -> None:
         """Stop here, to be gone on from: raises Interrupted once the checkpoint is written."""
@@ -112,7 +112,7 @@ class Journal:
         )
 
     def _give_up(self, rows: Sequence[dict[str, Any]]) -> None:
-        if self.learner.ranks.leads:
+        if self.state.ranks.leads:
             (self.run / INSPECTION).unlink(missing_ok=True)
             runs.append_jsonl(self.run / INSPECTION, *rows)
         raise UserError(

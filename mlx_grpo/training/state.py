@@ -15,7 +15,7 @@ from mlx_grpo.training.optimizer import make_optimizer
 
 
 @dataclass(slots=True)
-class Learner:
+class TrainState:
     """One process's hold on a run in training."""
 
     policy: Policy
@@ -27,10 +27,10 @@ class Learner:
     ranks: Ranks = field(default_factory=Ranks)
 
 
-def begin_grpo(learner: Learner) -> None:
-    """From here on the learner's parameters are GRPO's: what they are now is the reference, and moments are fresh."""
-    learner.optimizer = grpo_optimizer(learner.config)
-    learner.reference = learner.policy.model.trainable_parameters() if learner.config.beta > 0 else None
+def begin_grpo(state: TrainState) -> None:
+    """From here on the state's parameters are GRPO's: what they are now is the reference, and moments are fresh."""
+    state.optimizer = grpo_optimizer(state.config)
+    state.reference = state.policy.model.trainable_parameters() if state.config.beta > 0 else None
 
 
 def grpo_optimizer(config: Config) -> optim.AdamW:

@@ -34,13 +34,13 @@ from mlx_grpo.models.policy import load_adapter, load_policy
 from mlx_grpo.models.prefix import shares_prompt
 from mlx_grpo.planning.plan import check_memory
 from mlx_grpo.rewards import Scores, check_columns, load_reward
-from mlx_grpo.training.checkpoint import Position, load_checkpoint
-from mlx_grpo.training.groups import groups_with_signal, paid_rewards, roll_out
+from mlx_grpo.training.checkpoint import RunPosition, load_checkpoint
+from mlx_grpo.training.groups import nonzero_variance, roll_out, training_rewards
 from mlx_grpo.training.metrics import reward_metrics, samples, token_records
 from mlx_grpo.training.optimizer import learning_rate_at
 from mlx_grpo.training.progress import Reporter, SilentReporter
-from mlx_grpo.training.run_logger import Journal
-from mlx_grpo.training.state import Learner, begin_grpo
+from mlx_grpo.training.run_logger import RunLogger
+from mlx_grpo.training.state import TrainState, begin_grpo
 from mlx_grpo.training.update import update_policy
 from mlx_grpo.training.validation import validate, validation_prompts
 from mlx_grpo.training.warm_start import check_completions, finished_warm_start, warm_start, warm_start_optimizer
@@ -62,79 +62,79 @@ def train(
     """
     ranks = ranks or Ranks()
     reporter = reporter if ranks.leads else SilentReporter()
-    learner, prompts, heldout = prepare(config, ranks)
+    state, prompts, heldout = prepare(config, ranks)
     if not resumed:
         finished_warm_start(config)  # what is wrong with it is told before a folder is made
-    config = learner.config
+    config = state.config
     processes = ranks.on_this_machine()
     if ranks.leads:
-        check_memory(learner, prompts, reporter, force, processes)
+        check_memory(state.config, state.policy, prompts, reporter.note, force=force, processes=processes)
     run = Path(ranks.gather(str(resumed or runs.create_run(config)) if ranks.leads else None)[0])
     reporter.note(f"run folder: {run}")
     if ranks.size > 1:
         reporter.note(f"{ranks.size} processes share each step")
-    if not shares_prompt(model := learner.policy.model):
+    if not shares_prompt(model := state.policy.model):
         reporter.note(f"{model.model_type} keeps no plain key-value cache: each completion runs its own prompt")
     gc.freeze()  # what is loaded now stays; walking it again and again took 5% of a step
     with runs.locked(run) if ranks.leads else nullcontext(), catch_signals() as stop:
         if resumed and ranks.leads:
             runs.update_config(run, config)
-        position = load_checkpoint(run, learner, reporter.note) if resumed else None
+        position = load_checkpoint(run, state, reporter.note) if resumed else None
         history = runs.read_jsonl(run / runs.METRICS) if position and ranks.leads else []
-        journal = Journal(run, learner, reporter, stop, position or Position("warm_start"), history)
-        if journal.position.phase == "warm_start":
-            warm_start_phase(journal, prompts)
-        learn(journal, prompts, heldout, min(until or config.max_steps, config.max_steps))
+        logger = RunLogger(run, state, reporter, stop, position or RunPosition("warm_start"), history)
+        if logger.position.phase == "warm_start":
+            run_warm_start(logger, prompts)
+        learn(logger, prompts, heldout, min(until or config.max_steps, config.max_steps))
     return run
 
 
-def warm_start_phase(journal: Journal, prompts: Sequence[Prompt]) -> None:
+def run_warm_start(logger: RunLogger, prompts: Sequence[Prompt]) -> None:
     """What comes before the first GRPO step: the warm start, taken from another run or trained, and its adapter."""
-    learner = journal.learner
-    config = learner.config
+    state = logger.state
+    config = state.config
     if taken := finished_warm_start(config):
-        load_adapter(learner.policy, taken)
-        journal.reporter.note(f"warm start: that of {taken.parent}")
+        load_adapter(state.policy, taken)
+        logger.reporter.note(f"warm start: that of {taken.parent}")
     elif config.warm_start.steps:
-        warm_start(journal, prompts)
+        warm_start(logger, prompts)
     if config.warm_start.steps:
-        journal.save_adapter(runs.WARM_START)
-    begin_grpo(learner)
-    journal.position = Position("grpo")
-    journal.save()
+        logger.save_adapter(runs.WARM_START)
+    begin_grpo(state)
+    logger.position = RunPosition("grpo")
+    logger.save()
 
 
-def learn(journal: Journal, prompts: Sequence[Prompt], heldout: Sequence[Prompt], until: int) -> None:
+def learn(logger: RunLogger, prompts: Sequence[Prompt], heldout: Sequence[Prompt], until: int) -> None:
     """The GRPO steps up to `until`; with `heldout` prompts, the adapter that earned most on them is the one kept."""
-    learner, position, reporter = journal.learner, journal.position, journal.reporter
-    config = learner.config
+    state, position, reporter = logger.state, logger.position, logger.reporter
+    config = state.config
     if heldout and not position.steps:
-        seed_step(config.seed, 1, 0, learner.ranks.rank)
-        journal.record({"step": -1, **keep_best(journal, heldout, 0)})  # before the first step, which is number 0
+        seed_step(config.seed, 1, 0, state.ranks.rank)
+        logger.record({"step": -1, **save_best(logger, heldout, 0)})  # before the first step, which is number 0
         reporter.note(f"held-out reward before GRPO: {position.best.reward:.3f}")
-    journal.begin("GRPO", config.max_steps)
+    logger.begin("GRPO", config.max_steps)
     if until < config.max_steps:
         reporter.note(f"  to end after step {until}")
     for step in range(position.steps, until):
-        seed_step(config.seed, 1, step, learner.ranks.rank)
+        seed_step(config.seed, 1, step, state.ranks.rank)
         try:
-            metrics, rollouts, scores = train_step(learner, prompts, step, journal.decoding)
+            metrics, rollouts, scores = train_step(state, prompts, step, logger.decoding)
         except StopStep:
-            journal.leave(journal.stop.signal)
+            logger.leave(logger.stop.signal)
         position.tokens_seen += metrics["num_tokens"]
         metrics["num_tokens"] = position.tokens_seen
         if heldout and ((step + 1) % config.eval_steps == 0 or step + 1 == config.max_steps):
-            metrics |= keep_best(journal, heldout, step + 1)
+            metrics |= save_best(logger, heldout, step + 1)
         last = step + 1 == until
-        journal.end_step(metrics, samples(step, rollouts, scores), token_records(rollouts, scores), last)
+        logger.end_step(metrics, samples(step, rollouts, scores), token_records(rollouts, scores), last)
     if position.steps < config.max_steps:
-        reporter.note(journal.how_to_go_on())
+        reporter.note(logger.how_to_go_on())
     if heldout:
         reporter.note(f"kept the adapter of step {position.best.steps}: held-out reward {position.best.reward:.3f}")
 
 
-def prepare(config: Config, ranks: Ranks) -> tuple[Learner, list[Prompt], list[Prompt]]:
-    """All that a run needs, loaded and checked: the learner, its prompts, and held-out ones where `eval_steps` asks."""
+def prepare(config: Config, ranks: Ranks) -> tuple[TrainState, list[Prompt], list[Prompt]]:
+    """All that a run needs, loaded and checked: the state, its prompts, and held-out ones where `eval_steps` asks."""
     reward = load_reward(config.reward)
     policy = load_policy(config)
     prompts = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)
@@ -144,31 +144,31 @@ def prepare(config: Config, ranks: Ranks) -> tuple[Learner, list[Prompt], list[P
         check_completions(prompts)
     heldout = validation_prompts(config, policy) if config.eval_steps else []
     config = with_full_paths(config)  # `runs/latest` is another run once this one has its folder
-    return Learner(policy, config, reward, warm_start_optimizer(), None, ranks), prompts, heldout
+    return TrainState(policy, config, reward, warm_start_optimizer(), None, ranks), prompts, heldout
 
 
-def keep_best(journal: Journal, heldout: Sequence[Prompt], steps: int) -> dict[str, float]:
+def save_best(logger: RunLogger, heldout: Sequence[Prompt], steps: int) -> dict[str, float]:
     """Look at held-out prompts after `steps` steps; save the adapter if it beats the best so far. Returns metrics."""
-    learner, best = journal.learner, journal.position.best
-    metrics, rewards = validate(learner, heldout)
+    state, best = logger.state, logger.position.best
+    metrics, rewards = validate(state, heldout)
     if best.beaten_by(rewards, steps):
-        journal.save_adapter(runs.ADAPTER)
+        logger.save_adapter(runs.ADAPTER)
     return {**metrics, "eval/best_step": float(best.steps)}
 
 
 def train_step(
-    learner: Learner, prompts: Sequence[Prompt], step: int, on_token: OnToken | None = None
+    state: TrainState, prompts: Sequence[Prompt], step: int, on_token: OnToken | None = None
 ) -> tuple[dict[str, float], list[Rollout], Scores]:
     """One GRPO step: roll out, score, weigh, update. Returns the step's metrics, rollouts and scores."""
     started = time.perf_counter()
-    config = learner.config
+    config = state.config
     mx.reset_peak_memory()
-    rollouts, scores, redrawn = roll_out(learner, prompts, step, on_token)
+    rollouts, scores, redrawn = roll_out(state, prompts, step, on_token)
     mx.clear_cache()  # decoding's buffers have other shapes than training's
     rewards = mx.array(scores.rewards.reshape(-1, config.num_generations), mx.float32)  # [P, G]
-    paid = mx.array(paid_rewards(scores, config, step), mx.float32)  # [P, G]
+    paid = mx.array(training_rewards(scores, config, step), mx.float32)  # [P, G]
     advantages = grpo.group_advantages(paid, config.scale_rewards)  # [P, G]
-    kept = groups_with_signal(scores, config) if config.dynamic_sampling else np.ones(len(rewards), bool)  # [P]
+    kept = nonzero_variance(scores, config) if config.dynamic_sampling else np.ones(len(rewards), bool)  # [P]
     kept = kept if kept.any() else ~kept  # a batch cannot be empty
     batch = make_batch(
         [rollout for rollout, keep in zip(rollouts, np.repeat(kept, config.num_generations), strict=True) if keep],
@@ -182,11 +182,11 @@ def train_step(
         warmup_steps=config.warmup_steps,
         max_steps=config.max_steps,
     )
-    update = update_policy(learner, batch, rate)
+    update = update_policy(state, batch, rate)
     mx.clear_cache()
     metrics = {"step": step, **reward_metrics(rollouts, scores, rewards), **update, "learning_rate": rate}
     metrics |= {"groups/redrawn": float(redrawn), "groups/dropped": float((~kept).sum())}
-    metrics["groups/branched"] = float(np.mean([bool(rollout.prompt.stem_ids) for rollout in rollouts]))
+    metrics["groups/branched"] = float(np.mean([bool(rollout.prompt.shared_prefix_ids) for rollout in rollouts]))
     metrics["step_time"] = time.perf_counter() - started
     metrics["peak_memory_gb"] = mx.get_peak_memory() / 2**30
     return metrics, rollouts, scores

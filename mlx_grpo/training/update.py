@@ -19,32 +19,32 @@ from mlx_grpo.models.prefix import Prefix
 from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.metrics import loss_metrics
 from mlx_grpo.training.optimizer import apply_update
-from mlx_grpo.training.state import Learner
+from mlx_grpo.training.state import TrainState
 
 
-def update_policy(learner: Learner, batch: Batch, rate: float) -> dict[str, float]:
+def update_policy(state: TrainState, batch: Batch, rate: float) -> dict[str, float]:
     """`num_iterations` optimizer steps on one batch; metrics are the means over them."""
-    config, model = learner.config, learner.policy.model
+    config, model = state.config, state.policy.model
     weights = grpo.token_weights(batch.mask, config.loss_type, config.max_completion_length)  # [N, T]
     parts = split_batch(batch, config.micro_batch_size or config.num_generations)
-    old = scores_of(learner, parts, batch.mask.shape).logps if config.num_iterations > 1 else None
+    old = scores_of(state, parts, batch.mask.shape).logps if config.num_iterations > 1 else None
     reference = None
-    if learner.reference is not None:
-        with swapped(model, learner.reference):
-            reference = scores_of(learner, parts, batch.mask.shape).logps
+    if state.reference is not None:
+        with swapped(model, state.reference):
+            reference = scores_of(state, parts, batch.mask.shape).logps
     updates = []
     for iteration in range(config.num_iterations):
         term_mask = None  # [N, T]
         if config.top_entropy_quantile < 1:
             # The first iteration's policy is the sampler's, which knows its entropies already.
-            known = scores_of(learner, parts, batch.mask.shape).entropies if iteration else batch.sampled_entropies
+            known = scores_of(state, parts, batch.mask.shape).entropies if iteration else batch.sampled_entropies
             term_mask = grpo.high_entropy_mask(known, batch.mask, config.top_entropy_quantile)
-        gradients, metrics = gradients_of(learner, parts, weights, old, reference, term_mask)
+        gradients, metrics = gradients_of(state, parts, weights, old, reference, term_mask)
         norm, finite = 0.0, math.isfinite(metrics["loss"])
         # Adam divides by the root of the second moment, so a step on nothing but rounding noise is a full-sized step.
         if gradients is not None and finite:
-            norm = apply_update(model, learner.optimizer, gradients, rate, config.max_grad_norm)
-        mx.eval(model.trainable_parameters(), learner.optimizer.state)
+            norm = apply_update(model, state.optimizer, gradients, rate, config.max_grad_norm)
+        mx.eval(model.trainable_parameters(), state.optimizer.state)
         updates.append({**metrics, "grad_norm": norm, "update_skipped": float(not (finite and math.isfinite(norm)))})
     averaged = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
     # Later iterations drift from the sampler by design; the first tells whether sampler and trainer compute alike.
@@ -52,7 +52,7 @@ def update_policy(learner: Learner, batch: Batch, rate: float) -> dict[str, floa
 
 
 def gradients_of(
-    learner: Learner,
+    state: TrainState,
     parts: Sequence[Batch],
     weights: mx.array,
     old: mx.array | None,
@@ -63,7 +63,7 @@ def gradients_of(
 
     `weights`, `old`, `reference` and `term_mask` are [N, T] for the whole batch; the parts' losses add up to its loss.
     """
-    config, model, ranks = learner.config, learner.policy.model, learner.ranks
+    config, model, ranks = state.config, state.policy.model, state.ranks
     has_gradient = _has_advantage if reference is None else _has_tokens
 
     def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> tuple[mx.array, ...]:
@@ -101,12 +101,12 @@ def _has_tokens(part: Batch) -> bool:
     return bool(mx.any(part.mask))
 
 
-def scores_of(learner: Learner, parts: Sequence[Batch], shape: tuple[int, ...]) -> TokenScores:
+def scores_of(state: TrainState, parts: Sequence[Batch], shape: tuple[int, ...]) -> TokenScores:
     """Log-probabilities and entropies [N, T] of the whole batch, without gradient; each rank scores some parts."""
-    mine = learner.ranks.share(parts)
-    scored = score_parts(learner.policy.model, mine, learner.config.temperature)
-    logps = learner.ranks.assemble(mine, [scores.logps for scores in scored], shape)
-    return TokenScores(logps, learner.ranks.assemble(mine, [scores.entropies for scores in scored], shape))
+    mine = state.ranks.share(parts)
+    scored = score_parts(state.policy.model, mine, state.config.temperature)
+    logps = state.ranks.assemble(mine, [scores.logps for scores in scored], shape)
+    return TokenScores(logps, state.ranks.assemble(mine, [scores.entropies for scores in scored], shape))
 
 
 def loss_options(config: Config) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.policy import Policy
 from mlx_grpo.rewards import check_columns, has_gold, rubric_reward, strip_thinking
 from mlx_grpo.training.metrics import known_mean
-from mlx_grpo.training.state import Learner
+from mlx_grpo.training.state import TrainState
 from reward import PUBLISHED
 from reward.parsing import read_published
 
@@ -71,20 +71,20 @@ def validation_prompts(config: Config, policy: Policy) -> list[Prompt]:
     return spare
 
 
-def validate(learner: Learner, prompts: Sequence[Prompt]) -> tuple[dict[str, float], list[float]]:
+def validate(state: TrainState, prompts: Sequence[Prompt]) -> tuple[dict[str, float], list[float]]:
     """Mean reward and components of greedy completions, by TRL's names for an evaluation; and each prompt's reward.
 
     Rows with gold labels add what no rubric that trains can hide: see `judgement`.
     """
-    config, ranks = learner.config, learner.ranks
+    config, ranks = state.config, state.ranks
     sampling = Sampling(min(config.eval.max_new_tokens, config.max_completion_length), temperature=0)
     mine = ranks.share(prompts)
     labelled = all(map(has_gold, prompts))
     found = []
     for start in range(0, len(mine), config.eval.batch_size):
-        rollouts = generate(learner.policy, mine[start : start + config.eval.batch_size], 1, sampling)
+        rollouts = generate(state.policy, mine[start : start + config.eval.batch_size], 1, sampling)
         shown, completions = [r.prompt for r in rollouts], [r.completion for r in rollouts]
-        scores = learner.reward(shown, completions)
+        scores = state.reward(shown, completions)
         columns = {f"eval/{name}": v for name, v in scores.components.items()} | {"eval/reward": scores.rewards}
         columns |= judgement(shown, completions) if labelled else {}
         found += [dict(zip(columns, map(float, row), strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -22,8 +22,8 @@ from mlx_grpo.models.policy import Policy
 from mlx_grpo.models.prefix import Prefix
 from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.optimizer import apply_update, learning_rate_at, make_optimizer
-from mlx_grpo.training.run_logger import Journal
-from mlx_grpo.training.state import Learner
+from mlx_grpo.training.run_logger import RunLogger
+from mlx_grpo.training.state import TrainState
 
 MAKES_WARM_START = (
     *("model", "dtype", "fine_tune_type", "lora.", "data.train", "data.enable_thinking"),
@@ -32,18 +32,18 @@ MAKES_WARM_START = (
 """Beginnings of the keys that decide what a warm start becomes, beside the seed."""
 
 
-def warm_start(journal: Journal, prompts: Sequence[Prompt]) -> None:
+def warm_start(logger: RunLogger, prompts: Sequence[Prompt]) -> None:
     """Teach the format by example for `warm_start.steps` steps, before any reward is seen."""
-    learner = journal.learner
-    policy, config = learner.policy, learner.config
+    state = logger.state
+    policy, config = state.policy, state.config
     settings = config.warm_start
-    journal.begin("warm start", settings.steps)
-    for step in range(journal.position.steps, settings.steps):
+    logger.begin("warm start", settings.steps)
+    for step in range(logger.position.steps, settings.steps):
         started = time.perf_counter()
-        seed_step(config.seed, 0, step, learner.ranks.rank)
+        seed_step(config.seed, 0, step, state.ranks.rank)
         # The warm start orders its prompts by a seed of its own, or GRPO would begin with the ones just imitated.
         chosen = sample_prompts(prompts, settings.batch_size, config.seed + 1, step)
-        batch = make_supervised_batch(chosen, [imitated_ids(policy, prompt) for prompt in chosen])
+        batch = make_supervised_batch(chosen, [target_ids(policy, prompt) for prompt in chosen])
         rate = learning_rate_at(
             step,
             peak=settings.learning_rate,
@@ -51,10 +51,10 @@ def warm_start(journal: Journal, prompts: Sequence[Prompt]) -> None:
             warmup_steps=settings.warmup_steps,
             max_steps=settings.steps,
         )
-        metrics = {"phase": "warm_start", "step": step, **supervised_step(learner, batch, rate), "learning_rate": rate}
+        metrics = {"phase": "warm_start", "step": step, **supervised_step(state, batch, rate), "learning_rate": rate}
         metrics["step_time"] = time.perf_counter() - started
         rows = [{"prompt_id": prompt.id, "completion": prompt.columns["completion"]} for prompt in chosen]
-        journal.end_step(metrics, [], rows, last=step + 1 == settings.steps)
+        logger.end_step(metrics, [], rows, last=step + 1 == settings.steps)
     mx.clear_cache()  # decoding comes next, whose buffers have other shapes
 
 
@@ -96,9 +96,9 @@ def check_completions(prompts: Sequence[Prompt]) -> None:
         )
 
 
-def supervised_step(learner: Learner, batch: Batch, rate: float) -> dict[str, float]:
+def supervised_step(state: TrainState, batch: Batch, rate: float) -> dict[str, float]:
     """One update towards the batch's completions; returns the mean token loss and the gradient's norm."""
-    config, ranks, model = learner.config, learner.ranks, learner.policy.model
+    config, ranks, model = state.config, state.ranks, state.policy.model
     tokens = batch.mask.sum()
 
     def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> tuple[mx.array, ...]:
@@ -113,12 +113,12 @@ def supervised_step(learner: Learner, batch: Batch, rate: float) -> dict[str, fl
     mean = ranks.sum(sum((value for (value,) in values), mx.zeros(()))).item()
     finite, norm = math.isfinite(mean), math.nan
     if finite:
-        norm = apply_update(model, learner.optimizer, gradients, rate, config.max_grad_norm)
-    mx.eval(model.trainable_parameters(), learner.optimizer.state)
+        norm = apply_update(model, state.optimizer, gradients, rate, config.max_grad_norm)
+    mx.eval(model.trainable_parameters(), state.optimizer.state)
     return {"loss": mean, "grad_norm": norm, "update_skipped": float(not math.isfinite(norm))}
 
 
-def imitated_ids(policy: Policy, prompt: Prompt) -> list[int]:
+def target_ids(policy: Policy, prompt: Prompt) -> list[int]:
     """The tokens of a row's own completion, with the stop token that the chat template ends a turn with."""
     text = prompt.columns["completion"]
     return [*policy.tokenizer.encode(text, add_special_tokens=False), policy.tokenizer.eos_token_id]

@@ -1,0 +1,15 @@
+"""The table of predicted and measured peaks, at least 20 rows of it."""
+
+from __future__ import annotations
+
+import pytest
+from support.memory_cases import CASES, measure_all, row
+
+
+@pytest.mark.long
+def test_predictions_are_within_15_percent_and_never_5_under():
+    assert len(CASES) >= 20
+    found = list(measure_all(list(CASES)))
+    print(*(row(*each) for each in found), sep="\n")
+    off = {name: predicted / measured - 1 for name, predicted, measured in found}
+    assert {name: error for name, error in off.items() if not -0.05 <= error <= 0.15} == {}

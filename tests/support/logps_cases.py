@@ -1,0 +1,37 @@
+"""Random groups of rows, and their gradients."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten
+
+from mlx_grpo.data.batch import make_batch
+from mlx_grpo.data.types import Batch, Prompt, Rollout
+from mlx_grpo.models.logps import score_tokens
+from mlx_grpo.models.policy import Policy
+
+
+def make_rows(prompt_lengths: list[int], completion_lengths: list[int]) -> Batch:
+    """Groups of random prompts and completions of given lengths."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, length in enumerate(prompt_lengths):
+        prompt = Prompt(str(i), "", tuple(rng.integers(0, 250, length).tolist()))
+        rows += [Rollout(prompt, tuple(rng.integers(0, 250, n).tolist()), "", "stop") for n in completion_lengths]
+    return make_batch(rows, mx.array(rng.normal(size=(len(prompt_lengths), len(completion_lengths)))))
+
+
+def gradients(policy: Policy, batch: Batch, **options: object) -> dict[str, np.ndarray]:
+    def loss(part: Batch) -> mx.array:
+        return -(score_tokens(policy.model, part, 0.7, **options).logps * part.advantages[:, None]).sum()
+
+    _, found = nn.value_and_grad(policy.model, loss)(batch)
+    return {name: np.array(gradient) for name, gradient in tree_flatten(found)}
+
+
+def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
+    for name, gradient in wanted.items():
+        np.testing.assert_allclose(found[name], gradient, atol=1e-4 * np.abs(gradient).max(), err_msg=name)
+        assert np.abs(gradient).max() > 0, name

@@ -1,0 +1,76 @@
+"""Runs of tiny models: what they start from, and short whole ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from support.paths import BUNDLED_ROWS
+from support.tiny_models import tiny_config
+
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import make_prompt, read_rows
+from mlx_grpo.evaluation.eval import run_eval
+from mlx_grpo.models.policy import load_policy
+from mlx_grpo.rewards import load_reward
+from mlx_grpo.training.state import TrainState, grpo_optimizer
+from mlx_grpo.training.trainer import train, train_step
+
+
+class Silent:
+    def begin(self, phase: str, steps: int) -> None: ...
+    def decoding(self, rows: int) -> None: ...
+    def step(self, metrics: dict[str, float]) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+def rows_file(folder: Path, **columns: object) -> str:
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"id": str(i), "prompt": f"say {i}", **columns}) for i in range(6)))
+    return str(path)
+
+
+def paid_for(function: str) -> dict:
+    return {"rubric": None, "functions": [f"support.toy_rewards:{function}"]}
+
+
+def make_state(config: Config, reference: bool = False) -> TrainState:
+    policy = load_policy(config)
+    frozen = policy.model.trainable_parameters() if reference else None
+    return TrainState(policy, config, load_reward(config.reward), grpo_optimizer(config), frozen)
+
+
+def rewards_over(model: Path, steps: int, function: str, **changes: object) -> list[float]:
+    settings = {
+        "max_steps": steps,
+        "num_generations": 16,
+        "learning_rate": 2e-2,
+        "lr_scheduler_type": "constant",
+        "reward": paid_for(function),
+        **changes,
+    }
+    config = tiny_config(model, **settings)
+    state = make_state(config, reference=config.beta > 0)
+    prompts = [make_prompt({"id": str(i), "prompt": f"say {i}"}, state.policy.tokenizer) for i in range(4)]
+    return [train_step(state, prompts, step)[0]["rewards/share_of_letters/mean"] for step in range(steps)]
+
+
+def evaluated_run(model: Path, folder: Path) -> Path:
+    """A run of two steps on rows of the bundled data, evaluated in MLX."""
+    for split in ("train", "heldout"):
+        rows = read_rows(BUNDLED_ROWS / f"{split}.jsonl")[:5]
+        for row in rows:
+            row["prompt"] = [{"role": "user", "content": row["context"][:60]}]
+        (folder / "my-data").mkdir(exist_ok=True)
+        (folder / "my-data" / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    config = tiny_config(
+        model,
+        data={"train": str(folder / "my-data")},
+        output_dir=str(folder / "runs"),
+        eval={"episodes": 3, "max_new_tokens": 8, "batch_size": 4, "validation": 2},
+        eval_steps=1,
+        learning_rate=0.0123,
+    )
+    run = train(config, Silent())
+    run_eval(str(run), backend="mlx", device="auto", episodes=None, max_new_tokens=None, progress=lambda *a: None)
+    return run

@@ -1,0 +1,98 @@
+"""Rows become prompts; bad rows are listed; a step's prompts depend on the seed and the step alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.paths import SHARED
+from support.tiny_models import tiny_policy
+
+from mlx_grpo.config.schema import DataConfig
+from mlx_grpo.data.dataset import dataset_files, load_prompts, make_prompt, read_rows, sample_prompts
+from mlx_grpo.data.types import Prompt
+from mlx_grpo.errors import UserError
+
+PROMPTS = [Prompt(str(i), "", (1,)) for i in range(10)]
+
+
+def test_an_epoch_shows_every_prompt_once_and_the_next_in_another_order():
+    epochs = [[p.id for step in range(5) for p in sample_prompts(PROMPTS, 2, 0, 5 * e + step)] for e in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == [str(i) for i in range(10)]
+    assert epochs[0] != epochs[1]
+
+
+def test_a_steps_prompts_depend_on_seed_and_step_alone():
+    assert sample_prompts(PROMPTS, 3, 1, 7) == sample_prompts(PROMPTS, 3, 1, 7)
+    assert sample_prompts(PROMPTS, 3, 1, 7) != sample_prompts(PROMPTS, 3, 2, 7)
+
+
+def test_the_values_of_a_column_take_turns_and_an_epoch_still_shows_every_prompt():
+    prompts = [Prompt(str(i), "", (1,), {"label": "yes" if i < 4 else "no"}) for i in range(8)]
+    steps = [sample_prompts(prompts, 2, 0, step, "label") for step in range(4)]
+    assert all([p.columns["label"] for p in chosen] == ["no", "yes"] for chosen in steps)
+    assert sorted(p.id for chosen in steps for p in chosen) == [str(i) for i in range(8)]
+
+
+def test_a_step_may_span_two_epochs_and_repeat_a_small_dataset():
+    assert len(sample_prompts(PROMPTS[:2], 5, 0, 0)) == 5
+
+
+def test_bad_rows_are_listed_with_line_number_and_remedy(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    good = json.dumps({"prompt": "hello"})
+    bad = ["{broken", "[1]", "{}", '{"prompt": ""}', '{"prompt": [{"role": "user"}]}', '{"prompt": [{"content": "x"}]}']
+    path.write_text("\n".join([good, *bad, good]))
+    with pytest.raises(UserError) as caught:
+        read_rows(path)
+    assert [line.split(":")[0].rpartition(" ")[2] for line in caught.value.problems] == ["2", "3", "4", "5", "6", "7"]
+    assert all(";" in line for line in caught.value.problems)
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_empty_file_is_an_error(tmp_path: Path, content: str):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content)
+    with pytest.raises(UserError, match="holds no rows"):
+        read_rows(path)
+
+
+def test_a_missing_file_says_how_to_make_one(tmp_path: Path):
+    with pytest.raises(UserError, match="mlx-grpo data build"):
+        read_rows(tmp_path / "none.jsonl")
+
+
+def test_chat_prompts_are_rendered_with_thinking_off_and_columns_go_to_the_reward(tiny_qwen3: Path):
+    policy = tiny_policy(tiny_qwen3)
+    row = {"id": "r", "prompt": [{"role": "user", "content": "hi"}], "gold": 3}
+    prompt = make_prompt(row, policy.tokenizer)
+    assert prompt.text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think></think>"
+    assert prompt.columns == {"gold": 3}
+    assert prompt.token_ids.count(policy.stop_ids[0]) == 1
+    thinking = make_prompt(row, policy.tokenizer, enable_thinking=True)
+    assert thinking.text.endswith("assistant\n")
+
+
+def test_a_folder_holds_train_and_heldout_and_a_file_stands_for_itself(tmp_path: Path):
+    assert dataset_files(DataConfig(train=str(tmp_path))) == (tmp_path / "train.jsonl", tmp_path / "heldout.jsonl")
+    assert dataset_files(DataConfig(train="a.jsonl")) == (Path("a.jsonl"), None)
+    assert dataset_files(DataConfig(train="a.jsonl", heldout="b.jsonl"))[1] == Path("b.jsonl")
+
+
+def test_bundled_training_and_held_out_rows_share_neither_job_nor_candidate(tiny_qwen3: Path):
+    for name in ("shortlist", "shortlist-full"):
+        train, heldout = (read_rows(path) for path in dataset_files(DataConfig(train=name)))
+        for column in ("job_id", "candidate_id", "id"):
+            assert not {row[column] for row in train} & {row[column] for row in heldout}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs Qwen3's real tokenizer, which a bare clone does not hold")
+def test_qwen3_ends_its_prompt_with_an_empty_thought():
+    from mlx_lm.utils import load_tokenizer
+
+    tokenizer = load_tokenizer(SHARED / "models" / "qwen3-0.6b")
+    path = dataset_files(DataConfig(train="shortlist"))[0]
+    prompt = load_prompts(path, tokenizer)[0]
+    assert prompt.token_ids[-4:] == (151667, 271, 151668, 271)
+    assert tokenizer.eos_token_ids == {151645} or 151645 in tokenizer.eos_token_ids

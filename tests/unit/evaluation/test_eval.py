@@ -1,0 +1,294 @@
+"""The evaluation's whole path with a tiny model on both back ends, alone and beside other runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+import yaml
+from rich.console import Console
+from support.command import cli
+from support.paths import BUNDLED_ROWS
+from support.tiny_models import tiny_config
+from support.tiny_runs import Silent
+
+from mlx_grpo.cli.eval import print_comparison
+from mlx_grpo.config.files import validate
+from mlx_grpo.data.dataset import read_rows
+from mlx_grpo.errors import UserError
+from mlx_grpo.evaluation.episodes import heldout_prompts, said_score, score_completions
+from mlx_grpo.evaluation.eval import run_eval
+from mlx_grpo.evaluation.generators import UNFINISHED
+from mlx_grpo.evaluation.statistics import LOWEST
+from mlx_grpo.evaluation.summary import outcome_of
+from mlx_grpo.export.export import export_run
+from mlx_grpo.reporting import tables
+from mlx_grpo.rewards import load_reward
+from mlx_grpo.runs import read_config
+from mlx_grpo.training.trainer import train
+
+
+@pytest.fixture(scope="module")
+def run(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run with a warm start, on three rows of the bundled data."""
+    folder = tmp_path_factory.mktemp("run")
+    for split in ("train", "heldout"):
+        rows = read_rows(BUNDLED_ROWS / f"{split}.jsonl")[:3]
+        for row in rows:
+            row["prompt"] = [{"role": "user", "content": row["context"][:60]}]
+        (folder / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    config = tiny_config(
+        tiny_qwen3,
+        data={"train": str(folder)},
+        warm_start={"steps": 2, "batch_size": 2},
+        output_dir=str(folder / "runs"),
+        eval={"episodes": 3, "max_new_tokens": 12, "batch_size": 2},
+        max_completion_length=12,
+    )
+    return train(config, Silent())
+
+
+def compared(run: Path, backend: str, **options: object) -> tuple[dict, list[Path]]:
+    settings = {"episodes": None, "max_new_tokens": None, "progress": lambda *a: None, **options}
+    return run_eval(str(run), backend=backend, device="cpu", **settings)
+
+
+@pytest.fixture(scope="module")
+def others(run: Path) -> list[Path]:
+    """Runs that differ from the first in their seed, and in having had no warm start."""
+    found = []
+    for number, changes in enumerate(({"seed": 1}, {"warm_start": {"steps": 0}, "reward": {"shuffle": True}})):
+        output_dir = str(run.parents[1] / f"others{number}")
+        found.append(train(validate({**read_config(run).model_dump(), **changes, "output_dir": output_dir}), Silent()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def results(run: Path, others: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict]:
+    """The first run evaluated alone (False) and beside the others (True), in a folder of its own."""
+    folder = tmp_path_factory.mktemp("out")
+    return {
+        several: compared(run, "mlx", others=[str(path) for path in others if several], out=folder / str(several))[0]
+        for several in (False, True)
+    }
+
+
+def test_torch_and_mlx_complete_the_same_prompts_alike(run: Path):
+    pytest.importorskip("torch", reason="needs torch")
+    torch_results, written = compared(run, "torch")
+    assert (run / "hf" / "model.safetensors").is_file()
+    mlx_results, _ = compared(run, "mlx")
+    for model in ("baseline", "warm start", "trained"):
+        assert [e["completion"] for e in torch_results["models"][model]] == [
+            e["completion"] for e in mlx_results["models"][model]
+        ]
+    assert {path.name for path in written} == {
+        "eval.json",
+        "training_curves.png",
+        "components_by_step.png",
+        "completion_lengths.png",
+        "calibration.png",
+        "before_after.png",
+        "baseline_vs_trained.png",
+        "reward_components.png",
+        "reward_distribution.png",
+    }
+
+
+def test_results_hold_every_episode_and_the_means_follow_from_them(run: Path, tmp_path: Path):
+    results, written = compared(run, "mlx", out=tmp_path / "new")
+    saved = json.loads((tmp_path / "new" / "eval.json").read_text())
+    assert {path.parent for path in written} == {tmp_path / "new", tmp_path / "new" / "plots"}
+    assert saved["models"] == results["models"]
+    episodes = saved["models"]["trained"]
+    assert [e["prompt_id"] for e in episodes] == [row["id"] for row in read_rows(run.parents[1] / "heldout.jsonl")]
+    assert saved["means"]["trained"]["reward"] == pytest.approx(np.mean([e["reward"] for e in episodes]))
+    assert saved["majority_class_rate"] == pytest.approx(2 / 3)
+    assert saved["resampled_by"] == "episode"  # three rows are too few jobs
+    gain = saved["differences"]["trained"]["characters"]
+    base = saved["models"]["baseline"]
+    assert gain["mean"] == pytest.approx(
+        np.mean([e["characters"] - b["characters"] for e, b in zip(episodes, base, strict=True)])
+    )
+    assert gain["low"] <= gain["mean"] <= gain["high"]
+    assert 0 < gain["p"] <= 1
+    assert saved["over_warm_start"]["trained"] == saved["grpo_over_warm_start"]
+    figures = {"balanced_accuracy", "roc_auc", "spearman", "ndcg_at_10", "valid"}
+    assert figures <= saved["means"]["trained"].keys() == saved["grpo_over_warm_start"].keys()
+    assert set(episodes[0]["components"]) == {
+        "format_valid",
+        "decision_match",
+        "score_alignment",
+        "reason_quality",
+        "length_penalty",
+        "no_hallucination",
+    }
+
+
+def test_a_completion_without_an_answer_is_wrong_and_ranks_last(run: Path):
+    prompts = heldout_prompts(run)
+    labels = [prompt.columns["decision"] for prompt in prompts]
+    completions = [
+        f'<think>no</think>{{"decision":"{labels[0]}","score":"0.3","reasons":[]}}',
+        f"{{'decision':'{labels[1]}','score':7}}",
+        "I would hire them.",
+    ]
+    episodes = score_completions(prompts, completions, load_reward(read_config(run).reward))
+    assert [e["correct"] for e in episodes] == [True, True, False]
+    assert [e["score"] for e in episodes] == [0.3, 1.0, None]
+    assert [e["valid"] for e in episodes] == [True, False, False]  # single quotes are no JSON
+    around, twice = '{"decision":"reject"} I hope', '{"score":0.1,"score":0.2}'
+    others = score_completions(prompts, [around, twice, "{}"], load_reward(read_config(run).reward))
+    assert [e["valid"] for e in others] == [False, False, True]
+    assert [e["characters"] for e in episodes] == [len(completions[0]) - 17, len(completions[1]), 18]
+    assert [e["fit"] for e in episodes] == [prompt.columns["score"] for prompt in prompts]
+    outcome = outcome_of(episodes)
+    assert outcome.judged.scores.tolist() == [0.3, 1.0, LOWEST]
+    assert outcome.judged.correct.tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("score", ['"high"', "null", "[1]", "NaN", "1" + "0" * 400])
+def test_a_score_that_is_no_number_is_none(score: str):
+    assert said_score(f'{{"score":{score}}}') is None
+
+
+def test_prompts_that_chose_the_adapter_are_not_evaluated(run: Path, tmp_path: Path):
+    config = read_config(run).model_dump() | {"eval_steps": 1}
+    config["eval"] |= {"episodes": 1, "validation": 1}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    ids = [prompt.id for prompt in heldout_prompts(run)]
+    assert [prompt.id for prompt in heldout_prompts(tmp_path, 3)] == ids[:2]
+    assert [prompt.id for prompt in heldout_prompts(run, 3, [tmp_path])] == ids[:2]
+
+
+def test_other_runs_are_rows_beside_the_first_on_the_same_prompts(
+    run: Path, others: list[Path], results: dict[bool, dict]
+):
+    alone, results = results[False], results[True]
+    assert alone["runs"] == {"trained": run.name}
+    assert list(results["runs"].values()) == [run.name, *(path.name for path in others)]
+    assert list(results["models"]) == [
+        "baseline",
+        "warm start",
+        "trained",
+        "warm start, seed 1",
+        "trained, seed 1",
+        "trained, shuffled reward, no warm start",
+    ]
+    for name in ("baseline", "warm start", "trained"):
+        assert results["models"][name] == alone["models"][name]
+    assert list(results["over_warm_start"]) == ["trained", "trained, seed 1"]
+    pair = [results["means"][name]["reward"] for name in ("trained", "trained, seed 1")]
+    found = results["seeds"]["trained, 2 seeds"]["figures"]["reward"]
+    assert found == {"mean": pytest.approx(np.mean(pair)), "sd": pytest.approx(abs(pair[0] - pair[1]) / np.sqrt(2))}
+    for model in results["models"].values():
+        assert [e["prompt_id"] for e in model] == [e["prompt_id"] for e in results["models"]["baseline"]]
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("several", [False, True])
+def test_the_tables_fit_the_terminal_and_name_every_model(results: dict[bool, dict], width: int, several: bool):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_comparison(console, results[several], [])
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    words = " ".join(" ".join(lines).split())
+    for told in ("baseline", "warm start", "reason_quality", "total", "ROC AUC", "Spearman", "NDCG@10", "What GRPO"):
+        assert told in words
+    assert ("trained, 2 seeds" in words) == several
+    rows = [line for line in lines if line.startswith("baseline ")]
+    assert all("…" not in row and "0." in row for row in rows)
+
+
+def test_a_reward_of_ones_own_has_no_ranking(run: Path, tmp_path: Path):
+    own = {"rubric": None, "functions": ["support.toy_rewards:only_long"]}
+    config = read_config(run).model_dump() | {"reward": own, "output_dir": str(tmp_path), "max_completion_length": 4}
+    (tmp_path / "rows.jsonl").write_text(
+        "\n".join(json.dumps({"prompt": f"say {i}", "completion": "a"}) for i in "abc")
+    )
+    config["data"] = {"train": str(tmp_path / "rows.jsonl"), "heldout": str(tmp_path / "rows.jsonl")}
+    config["eval"]["max_new_tokens"] = 4  # only_long applies to none of them
+    results, written = compared(train(validate(config), Silent()), "mlx")
+    assert results["means"]["trained"] == {"reward": None, "characters": pytest.approx(4, abs=4), "only_long": None}
+    assert not {"calibration.png", "before_after.png"} & {path.name for path in written}
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_comparison(console, results, [])
+    assert "–" in console.export_text()
+
+
+def test_the_export_holds_a_card_with_the_measured_tables(run: Path, tmp_path: Path):
+    results, _ = compared(run, "mlx")
+    folder, summary = export_run(str(run), ["hf"], tmp_path / "out")
+    card = (folder / "README.md").read_text()
+    assert (folder / "training_curves.png").is_file()
+    assert str(run.parents[1]) not in card
+    assert tables.markdown_table(*tables.headline(results)) in card
+    assert "enable_thinking=False" in card
+    assert "model.safetensors" in summary.files
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_work(run: Path, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--out: .*file can't be made"):
+        compared(run, "mlx", out=tmp_path / "file")
+
+
+def test_a_folder_that_is_no_run_is_told_apart(tmp_path: Path):
+    with pytest.raises(UserError, match="not a run folder"):
+        compared(tmp_path, "mlx")
+
+
+@pytest.mark.parametrize("backend", ["mlx", "torch"])
+def test_an_interrupted_evaluation_goes_on_with_the_batch_it_was_in(run: Path, tmp_path: Path, backend: str):
+    whole, done = [], []
+    results, _ = compared(run, backend, out=tmp_path / "whole", progress=lambda *call: whole.append(call))
+
+    def unplug(*call: object) -> None:
+        done.append(call)
+        if len(done) == len(whole) // 2 + 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compared(run, backend, out=tmp_path / "cut", progress=unplug)
+    with (tmp_path / "cut" / UNFINISHED).open("a") as file:
+        file.write('{"key": "torn')
+    resumed, _ = compared(run, backend, out=tmp_path / "cut", progress=lambda *call: done.append(call))
+    assert done == whole
+    assert resumed["models"] == results["models"]
+    assert not (tmp_path / "cut" / UNFINISHED).exists()
+
+
+def test_processes_that_share_the_prompts_complete_what_one_would(run: Path, tmp_path: Path):
+    whole, _ = compared(run, "mlx", out=tmp_path / "one")
+    options = ("--device", "cpu", "--out", "two", "--json", "--processes", "2")
+    shared = cli("eval", str(run), "--backend", "mlx", *options, folder=tmp_path)
+    assert shared.returncode == 0, shared.stderr
+    written = [json.loads((tmp_path / name / "eval.json").read_text()) for name in ("one", "two")]
+    assert written[0] == written[1]
+    assert json.loads(shared.stdout)["means"] == json.loads(json.dumps(whole["means"]))
+    refused = cli("eval", str(run), *options, folder=tmp_path)
+    assert refused.returncode == 2
+    assert "add --backend mlx" in refused.stderr
+
+
+def test_what_was_done_for_another_adapter_is_not_used(run: Path, tmp_path: Path):
+    copied = shutil.copytree(run, tmp_path / "copied")
+
+    weights = mx.load(str(run / "warm_start" / "adapters.safetensors"))
+    for name in ("warm_start", "adapter"):
+        changed = {key: value * (2 if name == "adapter" else 1) for key, value in weights.items()}
+        mx.save_safetensors(str(copied / name / "adapters.safetensors"), changed)
+
+    def unplug(model: str, done: int, total: int) -> None:
+        if model == "trained":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compared(copied, "mlx", progress=unplug)
+    shutil.copyfile(run / "warm_start" / "adapters.safetensors", copied / "adapter" / "adapters.safetensors")
+    results, _ = compared(copied, "mlx")
+    assert results["models"]["trained"] == results["models"]["warm start"]

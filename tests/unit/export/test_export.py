@@ -1,0 +1,114 @@
+"""What `mlx-grpo export` writes of a run, and what mlx-lm makes of the adapter as it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx_lm.utils import load
+from support.command import cli
+from support.tiny_models import tiny_config, tiny_policy
+
+from mlx_grpo.cli.export import describe
+from mlx_grpo.export.export import export_run
+from mlx_grpo.models.policy import save_adapter
+from mlx_grpo.runs import create_run
+
+IDS = mx.array([[5, 60, 70, 80]])
+
+
+def make_run(base: Path, folder: Path, **changes: object) -> Path:
+    """A run folder with a trained adapter, as `train` leaves it."""
+    config = tiny_config(base, output_dir=str(folder / "runs"), **changes)
+    run = create_run(config)
+    save_adapter(tiny_policy(base, **changes), config, run / "adapter")
+    return run
+
+
+@pytest.mark.parametrize("lora", [{"rank": 4}, {"rank": 2, "num_layers": 1, "keys": ["mlp.up_proj"]}])
+def test_mlx_lm_loads_a_runs_adapter_by_its_own_loader(tiny_qwen3: Path, tmp_path: Path, lora: dict):
+    run = make_run(tiny_qwen3, tmp_path, lora=lora)
+    loaded, _ = load(str(tiny_qwen3), adapter_path=str(run / "adapter"))
+    policy = np.array(tiny_policy(tiny_qwen3, lora=lora).model(IDS))
+    np.testing.assert_allclose(np.array(loaded(IDS)), policy, atol=1e-5)
+    assert np.abs(policy - np.array(load(str(tiny_qwen3))[0](IDS))).max() > 1e-2
+
+
+def test_mlx_lm_generate_runs_with_a_runs_adapter(tiny_qwen3: Path, tmp_path: Path):
+    run = make_run(tiny_qwen3, tmp_path)
+    command = [sys.executable, "-m", "mlx_lm", "generate", "--model", str(tiny_qwen3), "--max-tokens", "4"]
+    done = subprocess.run(
+        [*command, "--prompt", "hi", "--adapter-path", str(run / "adapter")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Generation: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("format", "options", "weights"),
+    [
+        ("hf", {"dtype": "bfloat16"}, "model.safetensors"),
+        ("mlx", {}, "model.safetensors"),
+        ("mlx", {"bits": 8}, "model.safetensors"),
+        ("peft", {}, "adapter_model.safetensors"),
+    ],
+)
+def test_each_format_goes_to_a_folder_of_its_own_and_is_verified(
+    tiny_llama: Path, tmp_path: Path, format: str, options: dict, weights: str
+):
+    pytest.importorskip("peft" if format == "peft" else "torch")
+    run = make_run(tiny_llama, tmp_path)
+    folder, summary = export_run(str(run), [format], **options)
+    assert folder == run / format and weights in summary.files
+    assert json.loads((folder / "export.json").read_text())["verification"]["kept"] == summary.verification.kept
+    assert summary.verification.storing_error < summary.verification.tolerance
+    assert summary.verification.adapter_effect > 1e-2
+
+
+def test_the_command_says_how_far_the_export_is_or_that_it_was_not_verified(tiny_llama: Path, tmp_path: Path):
+    make_run(tiny_llama, tmp_path)
+    shown = cli("export", "--mlx", folder=tmp_path)
+    assert "the export keeps 100% of it" in shown.stdout, shown.stdout + shown.stderr
+    unchecked = cli("export", "--mlx", "--no-verify", "--json", folder=tmp_path)
+    assert json.loads(unchecked.stdout)["verification"] is None
+
+
+def test_rounding_that_outweighs_training_is_warned_of_with_a_remedy(tiny_llama: Path, tmp_path: Path):
+    pytest.importorskip("torch")
+    lora = {"rank": 4, "scale": 1e-3}
+    run = make_run(tiny_llama, tmp_path, lora=lora)
+    lines = describe(*export_run(str(run), ["hf"], dtype="bfloat16"))
+    assert lines[-1].startswith("warning: bfloat16 changes the model more") and "--dtype float32" in lines[-1]
+    assert not any("warning" in line for line in describe(*export_run(str(run), ["hf"], dtype="float32")))
+    assert "more bits" in describe(*export_run(str(run), ["mlx"], bits=4))[-1]
+    assert describe(*export_run(str(run), ["mlx"], verify=False))[-1] == "not verified"
+
+
+def test_an_export_that_differs_exits_with_2_names_the_layer_and_writes_nothing(tiny_qwen3: Path, tmp_path: Path):
+    pytest.importorskip("torch")
+    base = tmp_path / "base"
+    shutil.copytree(tiny_qwen3, base)
+    settings = json.loads((base / "config.json").read_text())
+    window = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}  # which mlx-lm does not heed
+    (base / "config.json").write_text(json.dumps(settings | window))
+    run = make_run(base, tmp_path)
+    failed = cli("export", "--hf", folder=tmp_path)
+    assert failed.returncode == 2
+    assert "loaded in PyTorch, differs from the policy, first at model.layers.1:" in failed.stderr
+    assert "Traceback" not in failed.stderr and sorted(path.name for path in run.iterdir()) == [
+        "adapter",
+        "config.yaml",
+    ]
+
+
+def test_options_that_exclude_each_other_are_all_named(tmp_path: Path):
+    failed = cli("export", "--hf", "--peft", "--bits", "4", "--dtype", "float16", folder=tmp_path)
+    assert failed.returncode == 2
+    for told in ("name one format", "--bits 4: belongs to --mlx", "--dtype float16: belongs to --hf and --mlx"):
+        assert told in failed.stderr

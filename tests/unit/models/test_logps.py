@@ -1,0 +1,235 @@
+"""One pass over a shared prompt gives the plain path's log-probabilities and gradients, exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from support.logps_cases import assert_same, gradients, make_rows
+from support.tiny_models import tiny_policy
+
+from mlx_grpo.data.batch import make_batch, make_supervised_batch, slice_batch, split_batch
+from mlx_grpo.data.types import Batch, Prompt, Rollout
+from mlx_grpo.models import attention
+from mlx_grpo.models import logps as logps_module
+from mlx_grpo.models.logps import score_tokens
+from mlx_grpo.models.prefix import checkpointed_layers
+from mlx_grpo.training.accumulate import accumulate
+
+
+def test_log_probabilities_are_those_of_the_full_forward_pass_divided_by_the_temperature(tiny_qwen3: Path):
+    policy, batch = tiny_policy(tiny_qwen3), make_rows([5], [3, 6])
+    scores = score_tokens(policy.model, batch, temperature=0.7)
+    prompt = batch.prompt_ids[0].tolist()
+    for row, length in enumerate((3, 6)):
+        completion = batch.completion_ids[row, :length].tolist()
+        logits = policy.model(mx.array([prompt + completion]))[0].astype(mx.float32) / 0.7
+        full = np.array(logits - mx.logsumexp(logits, axis=-1, keepdims=True))
+        expected = [full[len(prompt) - 1 + t, token] for t, token in enumerate(completion)]
+        np.testing.assert_allclose(np.array(scores.logps)[row, :length], expected, atol=1e-5)
+        entropy = -(np.exp(full) * full).sum(axis=-1)[len(prompt) - 1 : len(prompt) + length - 1]
+        np.testing.assert_allclose(np.array(scores.entropies)[row, :length], entropy, atol=1e-5)
+        assert not np.array(scores.logps)[row, length:].any()
+
+
+@pytest.mark.parametrize("lengths", [([9, 4], [3, 7, 1]), ([1], [4, 2]), ([2], [5]), ([1, 6], [2, 2])])
+@pytest.mark.parametrize("model", ["tiny_qwen3", "tiny_llama"])
+def test_the_shared_pass_equals_the_plain_one(model: str, lengths: tuple, request: pytest.FixtureRequest):
+    policy, batch = tiny_policy(request.getfixturevalue(model)), make_rows(*lengths)
+    shared, plain = (np.array(score_tokens(policy.model, batch, shared=way).logps) for way in (True, False))
+    np.testing.assert_allclose(shared, plain, atol=1e-5)
+    assert_same(gradients(policy, batch, shared=True), gradients(policy, batch, shared=False))
+
+
+def test_a_group_runs_no_further_than_its_own_longest_row(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+    policy, rng = tiny_policy(tiny_qwen3), np.random.default_rng(0)
+    ids = [tuple(rng.integers(0, 250, n).tolist()) for n in (9, 3, 16, 5, 60, 33, 6, 50, 50)]
+    short, long, cut = (Prompt(str(n), "", prompt) for n, prompt in enumerate(ids[::3]))
+    ends = ["stop", "stop", "stop", "stop", "length", "length"]
+    rows = [(short, ids[1]), (short, ids[2]), (long, ids[4]), (long, ids[5]), (cut, ids[7]), (cut, ids[8])]
+    rollouts = [Rollout(prompt, row, "", end) for (prompt, row), end in zip(rows, ends, strict=True)]
+    batch = make_batch(rollouts, mx.array(rng.normal(size=(3, 2))), mask_truncated=True)
+    wanted = gradients(policy, batch, shared=False)
+    passes = count_tokens(policy.model, monkeypatch)
+    scores = np.array(score_tokens(policy.model, batch).logps)
+    assert sum(passes) == 8 + 2 * 16 + 4 + 2 * 64 + 5 + 2 * 16  # prompts but their last token, rows in buckets of 16
+    plain = np.array(score_tokens(policy.model, batch, shared=False).logps)
+    np.testing.assert_allclose(scores, plain, rtol=1e-5, atol=1e-5)
+    assert_same(gradients(policy, batch), wanted)
+
+
+@pytest.mark.parametrize("lengths", [[3, 3, 3], [1, 6, 9], [4]])
+@pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
+def test_prompts_that_begin_alike_share_that_pass_in_a_supervised_batch(
+    tiny_qwen3: Path, lengths: list[int], changes: dict, monkeypatch: pytest.MonkeyPatch
+):
+    policy, rng = tiny_policy(tiny_qwen3, **changes), np.random.default_rng(0)
+    start = tuple(rng.integers(0, 250, 40).tolist())
+    prompts = [Prompt(str(n), "", (*start, *rng.integers(0, 250, n).tolist())) for n in lengths]
+    batch = make_supervised_batch(prompts, [rng.integers(0, 250, 7 - i).tolist() for i in range(len(lengths))])
+    wanted = gradients(policy, batch, shared=False)
+    passes = count_tokens(policy.model, monkeypatch)
+    assert_same(gradients(policy, batch), wanted)
+    if len(lengths) > 1:
+        assert passes[0] == 40  # once for all rows
+    np.testing.assert_allclose(
+        np.array(score_tokens(policy.model, batch).logps),
+        np.array(score_tokens(policy.model, batch, shared=False).logps),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("prompt", [16, 17, 33, 49])
+def test_a_row_that_is_masked_whole_scores_nothing(tiny_qwen3: Path, prompt: int):
+    policy = tiny_policy(tiny_qwen3)
+    cut = Rollout(Prompt("a", "", tuple(range(prompt))), (5, 6, 7), "", "length")
+    batch = make_batch([cut], mx.zeros((1, 1)), mask_truncated=True)
+    assert not np.array(score_tokens(policy.model, batch).logps).any()
+
+
+@pytest.mark.parametrize("model", ["tiny_qwen3", "tiny_llama"])
+def test_a_full_fine_tune_gets_the_same_gradient_on_both_paths(model: str, request: pytest.FixtureRequest):
+    policy = tiny_policy(request.getfixturevalue(model), fine_tune_type="full", lora={})
+    batch = make_rows([6, 3], [4, 2])
+    found = gradients(policy, batch, shared=True)
+    assert "model.embed_tokens.weight" in found
+    assert_same(found, gradients(policy, batch, shared=False))
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
+def test_recomputing_layers_in_the_backward_pass_changes_no_gradient(tiny_qwen3: Path, shared: bool, changes: dict):
+    policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([6, 3], [4, 2])
+    kept = gradients(policy, batch, shared=shared)
+    with checkpointed_layers(policy.model):
+        recomputed = gradients(policy, batch, shared=shared)
+    assert_same(recomputed, kept)
+    assert_same(gradients(policy, batch, shared=shared), kept)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_recomputed_layer_drops_what_it_dropped_at_first(tiny_qwen3: Path, rows: int):
+    policy = tiny_policy(tiny_qwen3, lora={"rank": 4, "dropout": 0.5})
+    batch = make_rows([6, 3], [4, 2])
+
+    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
+        return (-(score_tokens(policy.model, part, prefixes=prefixes).logps * part.advantages[:, None]).sum(),)
+
+    def run(seed: int, checkpointing: bool) -> dict[str, np.ndarray]:
+        mx.random.seed(seed)
+        _, found = accumulate(policy.model, loss, split_batch(batch, rows), checkpointing=checkpointing)
+        return {name: np.array(gradient) for name, gradient in tree_flatten(found)}
+
+    kept = run(5, False)
+    assert_same(run(5, True), kept)
+    name = next(iter(kept))
+    assert np.abs(run(6, False)[name] - kept[name]).max() > 0.1 * np.abs(kept[name]).max()
+
+
+@pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
+def test_the_head_in_chunks_gives_the_gradient_of_the_head_at_once(
+    tiny_qwen3: Path, changes: dict, monkeypatch: pytest.MonkeyPatch
+):
+    policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([6, 3], [4, 2])
+    whole = gradients(policy, batch)
+    monkeypatch.setattr(logps_module, "HEAD_CHUNK", 5)
+    assert_same(gradients(policy, batch), whole)
+
+
+def test_a_head_that_learns_and_one_that_does_not_pass_the_same_gradient_down(tiny_llama: Path):
+    batch = make_rows([6, 3], [4, 2])
+    frozen, learning = tiny_policy(tiny_llama), tiny_policy(tiny_llama)
+    learning.model.lm_head.unfreeze()
+    wanted = gradients(frozen, batch)
+    found = gradients(learning, batch)
+    assert found.pop("lm_head.weight").any()
+    assert_same(found, wanted)
+
+
+def test_attention_in_blocks_of_queries_is_attention_at_once(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+    policy, batch = tiny_policy(tiny_qwen3), make_rows([11, 8], [9, 5])
+    wanted = gradients(policy, batch, shared=False)
+    monkeypatch.setattr(attention, "CAUSAL_BLOCK", 3)
+    assert_same(gradients(policy, batch, shared=True), wanted)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
+def test_micro_batches_share_the_prompts_pass_and_add_up_to_the_whole(
+    tiny_qwen3: Path, rows: int, checkpointing: bool, changes: dict, monkeypatch: pytest.MonkeyPatch
+):
+    policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([7, 5], [4, 2, 6, 1])
+
+    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
+        scores = score_tokens(policy.model, part, 0.7, prefixes=prefixes)
+        return -(scores.logps * part.advantages[:, None]).sum(), scores.logps
+
+    (wanted_values,), wanted = accumulate(policy.model, loss, [batch])
+    passes = count_tokens(policy.model, monkeypatch)
+    values, found = accumulate(policy.model, loss, split_batch(batch, rows), checkpointing=checkpointing)
+    assert sum(passes) == 6 + 4 + batch.completion_ids.size  # each prompt but its last token once, each completion once
+    np.testing.assert_allclose(np.concatenate([v[1] for v in values]), np.array(wanted_values[1]), rtol=1e-5)
+    assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(wanted)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "checkpointing"),
+    [
+        ({"lora": {"rank": 4, "dropout": 0.5}}, False),
+        ({"lora": {"rank": 4, "dropout": 0.5}}, True),
+        ({"fine_tune_type": "full", "lora": {}}, False),
+    ],
+)
+def test_micro_batches_evaluated_apart_give_the_gradient_of_one_evaluation(
+    tiny_qwen3: Path, changes: dict, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
+):
+    policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([7, 5], [4, 2, 6, 1])
+
+    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
+        scores = score_tokens(policy.model, part, 0.7, prefixes=prefixes)
+        return -(scores.logps * part.advantages[:, None]).sum(), scores.logps
+
+    def run(apart: bool) -> tuple[list, dict]:
+        mx.random.seed(5)
+        return accumulate(policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, apart=apart)
+
+    wanted_values, wanted = run(False)
+    passes = count_tokens(policy.model, monkeypatch)
+    values, found = run(True)
+    assert sum(passes) == 2 * (6 + 4) + batch.completion_ids.size  # each prompt forward once, and again to go back
+    np.testing.assert_allclose(*(np.concatenate([v[1] for v in vs]) for vs in (values, wanted_values)), rtol=1e-5)
+    assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(wanted)})
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_part_without_gradient_adds_its_values_alone(tiny_qwen3: Path, apart: bool):
+    policy, batch = tiny_policy(tiny_qwen3), make_rows([7], [4, 2])
+
+    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
+        return (-score_tokens(policy.model, part, prefixes=prefixes).logps.sum(),)
+
+    parts = split_batch(batch, 1)
+    values, found = accumulate(policy.model, loss, parts, has_gradient=lambda part: part is parts[1], apart=apart)
+    alone = accumulate(policy.model, loss, [slice_batch(batch, 1, 2)])[1]
+    assert len(values) == 2
+    assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(alone)})
+    assert accumulate(policy.model, loss, parts, has_gradient=lambda part: False, apart=apart)[1] is None
+
+
+def count_tokens(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of tokens in each call of the model's layers from now on."""
+    passes: list[int] = []
+    forward = type(model.model).__call__
+
+    def counted(layers: nn.Module, ids: mx.array, *args: object) -> mx.array:
+        passes.append(ids.size)
+        return forward(layers, ids, *args)
+
+    monkeypatch.setattr(type(model.model), "__call__", counted)
+    return passes

@@ -1,0 +1,148 @@
+"""QLoRA: a LoRA on packed 4- and 8-bit weights learns what it would on the weights they stand for, and is exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
+
+# isort: split
+import mlx.core as mx
+import mlx.nn as nn
+import mlx_lm
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from support.logps_cases import assert_same, gradients, make_rows
+from support.tiny_models import LLAMA, QWEN3, make_model_folder, tiny_config, tiny_policy
+from support.tiny_runs import paid_for
+
+from convert.hf import export_hf, verify_export
+from mlx_grpo.data.batch import split_batch
+from mlx_grpo.data.dataset import load_prompts
+from mlx_grpo.data.types import Batch
+from mlx_grpo.distributed.ranks import Ranks
+from mlx_grpo.errors import UserError
+from mlx_grpo.evaluation.generators import mlx_completions, torch_completions
+from mlx_grpo.export.export import export_run
+from mlx_grpo.models import policy as policy_module
+from mlx_grpo.models.logps import output_head, score_tokens
+from mlx_grpo.models.policy import load_for_inference, load_policy
+from mlx_grpo.runs import ADAPTER, METRICS, read_jsonl
+from mlx_grpo.training.accumulate import accumulate
+from mlx_grpo.training.progress import SilentReporter
+from mlx_grpo.training.trainer import train
+
+
+@pytest.fixture(scope="module", params=[(QWEN3, 4), (QWEN3, 8), (LLAMA, 4)], ids=["tied-4", "tied-8", "untied-4"])
+def packed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model as `mlx_lm.convert -q` writes it: embedding, head and all linear layers packed."""
+    settings, bits = request.param
+    folder = tmp_path_factory.mktemp("packed")
+    base = make_model_folder(folder / "base", {**settings, "hidden_size": 64})
+    out = folder / "packed"
+    mlx_lm.convert(str(base), str(out), quantize=True, q_group_size=32, q_bits=bits, dtype="float32")
+    return out
+
+
+@pytest.fixture
+def kept_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load as on a GPU, which multiplies packed weights; a CPU unpacks them."""
+    monkeypatch.setattr(policy_module, "multiplies_packed", lambda device: True)
+
+
+def logps(model: nn.Module, batch: Batch, **options: object) -> np.ndarray:
+    return np.array(score_tokens(model, batch, 0.7, **options).logps)
+
+
+def test_the_shared_prompt_pass_is_exact_on_packed_weights(packed: Path, kept_packed: None):
+    policy, batch = tiny_policy(packed), make_rows([9, 4], [3, 7, 1])
+    shared, plain = (logps(policy.model, batch, shared=way) for way in (True, False))
+    np.testing.assert_allclose(shared, plain, rtol=1e-5, atol=1e-5)
+    assert_same(gradients(policy, batch, shared=True), gradients(policy, batch, shared=False))
+
+
+def test_packed_weights_give_the_log_probabilities_and_gradients_of_the_plain_weights_they_stand_for(
+    packed: Path, kept_packed: None, tmp_path: Path
+):
+    export_hf(packed, tmp_path / "plain", dtype="float32")
+    on_packed, on_plain = tiny_policy(packed), tiny_policy(tmp_path / "plain")
+    on_plain.model.load_weights(tree_flatten(on_packed.model.trainable_parameters()), strict=False)
+    head, _ = output_head(on_packed.model)
+    assert isinstance(head, nn.QuantizedLinear | nn.QuantizedEmbedding)
+    assert isinstance(output_head(on_plain.model)[0], nn.Linear | nn.Embedding)
+    batch = make_rows([9, 4], [3, 7, 1])
+    np.testing.assert_allclose(logps(on_packed.model, batch), logps(on_plain.model, batch), rtol=1e-4, atol=1e-4)
+    assert_same(gradients(on_packed, batch), gradients(on_plain, batch))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_micro_batches_add_up_on_packed_weights(packed: Path, kept_packed: None, checkpointing: bool):
+    policy, batch = tiny_policy(packed), make_rows([7, 5], [4, 2, 6, 1])
+
+    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
+        return (-(score_tokens(policy.model, part, prefixes=prefixes).logps * part.advantages[:, None]).sum(),)
+
+    _, wanted = accumulate(policy.model, loss, [batch])
+    for apart in (False, True):
+        _, found = accumulate(policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, apart=apart)
+        assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(wanted)})
+
+
+def test_a_full_fine_tune_of_packed_weights_is_refused_with_a_remedy(packed: Path):
+    with pytest.raises(UserError, match="fine_tune_type lora"):
+        load_policy(tiny_config(packed, fine_tune_type="full"))
+
+
+def test_weights_that_a_cpu_unpacks_are_those_that_the_export_holds(packed: Path, tmp_path: Path):
+    export_hf(packed, tmp_path / "plain", dtype="float32")
+    unpacked, plain = (
+        dict(tree_flatten(load_for_inference(f, None, "float32").model.parameters()))
+        for f in (packed, tmp_path / "plain")
+    )
+    assert unpacked.keys() == plain.keys()
+    assert all(mx.array_equal(unpacked[name], plain[name]) for name in plain)
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["packed", "unpacked"])
+def test_a_run_trains_exports_and_completes_alike_in_mlx_and_pytorch(
+    packed: Path, keeps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(policy_module, "multiplies_packed", lambda device: keeps)
+    torch = pytest.importorskip("torch", reason="needs torch")
+    transformers = pytest.importorskip("transformers")
+    rows = [{"id": str(i), "prompt": f"say {i}"} for i in range(4)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = tiny_config(
+        packed,
+        data={"train": str(tmp_path / "rows.jsonl")},
+        reward=paid_for("share_of_letters"),
+        output_dir=str(tmp_path / "runs"),
+        beta=0.1,
+        learning_rate=3e-2,
+    )
+    run = train(config, SilentReporter())
+    metrics = read_jsonl(run / METRICS)[-1]
+    assert metrics["sampling/sampling_logp_difference/max"] < 1e-3
+    assert metrics["grad_norm"] > 0
+
+    folder, _ = export_run(str(run), ["hf"], dtype="float32")
+    assert "quantization" not in json.loads((folder / "config.json").read_text())
+    verification = verify_export(packed, folder, adapter=run / ADAPTER)
+    assert verification.error < 1e-4 < verification.adapter_effect
+    ids = [[5, 60, 70, 80, 90, 33]]
+    trained, _ = mlx_lm.load(str(packed), adapter_path=str(run / ADAPTER))
+    with torch.no_grad():
+        exported = transformers.AutoModelForCausalLM.from_pretrained(folder)(torch.tensor(ids)).logits.numpy()
+    np.testing.assert_allclose(np.array(trained(mx.array(ids))), exported, atol=1e-3, rtol=1e-3)
+
+    prompts = load_prompts(tmp_path / "rows.jsonl", load_policy(config).tokenizer)
+    in_torch = torch_completions(run, 8, 2, "cpu", "float32")
+    in_mlx = mlx_completions(8, 2, "float32", Ranks())
+    for adapter in (None, run / ADAPTER):
+        texts: dict[str, list] = {"torch": [], "mlx": []}
+        in_torch(packed, adapter, prompts, texts["torch"].extend)
+        in_mlx(packed, adapter, prompts, texts["mlx"].extend)
+        assert len(texts["mlx"]) == len(prompts)
+        assert texts["torch"] == texts["mlx"]

@@ -1,0 +1,160 @@
+"""`mlx-grpo plan`, and what `train` says and refuses before it starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support.command import cli
+from support.paths import SHARED
+from support.tiny_models import tiny_config
+from support.tiny_runs import Silent, make_state, paid_for, rows_file
+
+from mlx_grpo.config.files import load_config
+from mlx_grpo.data.dataset import load_prompts
+from mlx_grpo.errors import UserError
+from mlx_grpo.planning.plan import GB, check_memory, parse_memory, plan, working_set
+from mlx_grpo.planning.traffic import traffic
+
+QWEN3_FOLDER = SHARED / "models" / "qwen3-0.6b"
+needs_qwen3 = pytest.mark.skipif(not QWEN3_FOLDER.is_dir(), reason="needs Qwen3's real config.json")
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.lines: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_sizes_are_gibibytes_and_metal_gets_two_thirds_or_three_quarters():
+    assert parse_memory("16GB") == parse_memory("16") == parse_memory(" 16 gib") == 16 * GB
+    assert working_set(16 * GB) / GB == pytest.approx(10.67, abs=0.01)
+    assert working_set(64 * GB) == 48 * GB
+    for text in ("much", "0GB", "-3", "16MB"):
+        with pytest.raises(UserError, match="--memory"):
+            parse_memory(text)
+
+
+def test_stems_are_work_of_their_own(tiny_qwen3: Path):
+    plain, branched = (
+        plan(tiny_config(tiny_qwen3, branch_at=mark, prompts_per_step=3), "8GB", 50, None) for mark in (None, "x")
+    )
+    alone = plan(tiny_config(tiny_qwen3, num_generations=2, prompts_per_step=3), "8GB", 50, None)
+    stem = branched["step_flops"] - plain["step_flops"]
+    assert 0 < stem < alone["step_flops"] / 3  # one forward pass over a row, where a step learns from two
+    assert branched["phases"] == plain["phases"]  # what a stem adds to the prompt it takes from each completion
+
+
+@needs_qwen3
+def test_qwen3_fits_16_gb_with_room_and_its_full_fine_tune_does_not(tmp_path: Path):
+    (tmp_path / "config.json").write_text((QWEN3_FOLDER / "config.json").read_text())  # and nothing else
+    lora = plan(load_config("qwen3", [f"model={tmp_path}"]), "16GB", 500, None)
+    assert lora["fits"] and lora["peak"] < 0.8 * lora["available"]
+    full = plan(load_config("qwen3-full", [f"model={tmp_path}"]), "16GB", 500, None)
+    assert not full["fits"]
+    assert "fine_tune_type=lora" in full["change"]
+    assert plan(load_config("qwen3-full", [f"model={tmp_path}"]), "24GB", 500, None)["fits"]
+
+
+@needs_qwen3
+@pytest.mark.parametrize("name", ["qwen3", "qwen3-full", "published"])
+@pytest.mark.parametrize("memory", ["4GB", "6GB", "8GB", "12GB"])
+def test_the_change_that_is_named_makes_it_fit(name: str, memory: str):
+    model = f"model={QWEN3_FOLDER}"
+    result = plan(load_config(name, [model]), memory, 1000, None)
+    if result["fits"] or "bits" in (result["change"] or "bits"):
+        return
+    changed = load_config(name, [model, *result["change"].split()])
+    assert plan(changed, memory, 1000, None)["fits"]
+
+
+def test_prompts_are_counted_by_the_tokenizer_and_need_one(tiny_qwen3: Path, tmp_path: Path):
+    rows_file(tmp_path, completion="yes")
+    (tmp_path / "c.yaml").write_text(
+        f"model: {tiny_qwen3}\ndata: {{train: rows.jsonl}}\nwarm_start: {{steps: 1}}\n"
+        "reward: {rubric: null, functions: ['support.toy_rewards:f']}\n"
+    )
+    done = cli("plan", "c.yaml", "--gflops", "100", "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["lengths"] == {"prompt": len("say 0"), "imitated": len("yes") + 1, "alike": 0}
+    assert result["hours"] == pytest.approx(result["run_flops"] / 100e9 / 3600)
+    assert result["peak"] == max(result["phases"].values())
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text((tiny_qwen3 / "config.json").read_text())
+    done = cli("plan", "c.yaml", "model=bare", folder=tmp_path)
+    assert done.returncode == 2
+    assert "--prompt-tokens" in done.stderr
+    done = cli("plan", "c.yaml", "model=bare", "--prompt-tokens", "50", "--memory", "8GB", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "5.3 GB available: fits" in done.stdout
+    assert all(len(line) <= 100 for line in done.stdout.splitlines())
+
+
+@needs_qwen3
+def test_a_warm_start_that_another_run_has_trained_costs_nothing(tmp_path: Path):
+    overrides = [f"model={QWEN3_FOLDER}", "warm_start.steps=500", "warm_start.batch_size=64"]
+    own = plan(load_config("qwen3", overrides), "16GB", 500, None)
+    taken = plan(load_config("qwen3", [*overrides, f"warm_start.run={tmp_path}"]), "16GB", 500, None)
+    none = plan(load_config("qwen3", [*overrides, "warm_start.steps=0"]), "16GB", 500, None)
+    assert taken["phases"] == none["phases"] != own["phases"]
+    assert taken["run_flops"] == none["run_flops"] < own["run_flops"]
+
+
+def test_train_says_its_verdict_first_and_refuses_what_cannot_fit(tiny_qwen3: Path, tmp_path: Path):
+    changes = {
+        "data": {"train": rows_file(tmp_path)},
+        "reward": paid_for("share_of_letters"),
+        "output_dir": str(tmp_path),
+    }
+    for rows, fits in ((2, True), (10**9, False)):
+        state = make_state(tiny_config(tiny_qwen3, prompts_per_step=rows, **changes))
+        prompts = load_prompts(tmp_path / "rows.jsonl", state.policy.tokenizer)
+        notes = Notes()
+        if fits:
+            check_memory(state.config, state.policy, prompts, notes.note)
+            assert notes.lines[0].endswith("fits")
+        else:
+            with pytest.raises(UserError, match=r"does not fit; .* --force"):
+                check_memory(state.config, state.policy, prompts, notes.note)
+            check_memory(state.config, state.policy, prompts, notes.note, force=True)
+            assert all(line.endswith("does not fit") for line in notes.lines)
+
+
+def test_the_command_refuses_before_a_run_folder_is_made(tiny_qwen3: Path, tmp_path: Path):
+    rows_file(tmp_path)
+    (tmp_path / "toy.py").write_text("def f(completions, **columns):\n    return [len(c) for c in completions]\n")
+    (tmp_path / "c.yaml").write_text(
+        f"model: {tiny_qwen3}\ndata: {{train: rows.jsonl}}\nmax_completion_length: 8\nmax_steps: 1\n"
+        "reward: {rubric: null, functions: ['toy:f']}\n"
+    )
+    done = cli("train", "c.yaml", "prompts_per_step=1000000000", folder=tmp_path)
+    assert done.returncode == 2
+    assert "--force" in done.stderr
+    assert not (tmp_path / "runs").exists()
+    done = cli("train", "c.yaml", "prompts_per_step=1", "--force", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("memory: ")
+
+
+def test_what_machines_send_is_counted_by_hand():
+    sent = traffic(1_000_000, 4, step_seconds=2.0)
+    assert sent["sent_bytes"] == 2 * 3 / 4 * 4_000_000
+    ethernet = sent["links"]["10 Gb/s Ethernet"]
+    assert ethernet["seconds"] == pytest.approx(6e6 / 1.25e9)
+    at_par = ethernet["machines_at_par"]
+    sending = 2 * (at_par - 1) / at_par * 4e6 / 1.25e9
+    assert sending == pytest.approx(2.0 / at_par)
+    assert traffic(1_000_000, 1, 2.0)["sent_bytes"] == 0
+
+
+def test_machines_are_planned_for_when_asked(tiny_qwen3: Path, tmp_path: Path):
+    (tmp_path / "c.yaml").write_text(f"model: {tiny_qwen3}\ndata: {{train: shortlist}}\n")
+    options = ("c.yaml", "--prompt-tokens", "300", "--memory", "16GB", "--gflops", "1")
+    alone, several = (cli("plan", *options, *more, folder=tmp_path) for more in ((), ("--machines", "4")))
+    assert "Thunderbolt" not in alone.stdout
+    assert "4 machines: each sends" in several.stdout
+    assert "machines on" in several.stdout

@@ -1,0 +1,160 @@
+"""The model card tells what the run's files hold, and nothing of the machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from support.tiny_runs import evaluated_run
+
+from mlx_grpo.export.export import export_run
+from mlx_grpo.reporting import tables
+from mlx_grpo.reporting.card import model_card
+
+
+@pytest.fixture(scope="module")
+def run(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return evaluated_run(tiny_qwen3, tmp_path_factory.mktemp("card"))
+
+
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    """A copy of the run for a test to change."""
+    return Path(shutil.copytree(run, tmp_path / "a-run"))
+
+
+def test_the_metadata_is_what_huggingface_hub_reads_and_holds_the_measured_figures(run: Path, tiny_qwen3: Path):
+    card = ModelCard(model_card(run, tiny_qwen3, "someone/ranker"))  # raises on metadata that it can't read
+    assert card.data.library_name == "transformers"
+    assert card.data.pipeline_tag == "text-generation"
+    assert card.data.model_name == "ranker"
+    means = json.loads((run / "eval.json").read_text())["means"]["trained"]
+    listed = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert listed == {
+        "mean reward (strict)": round(means["reward"], 4),
+        "mean reward (published)": round(means["published"], 4),
+        "decision accuracy": round(means["correct"], 4),
+    }
+    assert {result.dataset_split for result in card.data.eval_results} == {"heldout"}
+    assert yaml.safe_load(str(card).split("---")[1])["model-index"][0]["name"] == "ranker"
+
+
+def test_both_tables_with_their_intervals_and_the_pictures_are_in_it(run: Path, tiny_qwen3: Path):
+    text = model_card(run, tiny_qwen3)
+    results = json.loads((run / "eval.json").read_text())
+    for table in (tables.headline(results), tables.components(results)):
+        assert tables.markdown_table(*table) in text
+    assert text.count("[95% interval]") == 3
+    shown = set(re.findall(r"!\[[^]]+\]\(([\w.]+)\)", text))
+    assert shown == {path.name for path in (run / "plots").iterdir()}
+    assert len(shown) == 8
+
+
+def test_no_path_of_the_machine_is_in_it(copied: Path, tiny_qwen3: Path):
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    config["warm_start"] |= {"steps": 2, "run": str(copied.parent / "first-run")}
+    (copied / "config.yaml").write_text(yaml.safe_dump(config))
+    text = model_card(copied, tiny_qwen3)
+    for path in (copied.parent, Path(config["data"]["train"]).parent, tiny_qwen3.parent, Path.home()):
+        assert str(path) not in text
+    settings = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[1])
+    del config["output_dir"]
+    config["warm_start"]["run"] = "first-run"
+    assert settings == config | {"model": "tiny-qwen3", "data": config["data"] | {"train": "my-data"}}
+
+
+def test_it_says_what_was_trained_how_and_which_adapter_was_kept(run: Path, tiny_qwen3: Path):
+    text = model_card(run, tiny_qwen3)
+    assert "`tiny-qwen3` trained with GRPO" in text
+    assert "the `my-data` prompts" in text
+    assert "decision_match 0.3" in text
+    assert "| learning rate | 0.0123, linear |" in text
+    kept = json.loads((run / "eval.json").read_text())["kept_step"]
+    told = f"after step {kept} of 2, which did best" if kept else "before the first of 2 GRPO steps: none after it"
+    assert told in " ".join(text.split())
+    assert "| steps | 2 |" in text
+    assert "Hiring decisions belong to people" in text
+
+
+def test_a_run_that_ended_early_says_after_how_many_of_its_steps(copied: Path, tiny_qwen3: Path):
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    (copied / "config.yaml").write_text(yaml.safe_dump(config | {"max_steps": 5}))
+    assert "| steps | 2 of 5 |" in model_card(copied, tiny_qwen3)
+
+
+def test_a_base_model_of_the_hub_is_named_and_linked(copied: Path, tiny_qwen3: Path):
+    for file in (copied / "config.yaml", copied / "adapter" / "adapter_config.json"):
+        text = file.read_text()
+        file.write_text(text.replace(str(tiny_qwen3), "Qwen/Qwen3-0.6B").replace("tiny-qwen3", "Qwen/Qwen3-0.6B"))
+    text = model_card(copied, tiny_qwen3)
+    assert ModelCard(text).data.base_model == "Qwen/Qwen3-0.6B"
+    assert "https://huggingface.co/Qwen/Qwen3-0.6B" in text
+
+
+def test_a_base_model_from_a_folder_is_no_base_model_of_the_hub_even_when_the_folder_is_gone(
+    copied: Path, tiny_qwen3: Path
+):
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace(str(tiny_qwen3), "models/tiny-qwen3"))
+    text = model_card(copied, tiny_qwen3)
+    assert ModelCard(text).data.base_model is None
+    assert "models/tiny-qwen3" not in text
+
+
+def test_the_licence_is_the_one_that_the_base_models_card_states_and_its_text_goes_along(
+    run: Path, tiny_qwen3: Path, tmp_path: Path
+):
+    base = Path(shutil.copytree(tiny_qwen3, tmp_path / "tiny-qwen3"))
+    (base / "README.md").write_text("---\nlicense: apache-2.0\nlicense_link: https://example.com/L\n---\n# Base\n")
+    (base / "LICENSE").write_text("Apache License\n")
+    text = model_card(run, base)
+    data = ModelCard(text).data
+    assert (data.license, data.license_link) == ("apache-2.0", "https://example.com/L")
+    assert "under its licence, `apache-2.0`: https://example.com/L" in text
+    copied = Path(shutil.copytree(run, tmp_path / "a-run"))
+    config = copied / "config.yaml"
+    config.write_text(config.read_text().replace(str(tiny_qwen3), str(base)))
+    folder, summary = export_run(str(copied), ["hf"])
+    assert "LICENSE" in summary.files
+    assert (folder / "LICENSE").read_text() == "Apache License\n"
+
+
+@pytest.mark.parametrize("stated", ["---\n[1, 2]\n---\n", "---\nlicense: [\n---\n", "no metadata", "\xff"])
+def test_a_base_card_that_states_no_licence_leaves_it_to_the_base(
+    run: Path, tiny_qwen3: Path, tmp_path: Path, stated: str
+):
+    base = Path(shutil.copytree(tiny_qwen3, tmp_path / "base"))
+    (base / "README.md").write_bytes(stated.encode("latin-1"))
+    text = model_card(run, base)
+    assert ModelCard(text).data.license is None
+    assert "under its licence (see there)" in text
+
+
+def test_thinking_is_switched_off_in_the_snippet_of_a_model_that_thinks_and_not_named_otherwise(
+    run: Path, tiny_qwen3: Path, tmp_path: Path
+):
+    assert "enable_thinking=False" in model_card(run, tiny_qwen3)
+    base = Path(shutil.copytree(tiny_qwen3, tmp_path / "base"))
+    (base / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
+    assert "enable_thinking=" not in model_card(run, base)
+
+
+def test_the_snippet_runs(run: Path, capsys: pytest.CaptureFixture[str]):
+    pytest.importorskip("torch", reason="needs torch")
+    folder, _ = export_run(str(run), ["hf"])
+    snippet = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)[1]
+    exec(snippet.replace("USER/NAME", str(folder)), {})
+    assert capsys.readouterr().out
+
+
+def test_a_run_that_was_not_evaluated_says_so_and_lists_no_results(copied: Path, tiny_qwen3: Path):
+    (copied / "eval.json").unlink()
+    text = model_card(copied, tiny_qwen3)
+    assert "Not evaluated yet." in text
+    assert "model-index" not in text
+    assert "![" not in text

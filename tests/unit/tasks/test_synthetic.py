@@ -1,0 +1,220 @@
+"""The bundled benchmark: rebuilt byte for byte, balanced, disjoint, and harder than counting keywords."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from random import Random
+
+import pytest
+from click.testing import CliRunner
+from support.difficulty import bag_of_words, constant_reward, majority_accuracy, overlap_accuracy
+from support.paths import ROOT
+
+from mlx_grpo.cli.main import main
+from mlx_grpo.tasks.shortlist import candidates
+from mlx_grpo.tasks.shortlist.candidates import draw
+from mlx_grpo.tasks.shortlist.fit import fit
+from mlx_grpo.tasks.shortlist.prompt import parse
+from mlx_grpo.tasks.shortlist.rows import dump_rows, read_rows
+from mlx_grpo.tasks.shortlist.synthetic import DATA, UNSEEN_FIELDS, make_bundle, make_jobs, make_pairs
+from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
+
+FILES = ("train.jsonl", "heldout.jsonl", "train-full.jsonl", "heldout-full.jsonl")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return {name: read_rows(DATA / name) for name in FILES}
+
+
+def test_the_bundle_is_what_the_generator_writes():
+    bundle = make_bundle()
+    assert tuple(bundle) == FILES
+    for name, made in bundle.items():
+        assert dump_rows(made) == (DATA / name).read_text(encoding="utf-8"), name
+
+
+def test_another_seed_writes_another_bundle():
+    assert make_bundle(1, 2, 2)["train.jsonl"] != make_bundle(2, 2, 2)["train.jsonl"]
+
+
+def test_the_other_order_of_keys_changes_the_instruction_and_the_answer_alone():
+    rows, others = (make_bundle(1, 2, 2, order)["train.jsonl"] for order in ("reasons_first", "decision_first"))
+    for row, other in zip(rows, others, strict=True):
+        answers = [json.loads(one.pop("completion")) for one in (row, other)]
+        assert answers[0] == answers[1]
+        assert [next(iter(answer)) for answer in answers] == ["reasons", "decision"]
+        instructions = [one.pop("prompt")[0]["content"] for one in (row, other)]
+        assert instructions[0] != instructions[1]
+        assert row == other
+
+
+@pytest.mark.parametrize(("options", "share"), [(["--shuffle-verdicts"], 1), (["--shuffle-verdicts", "0.75"], 0.75)])
+def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_that_much_less_of_the_judgement(tmp_path, options, share):
+    for folder, more in (("plain", []), ("blind", options)):
+        command = [sys.executable, "-m", "mlx_grpo.cli", "data", "synthetic", "--out", tmp_path / folder]
+        subprocess.run([*command, "--per-job", "4", *more], cwd=ROOT, check=True, capture_output=True)
+    heldout = [(tmp_path / folder / "heldout.jsonl").read_bytes() for folder in ("plain", "blind")]
+    assert heldout[0] == heldout[1]
+    plain, blind = (read_rows(tmp_path / folder / "train.jsonl") for folder in ("plain", "blind"))
+    verdicts = []
+    for row, other in zip(plain, blind, strict=True):
+        gold, answer = (json.loads(one.pop("completion")) for one in (row, other))
+        assert row == other
+        assert list(answer) == list(gold)
+        assert answer.pop("reasons") == gold.pop("reasons")
+        assert (answer["score"] >= 0.5) == (answer["decision"] == "shortlist")
+        verdicts.append((gold, answer))
+    golds, answers = (sorted(map(json.dumps, side)) for side in zip(*verdicts, strict=True))
+    assert golds == answers
+    right = sum(gold["decision"] == answer["decision"] for gold, answer in verdicts) / len(verdicts)
+    assert abs(right - (1 - share / 2)) < 0.1
+    untouched = sum(gold == answer for gold, answer in verdicts) / len(verdicts)
+    assert 0 <= untouched - (1 - share) < 0.1  # a few get their own back
+
+
+@pytest.mark.parametrize("share", ["1.5", "most"])
+def test_a_share_of_verdicts_outside_0_to_1_is_refused(tmp_path, share):
+    done = CliRunner().invoke(main, ["data", "synthetic", "--out", str(tmp_path), f"--shuffle-verdicts={share}"])
+    assert done.exit_code == 2
+    assert "--shuffle-verdicts" in done.stderr and share in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_label_is_the_fit_of_what_the_prompt_shows(rows, name):
+    form = "full" if "full" in name else "compact"
+    for row in rows[name]:
+        gold = fit(*parse(row["context"], form))
+        assert (gold.score, gold.decision) == (row["score"], row["decision"]), row["id"]
+        assert row["prompt"][-1] == {"role": "user", "content": row["context"]}
+
+
+def test_both_forms_give_one_candidate_one_label(rows):
+    compact = {row["id"]: (row["score"], row["decision"]) for name in FILES[:2] for row in rows[name]}
+    full = {row["id"]: (row["score"], row["decision"]) for name in FILES[2:] for row in rows[name]}
+    assert len(full) == 396
+    assert all(compact[key] == label for key, label in full.items())
+
+
+def test_train_and_heldout_share_neither_job_nor_candidate_nor_prompt(rows):
+    for key in ("job_id", "candidate_id", "id", "context"):
+        train = {row[key] for name in ("train.jsonl", "train-full.jsonl") for row in rows[name]}
+        held = {row[key] for name in ("heldout.jsonl", "heldout-full.jsonl") for row in rows[name]}
+        assert train.isdisjoint(held), key
+
+
+def test_jobs_of_one_title_in_train_and_heldout_ask_for_different_skills():
+    train, held = make_jobs()
+    assert {(job.title, job.required) for job in train}.isdisjoint((job.title, job.required) for job in held)
+
+
+def test_no_candidate_stands_twice(rows):
+    ids = [row["candidate_id"] for name in FILES[:2] for row in rows[name]]
+    assert len(ids) == len(set(ids)) == 1560
+
+
+def test_there_are_66_training_jobs_and_15_held_out_six_from_unseen_fields():
+    train, held = make_jobs()
+    assert (len(train), len(held)) == (66, 15)
+    assert sum(job.field in UNSEEN_FIELDS for job in held) == 6
+    assert {job.field for job in train} == set(VOCABULARY.fields) - set(UNSEEN_FIELDS)
+    assert all(3 <= len(job.required) <= 6 for job in train + held)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_file_is_balanced_and_holds_every_kind(rows, name):
+    share = sum(row["decision"] == "shortlist" for row in rows[name]) / len(rows[name])
+    assert 0.4 <= share <= 0.6
+    assert set(Counter(row["kind"] for row in rows[name])) == {
+        "strong",
+        "partial",
+        "near_miss",
+        "stuffed",
+        "impossible",
+    }
+
+
+def test_every_impossible_or_stuffed_candidate_is_rejected_and_strong_ones_are_not(rows):
+    for row in rows["train.jsonl"] + rows["heldout.jsonl"]:
+        if row["kind"] in ("impossible", "stuffed", "near_miss"):
+            assert row["decision"] == "reject"
+        assert bool(fit(*parse(row["context"], "compact")).impossible) == (row["kind"] == "impossible")
+        if row["kind"] == "strong":
+            assert row["decision"] == "shortlist"
+
+
+@pytest.mark.parametrize("count", [8, 16, 32, 64, 120])
+def test_the_first_heldout_rows_are_balanced_and_from_many_jobs(rows, count):
+    first = rows["heldout.jsonl"][:count]
+    assert sum(row["decision"] == "shortlist" for row in first) == count / 2
+    assert len({row["job_id"] for row in first}) == min(count, 15)
+
+
+def test_the_bundle_stays_under_six_megabytes():
+    assert sum((DATA / name).stat().st_size for name in FILES) < 6_000_000
+
+
+def test_a_compact_prompt_stays_short(rows):
+    lengths = [sum(len(m["content"]) for m in row["prompt"]) for row in rows["train.jsonl"] + rows["heldout.jsonl"]]
+    assert max(lengths) <= 740
+    assert sum(lengths) / len(lengths) <= 510
+
+
+@pytest.mark.parametrize(
+    ("model", "system", "mean", "most"),
+    [(ROOT / "models/SmolLM2-135M-Instruct", 60, 170, 225), (ROOT.parent / "shared/models/qwen3-0.6b", 60, 160, 210)],
+)
+def test_prompts_and_completions_keep_to_their_token_budgets(rows, model, system, mean, most):
+    transformers = pytest.importorskip("transformers")
+    if not (model / "tokenizer.json").exists():
+        pytest.skip(f"no tokenizer at {model}")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+
+    def count(row):
+        return [len(tokenizer.encode(message["content"])) for message in row["prompt"]]
+
+    compact = [count(row) for row in rows["heldout.jsonl"]]
+    assert compact[0][0] <= system
+    assert sum(map(sum, compact)) / len(compact) <= mean
+    assert max(map(sum, compact)) <= most
+    assert max(sum(count(row)) for row in rows["heldout-full.jsonl"]) < 1000
+    golds = [len(tokenizer.encode(row["completion"])) for row in rows["heldout.jsonl"]]
+    assert 60 <= sum(golds) / len(golds) <= 75
+    assert max(golds) <= 92  # with its end it has to fit into the demo's 96
+
+
+def test_counting_keywords_does_not_solve_it_and_words_alone_do_not_either(rows):
+    train, held = rows["train.jsonl"], rows["heldout.jsonl"]
+    assert majority_accuracy(held) == 0.5
+    assert overlap_accuracy(train, held) < 0.65
+    accuracy, area = bag_of_words(train, held)
+    assert accuracy < 0.85 and area < 0.88
+
+
+def test_one_answer_for_all_earns_what_the_docs_say(rows):
+    # Three quarters of the reward: half of the decisions, and reasons that are true and say little.
+    assert constant_reward(rows["train.jsonl"], rows["heldout.jsonl"]) == pytest.approx(0.759, abs=5e-4)
+
+
+def test_more_candidates_per_job_can_be_drawn_without_touching_the_heldout_jobs():
+    train, held = make_jobs(3)
+    pairs = make_pairs(train[:2], 40, 1, 3)
+    assert len(pairs) == 80
+    assert sum(fit(job, candidate).decision == "shortlist" for job, candidate, _ in pairs) == 40
+    assert not {job.id for job, _, _ in pairs} & {job.id for job in held}
+
+
+def test_more_candidates_are_all_written_in_the_full_form_too(rows):
+    assert len(rows["train-full.jsonl"]) == 300
+    more = make_bundle(0, 21, 1)
+    assert [row["id"] for row in more["train-full.jsonl"]] == [row["id"] for row in more["train.jsonl"]]
+
+
+def test_a_kind_that_cannot_be_drawn_is_an_error(monkeypatch):
+    monkeypatch.setitem(candidates._BANDS, "strong", (2.0, 3.0))
+    with pytest.raises(RuntimeError, match="no strong candidate"):
+        draw(make_jobs()[0][0], "strong", "CAND_1", Random(0))

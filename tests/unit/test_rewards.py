@@ -1,0 +1,106 @@
+"""Completions to rewards, by a rubric or by a user's own functions."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlx_grpo.config.schema import RewardConfig
+from mlx_grpo.data.types import Prompt
+from mlx_grpo.errors import UserError
+from mlx_grpo.generation.rollout import decode_completion
+from mlx_grpo.models.policy import load_tokenizer_of
+from mlx_grpo.rewards import load_reward, strip_thinking
+from reward import PUBLISHED
+
+PROMPT = Prompt("r1", "", (1,), {"gold": 0.25, "decision": "reject", "score": 0.2, "context": "Python"})
+ANSWER = '{"decision":"reject","score":0.2,"reasons":["knows Python"]}'
+
+
+def functions(*names: str, weights: list[float] | None = None) -> RewardConfig:
+    return RewardConfig(
+        rubric=None, functions=[f"support.toy_rewards:{name}" for name in names], reward_weights=weights
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("<think>why</think> yes", "yes"),
+        ("<think>a</think>x<think>b</think>y", "xy"),
+        ("<think>never finished", ""),
+        ("no thought", "no thought"),
+    ],
+)
+def test_thinking_is_removed_before_scoring(text: str, left: str):
+    assert strip_thinking(text) == left
+
+
+def test_a_rubric_scores_each_completion_against_its_rows_columns():
+    scores = load_reward(RewardConfig(rubric="published"))([PROMPT, PROMPT], [f"<think>hm</think>{ANSWER}", "nonsense"])
+    expected = PUBLISHED(ANSWER, decision="reject", score=0.2, context="Python")
+    assert scores.rewards[0] == pytest.approx(expected.total)
+    assert scores.components["format_valid"].tolist() == [1, 0]
+    assert "total" not in scores.components
+
+
+def test_configured_weights_change_the_total():
+    only_format = dict.fromkeys(("decision_match", "score_alignment", "reason_quality"), 0)
+    only_format |= {"length_penalty": 0, "no_hallucination": 0}
+    scores = load_reward(RewardConfig(rubric="published", weights=only_format))([PROMPT], ['{"x":1}'])
+    assert scores.rewards[0] == pytest.approx(1.0)
+
+
+def test_an_unknown_weight_is_a_users_mistake():
+    with pytest.raises(UserError, match="brevity"):
+        load_reward(RewardConfig(rubric="strict", weights={"brevity": 1}))
+
+
+def test_functions_of_the_same_name_in_two_modules_are_kept_apart():
+    config = RewardConfig(rubric=None, functions=["support.toy_rewards:constant", "support.toy_rewards_two:constant"])
+    scores = load_reward(config)([PROMPT, PROMPT], ["a", "b"])
+    assert scores.rewards.tolist() == pytest.approx([10.7, 10.7])
+    assert scores.components["support.toy_rewards_two:constant"].tolist() == [10.0, 10.0]
+
+
+def test_functions_are_weighted_and_summed_and_read_columns():
+    scores = load_reward(functions("share_of_letters", "gold_column", weights=[2.0, 1.0]))([PROMPT], ["aB"])
+    assert scores.rewards.tolist() == [2 * 0.5 + 0.25]
+    assert scores.components["gold_column"].tolist() == [0.25]
+
+
+def test_none_means_does_not_apply():
+    scores = load_reward(functions("only_long"))([PROMPT, PROMPT], ["short", "no"])
+    np.testing.assert_array_equal(scores.rewards, [0.5, math.nan])
+    both = load_reward(functions("only_long", "share_of_letters"))([PROMPT], ["aa"])
+    assert both.rewards.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("raises", "raised KeyError"),
+        ("too_few", "returned 1 values for 2 completions"),
+        ("not_a_number", "returned nan for row r1"),
+        ("absent", "has no absent"),
+    ],
+)
+def test_a_faulty_function_is_named(name: str, told: str):
+    with pytest.raises(UserError, match=told):
+        load_reward(functions(name))([PROMPT, PROMPT], ["a", "b"])
+
+
+def test_a_module_that_cannot_be_imported_is_named():
+    with pytest.raises(UserError, match="nowhere_at_all"):
+        load_reward(RewardConfig(rubric=None, functions=["nowhere_at_all:f"]))
+
+
+def test_a_completion_of_nothing_or_of_the_stop_token_alone_is_scored(tiny_qwen3: Path):
+    tokenizer = load_tokenizer_of(tiny_qwen3)
+    texts = [decode_completion(tokenizer, ids) for ids in ([], [tokenizer.eos_token_id])]
+    assert texts == ["", ""]
+    assert load_reward(RewardConfig(rubric="strict"))([PROMPT, PROMPT], texts).rewards.tolist() == [0.0, 0.0]
+    assert load_reward(functions("share_of_letters"))([PROMPT, PROMPT], texts).rewards.tolist() == [0.0, 0.0]

@@ -1,0 +1,250 @@
+"""The loop learns what it is paid for, and its parts add up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from support.tiny_models import tiny_config, tiny_policy
+from support.tiny_runs import Silent, make_state, paid_for, rewards_over, rows_file
+
+from mlx_grpo import grpo, runs
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.batch import make_batch, split_batch
+from mlx_grpo.data.dataset import make_prompt
+from mlx_grpo.data.types import Batch
+from mlx_grpo.errors import UserError
+from mlx_grpo.generation.rollout import generate
+from mlx_grpo.generation.sampling import Sampling
+from mlx_grpo.models.logps import score_tokens
+from mlx_grpo.models.policy import load_policy
+from mlx_grpo.rewards import load_reward
+from mlx_grpo.training.state import TrainState, grpo_optimizer
+from mlx_grpo.training.trainer import train, train_step
+from mlx_grpo.training.update import gradients_of, update_policy
+from mlx_grpo.training.warm_start import target_ids
+
+
+def test_paying_for_letters_makes_the_policy_write_them(tiny_qwen3: Path):
+    shares = rewards_over(tiny_qwen3, 25, "share_of_letters")
+    assert np.mean(shares[:2]) < 0.15
+    assert np.mean(shares[-3:]) > 0.9
+
+
+def test_learned_letters_are_unlearned_when_the_advantages_are_negated(
+    tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch
+):
+    original = grpo.group_advantages
+    steps = []
+
+    def turning(rewards: mx.array, scale: str) -> mx.array:
+        steps.append(1)
+        return original(rewards, scale) if len(steps) <= 9 else -original(rewards, scale)
+
+    monkeypatch.setattr(grpo, "group_advantages", turning)
+    shares = rewards_over(tiny_qwen3, 25, "share_of_letters")
+    assert max(shares[7:11]) > 0.3
+    assert np.mean(shares[-3:]) < 0.05
+
+
+def test_a_large_beta_holds_the_policy_to_its_reference(tiny_qwen3: Path):
+    assert np.mean(rewards_over(tiny_qwen3, 25, "share_of_letters", beta=10.0)[-5:]) < 0.15
+
+
+def test_equal_rewards_leave_the_policy_untouched(tiny_qwen3: Path):
+    config = tiny_config(tiny_qwen3, reward=paid_for("constant"))
+    state = make_state(config)
+    before = dict(tree_flatten(state.policy.model.trainable_parameters()))
+    prompts = [make_prompt({"id": "0", "prompt": "hi"}, state.policy.tokenizer)]
+    metrics, _, _ = train_step(state, prompts, 0)
+    after = dict(tree_flatten(state.policy.model.trainable_parameters()))
+    assert all(mx.array_equal(before[name], after[name]) for name in before)
+    assert metrics["frac_reward_zero_std"] == 1.0
+    assert metrics["grad_norm"] == 0.0
+
+
+def test_groups_without_signal_are_redrawn_and_what_stays_without_is_dropped(tiny_qwen3: Path):
+    settings = {"reward": paid_for("dead_on_even_rows"), "prompts_per_step": 4}
+    tokenizer = load_policy(tiny_config(tiny_qwen3)).tokenizer
+    rows = [{"id": str(i), "prompt": f"say {i}", "parity": i % 2} for i in range(12)]
+    prompts = [make_prompt(row, tokenizer) for row in rows]
+    plain, _, _ = train_step(make_state(tiny_config(tiny_qwen3, **settings)), prompts, 0)
+    state = make_state(tiny_config(tiny_qwen3, dynamic_sampling=2, **settings))
+    metrics, rollouts, scores = train_step(state, prompts, 0)
+    assert plain["frac_reward_zero_std"] > 0
+    assert plain["groups/redrawn"] == plain["groups/dropped"] == 0
+    assert metrics["groups/redrawn"] > 0
+    assert metrics["frac_reward_zero_std"] < plain["frac_reward_zero_std"]
+    assert metrics["groups/dropped"] == round(metrics["frac_reward_zero_std"] * 4)
+    assert (
+        load_reward(state.config.reward)(
+            [r.prompt for r in rollouts], [r.completion for r in rollouts]
+        ).rewards.tolist()
+        == scores.rewards.tolist()
+    )
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
+@pytest.mark.parametrize("beta", [0.0, 0.2])
+def test_any_micro_batch_size_gives_the_same_gradient(tiny_qwen3: Path, loss_type: str, beta: float):
+    config = tiny_config(tiny_qwen3, loss_type=loss_type, beta=beta, reward=paid_for("share_of_letters"))
+    policy = tiny_policy(tiny_qwen3)
+    prompts = [make_prompt({"id": t, "prompt": t}, policy.tokenizer) for t in ("one", "and another")]
+    rollouts = generate(policy, prompts, 4, Sampling(9), seed=2)
+    batch = make_batch(rollouts, mx.array([[1.0, -1.0, 0.5, -0.5], [0.0, 2.0, -1.0, -1.0]]))
+    weights = grpo.token_weights(batch.mask, loss_type, config.max_completion_length)
+    reference = mx.random.normal(batch.mask.shape) * 0.1 - 3.0 if beta else None
+    state = TrainState(policy, config, load_reward(config.reward), grpo_optimizer(config), None)
+    found = []
+    for rows in (8, 4, 2, 1):
+        gradients, metrics = gradients_of(state, split_batch(batch, rows), weights, None, reference)
+        found.append((dict(tree_flatten(gradients)), metrics))
+    for gradients, metrics in found[1:]:
+        assert metrics["loss"] == pytest.approx(found[0][1]["loss"], rel=1e-5, abs=1e-6)
+        for name, wanted in found[0][0].items():
+            wanted = np.array(wanted)
+            np.testing.assert_allclose(np.array(gradients[name]), wanted, atol=1e-5 * np.abs(wanted).max())
+
+
+def test_sampler_and_trainer_agree_on_log_probabilities(tiny_qwen3: Path):
+    state = make_state(tiny_config(tiny_qwen3, reward=paid_for("share_of_letters"), temperature=0.8, top_p=0.9))
+    prompts = [make_prompt({"id": "0", "prompt": "hi"}, state.policy.tokenizer)]
+    metrics, _, _ = train_step(state, prompts, 0)
+    assert metrics["sampling/sampling_logp_difference/max"] < 1e-4
+
+
+def test_a_step_learns_from_the_tokens_drawn_most_uncertainly_and_later_iterations_look_anew(tiny_qwen3: Path):
+    state = make_state(tiny_config(tiny_qwen3, reward=paid_for("share_of_letters"), top_entropy_quantile=0.2))
+    prompts = [make_prompt({"id": text, "prompt": text}, state.policy.tokenizer) for text in ("one", "another")]
+    batch = make_batch(generate(state.policy, prompts, 4, Sampling(9)), mx.array([[1.0, -1.0, 2.0, -2.0]] * 2))
+    scored = score_tokens(state.policy.model, batch).entropies
+    least = replace(batch, sampled_entropies=-scored)
+
+    def gradient_norm(batch: Batch, iterations: int = 1) -> float:
+        again = replace(state, config=state.config.model_copy(update={"num_iterations": iterations}))
+        return update_policy(again, batch, 0.0)["grad_norm"]  # at rate 0 the policy stays
+
+    most = gradient_norm(batch)
+    assert most == pytest.approx(gradient_norm(replace(batch, sampled_entropies=scored)), rel=1e-4)
+    assert most != pytest.approx(gradient_norm(least), rel=0.05)
+    assert gradient_norm(least, iterations=2) == pytest.approx((gradient_norm(least) + most) / 2, rel=1e-4)
+
+
+def test_a_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_path: Path):
+    data = {"train": rows_file(tmp_path, completion="aaa")}
+    config = tiny_config(
+        tiny_qwen3,
+        data=data,
+        reward=paid_for("share_of_letters"),
+        output_dir=str(tmp_path / "runs"),
+        warm_start={"steps": 3, "batch_size": 2, "learning_rate": 1e-2},
+        beta=0.04,
+    )
+    run = train(config, Silent())
+    assert (tmp_path / "runs" / "latest").resolve() == run.resolve()
+    assert runs.read_config(run) == config
+    metrics = runs.read_jsonl(run / runs.METRICS)
+    assert [m["step"] for m in metrics] == [0, 1, 2, 0, 1]
+    assert metrics[2]["loss"] < metrics[0]["loss"]
+    named = {"reward", "reward_std", "rewards/share_of_letters/mean", "frac_reward_zero_std", "completions/mean_length"}
+    named |= {"completions/clipped_ratio", "kl", "entropy", "clip_ratio/low_mean", "clip_ratio/high_mean", "grad_norm"}
+    named |= {"learning_rate", "step_time", "num_tokens", "peak_memory_gb", "loss"}
+    assert named <= metrics[-1].keys()
+    samples = runs.read_jsonl(run / runs.SAMPLES)
+    assert len(samples) == 2 * 2 * 4
+    assert samples[0].keys() >= {"step", "prompt_id", "completion", "reward", "rewards"}
+    for folder in (runs.WARM_START, runs.ADAPTER):
+        assert (run / folder / "adapters.safetensors").is_file()
+
+
+def test_the_warm_start_imitates_the_stop_token_too(tiny_qwen3: Path):
+    policy = tiny_policy(tiny_qwen3)
+    prompt = make_prompt({"id": "0", "prompt": "hi", "completion": "ab"}, policy.tokenizer)
+    *text, stop = target_ids(policy, prompt)
+    assert policy.tokenizer.decode(text) == "ab"
+    assert stop in policy.stop_ids
+
+
+def test_the_same_seed_gives_the_same_samples_and_adapter_bit_for_bit(tiny_qwen3: Path, tmp_path: Path):
+    def one(name: str) -> tuple[str, bytes]:
+        data = {"train": rows_file(tmp_path)}
+        config = tiny_config(
+            tiny_qwen3,
+            data=data,
+            reward=paid_for("share_of_letters"),
+            output_dir=str(tmp_path / name),
+            lora={"dropout": 0.1},
+        )
+        run = train(config, Silent())
+        return (run / runs.SAMPLES).read_text(), (run / runs.ADAPTER / "adapters.safetensors").read_bytes()
+
+    assert one("a") == one("b")
+
+
+def test_the_reference_after_a_warm_start_is_the_warm_started_policy(tiny_qwen3: Path, tmp_path: Path):
+    data = {"train": rows_file(tmp_path, completion="aaa")}
+    config = tiny_config(
+        tiny_qwen3,
+        data=data,
+        reward=paid_for("share_of_letters"),
+        output_dir=str(tmp_path / "runs"),
+        warm_start={"steps": 3, "batch_size": 2, "learning_rate": 1e-1},
+        beta=0.04,
+    )
+    run = train(config, Silent())
+    first = next(m for m in runs.read_jsonl(run / runs.METRICS) if "reward" in m)
+    assert first["kl"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_run_takes_the_warm_start_of_another_that_was_made_by_its_settings(
+    tiny_qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def settings(**warm: object) -> Config:
+        return tiny_config(
+            tiny_qwen3,
+            data={"train": rows_file(tmp_path, completion="aaa")},
+            reward=paid_for("share_of_letters"),
+            output_dir=str(tmp_path / "runs"),
+            warm_start={"steps": 2, **warm},
+            seed=1 if warm else 0,
+        )
+
+    first = train(settings(), Silent())
+    monkeypatch.chdir(tmp_path)
+    second = train(settings(run="runs/latest"), Silent())
+    assert runs.read_config(second).warm_start.run == str(first)  # `latest` is another run by now
+    starts = [(run / runs.WARM_START / "adapters.safetensors").read_bytes() for run in (first, second)]
+    assert starts[0] == starts[1]
+    assert not any("phase" in record for record in runs.read_jsonl(second / runs.METRICS))
+    made = len(list((tmp_path / "runs").iterdir()))
+    with pytest.raises(UserError, match=r"warm_start.run: warm_start.steps was 2 in .*, 3 here"):
+        train(settings(run=str(first), steps=3), Silent())
+    with pytest.raises(UserError, match=r"warm_start.run: max_grad_norm was 1.0 in .*, 0.5 here"):
+        train(settings(run=str(first)).model_copy(update={"max_grad_norm": 0.5}), Silent())
+    with pytest.raises(UserError, match=r"warm_start.run: .*not a run folder"):
+        train(settings(run=str(tmp_path)), Silent())
+    (first / runs.WARM_START / "adapters.safetensors").unlink()
+    with pytest.raises(UserError, match=r"warm_start.run: .*has no warm_start yet"):
+        train(settings(run=str(first)), Silent())
+    assert len(list((tmp_path / "runs").iterdir())) == made
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"warm_start": {"steps": 1}}, "has no `completion` to imitate"),
+        ({"max_completion_length": 600}, "exceed the model's context of 512"),
+        ({"data": {"train": "absent.jsonl"}}, "no such file"),
+        ({"reward": {"rubric": "strict"}}, "has no decision, score, context"),
+        ({"lora": {"keys": ["no_such_layer"]}}, "matches no linear layer"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(tiny_qwen3: Path, tmp_path: Path, changes: dict, told: str):
+    settings = {"data": {"train": rows_file(tmp_path)}, "reward": paid_for("share_of_letters"), **changes}
+    with pytest.raises(UserError, match=told):
+        train(tiny_config(tiny_qwen3, output_dir=str(tmp_path / "runs"), **settings), Silent())
+    assert not (tmp_path / "runs").exists()
