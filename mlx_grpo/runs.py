@@ -1,20 +1,21 @@
-"""Run folders: where a run keeps its config, metrics, samples, adapter, export and pictures."""
+"""A run folder as one object: its configuration, metrics, samples, adapters and evaluation."""
 
 from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mlx_grpo.config.files import flat, load_config, save_config
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import with_full_paths
+from mlx_grpo.data.jsonl import Record, read_jsonl, without_nan, write_jsonl
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import ADAPTER_WEIGHTS
 
@@ -25,41 +26,131 @@ ADAPTER = "adapter"
 WARM_START = "warm_start"
 LATEST = "latest"
 RESULTS = "eval.json"
+EPISODES = "episodes.jsonl"
 LOCK = ".lock"
-# What a run may be given anew when it goes on; everything else would make it another run.
 FREE_KEYS = ("max_steps", "logging_steps", "save_steps", "save_total_limit", "output_dir")
+"""What a resumed run may be given anew; any other change would make it another run."""
 
 
-def create_run(config: Config) -> Path:
-    """A new folder under `output_dir`, named by time and model, with the config in it and `latest` pointing to it."""
-    root = Path(config.output_dir)
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(config.model).name}"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        taken = len(list(root.glob(f"{name}*")))  # runs started within one second
-        run = root / (f"{name}-{taken + 1}" if taken else name)
-        run.mkdir()
-        save_config(with_full_paths(config), run / CONFIG)
-        latest = root / LATEST
-        latest.unlink(missing_ok=True)
-        latest.symlink_to(run.name)
-    except OSError as error:
-        raise UserError(f"output_dir: {root} can't be written ({error.strerror}); choose another folder") from None
-    return run
+class Run:
+    """A run's folder, and what is in it; files are read when they are asked for."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @classmethod
+    def create(cls, config: Config) -> Self:
+        """Make a folder under `output_dir`, named by time and model, and point `latest` to it.
+
+        Raises UserError where it can't be written.
+        """
+        root = Path(config.output_dir)
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(config.model).name}"
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            taken = len(list(root.glob(f"{name}*")))  # runs started within one second
+            folder = root / (f"{name}-{taken + 1}" if taken else name)
+            folder.mkdir()
+            save_config(config, folder / CONFIG)
+            latest = root / LATEST
+            latest.unlink(missing_ok=True)
+            latest.symlink_to(folder.name)
+        except OSError as error:
+            raise UserError(f"output_dir: {root} can't be written ({error.strerror}); choose another folder") from None
+        return cls(folder)
+
+    @classmethod
+    def find(cls, name: str | Path | None) -> Self:
+        """Return the run in a folder, or the latest one under ./runs; raises UserError where there is none."""
+        folder = Path(name) if name else Path("runs") / LATEST
+        if not (folder / CONFIG).is_file():
+            if name is None:
+                raise UserError("runs/latest: no run here yet; start one with `mlx-grpo train CONFIG`, or name a run")
+            raise UserError(f"{folder}: not a run folder (no {CONFIG}); give a folder that `mlx-grpo train` made")
+        return cls(folder.resolve())
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration that the run was started or last resumed with."""
+        return load_config(str(self.folder / CONFIG))
+
+    def update_config(self, config: Config) -> None:
+        """Replace the configuration in the folder by the one that the run is resumed with."""
+        new = self.folder / f".{CONFIG}"
+        save_config(config, new)
+        new.replace(self.folder / CONFIG)
+        self.__dict__.pop("config", None)
+
+    @property
+    def metrics_file(self) -> Path:
+        """One record a step."""
+        return self.folder / METRICS
+
+    @property
+    def samples_file(self) -> Path:
+        """One record a sampled completion."""
+        return self.folder / SAMPLES
+
+    def metrics(self) -> list[Record]:
+        """Return the metrics of the steps so far."""
+        return read_jsonl(self.metrics_file)
+
+    def samples(self) -> list[Record]:
+        """Return the completions sampled so far."""
+        return read_jsonl(self.samples_file)
+
+    def adapter(self, name: str = ADAPTER) -> Path:
+        """Return the folder of an adapter; raises UserError where training has not written it yet."""
+        if not (self.folder / name / ADAPTER_WEIGHTS).is_file():
+            raise UserError(f"{self.folder}: has no {name} yet; let `mlx-grpo train` finish first")
+        return self.folder / name
+
+    def kept_step(self) -> int | None:
+        """Return the number of GRPO steps behind an adapter that was chosen by held-out reward, None for any other."""
+        steps = [record["eval/best_step"] for record in self.metrics() if "eval/best_step" in record]
+        if steps:
+            return int(steps[-1])
+        return 0 if self.config.eval_steps else None  # the evaluation before the first step chose it
+
+    def results(self) -> dict[str, Any] | None:
+        """Return what `mlx-grpo eval` found, None where it has not been run; raises UserError where it is damaged."""
+        return read_results(self.folder) if (self.folder / RESULTS).is_file() else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in the folder; raises UserError where one does already."""
+        with (self.folder / LOCK).open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise UserError(
+                    f"{self.folder}: process {file.read().strip()} is training there; wait for it, or start a run "
+                    "without --resume"
+                ) from None
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+            yield
 
 
-def find_resumable(name: str, overrides: Sequence[str]) -> tuple[Config, Path]:
-    """The configuration and the folder of a run to go on with: a run folder, or a config whose latest run it is.
+def find_resumable(name: str, overrides: Sequence[str]) -> tuple[Config, Run]:
+    """Return the configuration and the run to resume: that of a run folder, or the latest run of a config.
 
     Raises UserError where there is no run, or naming every key that would make it another run.
     """
     given = Path(name)
     own = (given / CONFIG).is_file()
-    config = load_config(str(given / CONFIG) if own else name, overrides)
-    run = (given if own else Path(config.output_dir) / LATEST).resolve()
-    if not (run / CONFIG).is_file():
+    config = with_full_paths(load_config(str(given / CONFIG) if own else name, overrides))
+    run = Run((given if own else Path(config.output_dir) / LATEST).resolve())
+    if not (run.folder / CONFIG).is_file():
         raise UserError(f"--resume: {config.output_dir} holds no run yet; leave --resume out, or give a run folder")
-    changed = {key: pair for key, pair in changed_keys(run, config).items() if key not in FREE_KEYS}
+    changed = {key: pair for key, pair in changed_keys(run.config, config).items() if key not in FREE_KEYS}
     if changed:
         raise UserError(
             *(
@@ -71,9 +162,9 @@ def find_resumable(name: str, overrides: Sequence[str]) -> tuple[Config, Path]:
     return config, run
 
 
-def changed_keys(run: Path, config: Config) -> dict[str, tuple[Any, Any]]:
-    """The keys that a configuration gives other values than a run has: its value there and here, None for no key."""
-    was, now = (flat(c.model_dump()) for c in (read_config(run), with_full_paths(config)))
+def changed_keys(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the keys whose values differ, each with both values; None stands for a key that is not there."""
+    was, now = flat(before.model_dump()), flat(after.model_dump())
     empty = (None, {})  # an open section without keys
     return {
         key: (was.get(key), now.get(key))
@@ -82,93 +173,25 @@ def changed_keys(run: Path, config: Config) -> dict[str, tuple[Any, Any]]:
     }
 
 
-@contextmanager
-def locked(run: Path) -> Iterator[None]:
-    """Keep every other process from training in this folder; raises UserError where one does already."""
-    with (run / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"{run}: process {file.read().strip()} is training there; wait for it, or start a run without --resume"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
-def update_config(run: Path, config: Config) -> None:
-    """Have a run's folder say what it goes on with."""
-    new = run / f".{CONFIG}"
-    save_config(config, new)
-    new.replace(run / CONFIG)
-
-
-def find_run(name: str | None) -> Path:
-    """A run folder by path, or the latest one under ./runs."""
-    run = Path(name) if name else Path("runs") / LATEST
-    if not (run / CONFIG).is_file():
-        if name is None:
-            raise UserError("runs/latest: no run here yet; start one with `mlx-grpo train CONFIG`, or name a run")
-        raise UserError(f"{run}: not a run folder (no {CONFIG}); give a folder that `mlx-grpo train` made")
-    return run.resolve()
-
-
-def require_adapter(run: Path, name: str = ADAPTER) -> Path:
-    """A run's adapter; UserError where training has not written one yet."""
-    if not (run / name / ADAPTER_WEIGHTS).is_file():
-        raise UserError(f"{run}: has no {name} yet; let `mlx-grpo train` finish first")
-    return run / name
-
-
-def read_config(run: Path) -> Config:
-    """The configuration that a run was started with."""
-    return load_config(str(run / CONFIG))
-
-
-def append_jsonl(path: Path, *records: dict[str, Any]) -> None:
-    """Add records to a JSONL file, each on a line of its own."""
-    with path.open("a", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(without_nan(record), ensure_ascii=False) + "\n")
-
-
-def without_nan(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as JSON can hold it, which knows neither NaN nor infinity: None in their place."""
-    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file that a run wrote; none where it has written none. UserError where it is damaged."""
-    if not path.is_file() and path.parent.is_dir():
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); give the folder of a whole run") from None
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records += [json.loads(line)] if line else []
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON ({error}); remove the line") from None
-    return records
-
-
 def write_results(results: dict[str, Any], folder: Path) -> None:
-    """Write what `mlx-grpo eval` found."""
-    (folder / RESULTS).write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write an evaluation: its figures to eval.json, every model's episodes to episodes.jsonl beside it."""
+    models = results["models"]
+    figures = {key: value for key, value in results.items() if key != "models"}
+    write_jsonl(folder / EPISODES, ({"model": name, **episode} for name in models for episode in models[name]))
+    text = json.dumps(without_nan(figures), indent=1, ensure_ascii=False)
+    (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
 
 
-def read_results(run: Path) -> dict[str, Any] | None:
-    """What `mlx-grpo eval` found; None where it has not been run. UserError where it is not of this version."""
-    path = run / RESULTS
-    if not path.is_file():
-        return None
+def read_results(folder: Path) -> dict[str, Any]:
+    """Return an evaluation with its episodes under `models`; both are in eval.json where 0.1 wrote it.
+
+    Raises UserError where the files are not what `mlx-grpo eval` writes.
+    """
+    path = folder / RESULTS
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
+        if "models" not in results:
+            results["models"] = read_episodes(folder / EPISODES)
         complete = {"resampled_by", "differences", "means"} <= results.keys() and "baseline" in results["models"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         complete = False
@@ -177,9 +200,9 @@ def read_results(run: Path) -> dict[str, Any] | None:
     return results
 
 
-def kept_step(run: Path) -> int | None:
-    """How many GRPO steps are behind the adapter, where it was chosen by its reward on other held-out prompts."""
-    steps = [record["eval/best_step"] for record in read_jsonl(run / METRICS) if "eval/best_step" in record]
-    if steps:
-        return int(steps[-1])
-    return 0 if read_config(run).eval_steps else None  # the look before the first step chose it
+def read_episodes(path: Path) -> dict[str, list[Record]]:
+    """Return the episodes of each model in an episodes.jsonl."""
+    models: dict[str, list[Record]] = {}
+    for record in read_jsonl(path):
+        models.setdefault(record.pop("model"), []).append(record)
+    return models

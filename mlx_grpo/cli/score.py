@@ -27,7 +27,7 @@ def score(file: Path, rubric: str, data: str | None, as_json: bool) -> None:
     """Grade completions by a rubric and say why.
 
     FILE holds JSON objects, one a line, with `completion`, `decision`, `score` and `context`; or it is a run's
-    samples.jsonl or eval.json.
+    samples.jsonl, eval.json or episodes.jsonl.
 
     \b
     mlx-grpo score completions.jsonl

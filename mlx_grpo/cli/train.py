@@ -44,7 +44,7 @@ def train(
     """
     from mlx_grpo.config.files import load_config
     from mlx_grpo.distributed import launch
-    from mlx_grpo.runs import METRICS, find_resumable, read_jsonl
+    from mlx_grpo.runs import find_resumable
     from mlx_grpo.training.progress import ConsoleReporter
     from mlx_grpo.training.trainer import train as run_training
 
@@ -58,7 +58,7 @@ def train(
     if not ranks.leads:
         return
     if as_json:
-        click.echo(json_module.dumps({"run": str(run), "metrics": read_jsonl(run / METRICS)[-1]}))
+        click.echo(json_module.dumps({"run": str(run.folder), "metrics": run.metrics()[-1]}))
     else:
-        where = "" if run.parent == Path("runs") else f" {run}"
-        show((f"adapter: {run / 'adapter'}", f"next: mlx-grpo export --hf{where}, then mlx-grpo eval{where}"))
+        where = "" if run.folder.parent == Path("runs") else f" {run.folder}"
+        show((f"adapter: {run.folder / 'adapter'}", f"next: mlx-grpo export --hf{where}, then mlx-grpo eval{where}"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import mlx.core as mx
@@ -63,6 +63,13 @@ class Ranks:
             return [json.loads(row[:length].tobytes()) for row, length in zip(rows, lengths, strict=True)]
         except ValueError:
             raise RuntimeError(LOST) from None
+
+    def from_leader(self, make: Callable[[], Any]) -> Any:
+        """Return what rank 0 makes, of anything that JSON holds, on every rank; the others make nothing.
+
+        Raises RuntimeError where a rank is lost.
+        """
+        return self.gather(make() if self.leads else None)[0]
 
     def confirm(self, mark: Any) -> None:
         """Raise RuntimeError unless every rank is here with this mark.

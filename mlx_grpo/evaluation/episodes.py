@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, validation_rows
@@ -12,17 +11,17 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.generators import Generate
 from mlx_grpo.evaluation.run_matrix import build_run_matrix
-from mlx_grpo.evaluation.summary import summarize, without_nan
+from mlx_grpo.evaluation.summary import summarize
 from mlx_grpo.models.checks import read_settings
 from mlx_grpo.models.policy import find_model, load_tokenizer_of, model_name
 from mlx_grpo.rewards import Reward, check_columns, has_gold, load_reward, rubric_reward, strip_thinking
-from mlx_grpo.runs import kept_step, read_config
+from mlx_grpo.runs import Run
 from reward import PUBLISHED
 from reward.parsing import read_published, read_strict
 
 
 def evaluate(
-    runs: Sequence[Path],
+    runs: Sequence[Run],
     complete: Generate,
     *,
     episodes: int | None = None,
@@ -37,7 +36,7 @@ def evaluate(
     Raises UserError where a run has no held-out prompts or no adapter yet, or does not fit beside the first.
     """
     run = runs[0]
-    config = read_config(run)
+    config = run.config
     matrix = build_run_matrix(runs)
     base = find_model(config.model)
     prompts = heldout_prompts(run, episodes, runs[1:])
@@ -51,30 +50,30 @@ def evaluate(
     return {
         "model": model_name(config.model),
         "run": run.name,
-        "runs": {name: path.name for name, path in matrix.runs.items()},
+        "runs": {name: run.name for name, run in matrix.runs.items()},
         "rubric": config.reward.rubric or ", ".join(config.reward.functions),
         "backend": backend,
         "device": device,
         "n_episodes": len(prompts),
         "max_new_tokens": max_new_tokens,
-        "kept_step": kept_step(run),
+        "kept_step": run.kept_step(),
         **summarize(models, matrix),
-        "models": without_nan(models),
+        "models": models,
     }
 
 
-def heldout_prompts(run: Path, episodes: int | None = None, others: Sequence[Path] = ()) -> list[Prompt]:
+def heldout_prompts(run: Run, episodes: int | None = None, others: Sequence[Run] = ()) -> list[Prompt]:
     """The first `episodes` held-out prompts of a run (its config's number by default).
 
     Those that chose the adapter of this run or of the `others` are left out: they would flatter it.
     """
-    config = read_config(run)
+    config = run.config
     _, heldout = dataset_files(config.data)
     if heldout is None:
         raise UserError("data.heldout: not set, and training prompts prove nothing; name a held-out file")
     tokenizer = load_tokenizer_of(config.model)
     prompts = load_prompts(heldout, tokenizer, config.data.enable_thinking)
-    choosers = [validation_rows(c, prompts) for c in (config, *map(read_config, others)) if c.eval_steps]
+    choosers = [validation_rows(c, prompts) for c in (config, *(other.config for other in others)) if c.eval_steps]
     chose = {prompt.id for rows in choosers for prompt in rows}
     return [prompt for prompt in prompts if prompt.id not in chose][: episodes or config.eval.episodes]
 

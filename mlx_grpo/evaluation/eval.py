@@ -17,7 +17,7 @@ from mlx_grpo.export.export import refresh_card
 from mlx_grpo.models.policy import trained_dtype
 from mlx_grpo.reporting.plots_eval import draw_evaluation
 from mlx_grpo.reporting.plots_training import draw_training
-from mlx_grpo.runs import METRICS, RESULTS, find_run, read_config, write_results
+from mlx_grpo.runs import EPISODES, RESULTS, Run, write_results
 
 
 def run_eval(
@@ -38,11 +38,11 @@ def run_eval(
     first one writes.
     """
     ranks = ranks or Ranks()
-    run = find_run(name)
-    runs = [run, *map(find_run, others)]
-    folder = out or run
+    run = Run.find(name)
+    runs = [run, *map(Run.find, others)]
+    folder = out or run.folder
     _make(folder)  # before the work, not after it
-    config = read_config(run)
+    config = run.config
     tokens = max_new_tokens or config.eval.max_new_tokens
     dtype = trained_dtype(config.fine_tune_type, config.dtype)
     device, complete = _completer(backend, device, run, tokens, config.eval.batch_size, dtype, ranks)
@@ -55,10 +55,10 @@ def run_eval(
         return results, []
     write_results(results, folder)
     store.unlink(missing_ok=True)
-    pictures = [*draw_training(run / METRICS, folder / "plots"), *draw_evaluation(results, folder / "plots")]
+    pictures = [*draw_training(run.metrics_file, folder / "plots"), *draw_evaluation(results, folder / "plots")]
     if out is None:
         refresh_card(run)
-    return results, [folder / RESULTS, *pictures]
+    return results, [folder / RESULTS, folder / EPISODES, *pictures]
 
 
 def _make(folder: Path) -> None:
@@ -69,7 +69,7 @@ def _make(folder: Path) -> None:
 
 
 def _completer(
-    backend: str, device: str, run: Path, tokens: int, batch_size: int, dtype: str, ranks: Ranks
+    backend: str, device: str, run: Run, tokens: int, batch_size: int, dtype: str, ranks: Ranks
 ) -> tuple[str, Complete]:
     """The device that "auto" means or that was asked for, and what completes on it; UserError where it is not there."""
     if backend == "torch":

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convert import torch_eval
+from mlx_grpo.data.jsonl import append_jsonl, read_jsonl
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.export.export import exported_model
 from mlx_grpo.generation.rollout import decode_completion, generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.policy import ADAPTER_WEIGHTS, load_for_inference, load_tokenizer_of
-from mlx_grpo.runs import append_jsonl, read_jsonl
+from mlx_grpo.runs import Run
 
 Keep = Callable[[list[str]], None]
 """Given each finished batch's completions."""
@@ -45,11 +46,11 @@ def mlx_completions(max_new_tokens: int, batch_size: int, dtype: str, ranks: Ran
     return complete
 
 
-def torch_completions(run: Path, max_new_tokens: int, batch_size: int, device: str, dtype: str) -> Complete:
+def torch_completions(run: Run, max_new_tokens: int, batch_size: int, device: str, dtype: str) -> Complete:
     """Greedy completions by PyTorch, each model exported to the run's folder first where that is needed."""
 
     def complete(base: Path, adapter: Path | None, prompts: Sequence[Prompt], keep: Keep) -> None:
-        folder = exported_model(adapter.parent if adapter else run, base, adapter, dtype)
+        folder = exported_model(Run(adapter.parent) if adapter else run, base, adapter, dtype)
         tokenizer = load_tokenizer_of(base)
         torch_eval.generate(
             folder,
@@ -77,8 +78,7 @@ def remembered(
 
     def kept(name: str, base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
         key = _key(settings, base, adapter, prompts)
-        records = read_jsonl(store) if ranks.leads else []
-        texts = ranks.gather([text for record in records if record["key"] == key for text in record["texts"]])[0]
+        texts = ranks.from_leader(lambda: [text for r in read_jsonl(store) if r["key"] == key for text in r["texts"]])
 
         def keep(batch: list[str]) -> None:
             if ranks.leads:

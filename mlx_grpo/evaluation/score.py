@@ -13,7 +13,7 @@ from mlx_grpo.config.schema import DataConfig
 from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.rewards import RUBRIC_COLUMNS, strip_thinking
-from mlx_grpo.runs import CONFIG, read_config
+from mlx_grpo.runs import CONFIG, EPISODES, Run, read_episodes
 from reward import RUBRICS, Rubric
 
 Row = dict[str, Any]
@@ -42,7 +42,7 @@ class Grades:
 
 
 def grade_file(file: Path, rubric: str, data: str | None) -> Grades:
-    """Grade a JSONL file of completions, or a run's samples.jsonl or eval.json.
+    """Grade a JSONL file of completions, or a run's samples.jsonl, eval.json or episodes.jsonl.
 
     Raises UserError listing every row that can't be graded, by line number.
     """
@@ -50,14 +50,16 @@ def grade_file(file: Path, rubric: str, data: str | None) -> Grades:
     if file.suffix == ".json":
         rows = _evaluated(file, labels, grader)
     else:
-        rows = [(None, row) for row in read_rows(file, lambda row: _problem(row, labels, grader))]
+        by_model = file.name == EPISODES
+        rows = [
+            (row.get("model") if by_model else None, row)
+            for row in read_rows(file, lambda r: _problem(r, labels, grader))
+        ]
     grades = [_grade(row, model, labels, grader) for model, row in rows]
-    by_model = {
-        model: [g.marks for g in grades if g.model == model] for model in dict.fromkeys(g.model for g in grades)
-    }
+    marks = {model: [g.marks for g in grades if g.model == model] for model in dict.fromkeys(g.model for g in grades)}
     means = {
-        model or "": {name: float(np.mean([marks[name] for marks in found])) for name in found[0]}
-        for model, found in by_model.items()
+        model or "": {name: float(np.mean([each[name] for each in found])) for name in found[0]}
+        for model, found in marks.items()
     }
     return Grades(rubric, means, grades)
 
@@ -67,7 +69,7 @@ def read_labels(file: Path, data: str | None) -> dict[str, Row]:
     if data is not None:
         settings = DataConfig(train=data)
     elif (file.parent / CONFIG).is_file():
-        settings = read_config(file.parent).data
+        settings = Run(file.parent).config.data
     else:
         return {}
     return {str(row["id"]): row for path in dataset_files(settings) if path is not None for row in read_rows(path)}
@@ -76,7 +78,8 @@ def read_labels(file: Path, data: str | None) -> dict[str, Row]:
 def _evaluated(file: Path, labels: dict[str, Row], grader: Rubric) -> list[tuple[str, Row]]:
     """The episodes of an eval.json, each with its model's name."""
     try:
-        models = json.loads(file.read_text(encoding="utf-8"))["models"]
+        results = json.loads(file.read_text(encoding="utf-8"))
+        models = results["models"] if "models" in results else read_episodes(file.with_name(EPISODES))
         rows = [(model, {"id": e["prompt_id"], **e}) for model, episodes in models.items() for e in episodes]
     except OSError as error:
         raise UserError(f"{file}: not readable ({error.strerror}); correct the path") from None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
+from mlx_grpo.data.jsonl import without_nan
 from mlx_grpo.evaluation.run_matrix import RunMatrix
 from mlx_grpo.evaluation.statistics import LOWEST, Judged, Outcome, compare, figures, resampled_by_job
 from mlx_grpo.reporting.tables import BASELINE
@@ -59,15 +59,6 @@ def outcome_of(episodes: Sequence[Episode]) -> Outcome:
         scores=np.array([LOWEST if e["score"] is None else e["score"] for e in episodes], float),
     )
     return Outcome(means, judged, jobs)
-
-
-def without_nan(value: Any) -> Any:
-    """Plain values with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _compared(left: Outcome, right: Outcome) -> dict[str, dict[str, float]]:

@@ -12,7 +12,7 @@ from convert.peft import export_peft
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import ADAPTER_WEIGHTS, find_model, model_name, stores_packed, trained_dtype
 from mlx_grpo.reporting.card import model_card
-from mlx_grpo.runs import ADAPTER, find_run, read_config, require_adapter
+from mlx_grpo.runs import ADAPTER, Run
 
 
 def export_run(
@@ -32,10 +32,9 @@ def export_run(
     policy does.
     """
     _check_options(formats, dtype, bits)
-    run = find_run(name)
-    config = read_config(run)
-    adapter = require_adapter(run)
-    folder = out or run / formats[0]
+    run = Run.find(name)
+    config, adapter = run.config, run.adapter()
+    folder = out or run.folder / formats[0]
     base = find_model(config.model)
     if formats[0] == "peft":
         return folder, export_peft(base, folder, adapter=adapter, base_name=model_name(config.model), verify=verify)
@@ -64,7 +63,7 @@ def _check_options(formats: Sequence[str], dtype: str | None, bits: int | None) 
         raise UserError(*problems)
 
 
-def exported_model(run: Path, base: Path, adapter: Path | None, dtype: str) -> Path:
+def exported_model(run: Run, base: Path, adapter: Path | None, dtype: str) -> Path:
     """The Hugging Face folder of a run's base or one of its adapters in `dtype`, made now unless it is up to date.
 
     A base in plain weights is one already; PyTorch cannot read MLX's packed ones.
@@ -72,7 +71,7 @@ def exported_model(run: Path, base: Path, adapter: Path | None, dtype: str) -> P
     if adapter is None and not stores_packed(base):
         return base
     name = "base" if adapter is None else adapter.name
-    folder = run / ("hf" if name == ADAPTER else f"hf-{name}")
+    folder = run.folder / ("hf" if name == ADAPTER else f"hf-{name}")
     source = base / "config.json" if adapter is None else adapter / ADAPTER_WEIGHTS
     if _exported_as(folder) not in (None, dtype):  # the user's own export in another dtype stays
         folder = folder.with_name(f"{folder.name}-{dtype}")
@@ -90,15 +89,15 @@ def _exported_as(folder: Path) -> str | None:
     return json.loads(marker.read_text(encoding="utf-8"))["dtype"] if marker.is_file() else None
 
 
-def refresh_card(run: Path) -> None:
+def refresh_card(run: Run) -> None:
     """Bring the card and pictures of a run's export up to its latest evaluation."""
-    if (run / "hf" / MARKER).is_file():
-        card = model_card(run, find_model(read_config(run).model))
-        (run / "hf" / "README.md").write_text(card, encoding="utf-8")
+    if (run.folder / "hf" / MARKER).is_file():
+        card = model_card(run, find_model(run.config.model))
+        (run.folder / "hf" / "README.md").write_text(card, encoding="utf-8")
         for picture in pictures(run):
-            shutil.copyfile(picture, run / "hf" / picture.name)
+            shutil.copyfile(picture, run.folder / "hf" / picture.name)
 
 
-def pictures(run: Path) -> list[Path]:
+def pictures(run: Run) -> list[Path]:
     """What `mlx-grpo eval` drew, if it has."""
-    return sorted((run / "plots").glob("*.png"))
+    return sorted((run.folder / "plots").glob("*.png"))

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from mlx_grpo.config.schema import Config, EvalConfig, RewardConfig
+from mlx_grpo.config.schema import EvalConfig, RewardConfig
 from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import find_model, trained_dtype
 from mlx_grpo.rewards import make_rubric
-from mlx_grpo.runs import CONFIG, read_config, require_adapter
+from mlx_grpo.runs import CONFIG, Run
 from mlx_grpo.tasks.shortlist.build import DEFAULT_BUDGET
 from mlx_grpo.tasks.shortlist.prompt import system_message
 from mlx_grpo.tasks.shortlist.records import Form, Order
@@ -63,16 +63,15 @@ def find_ranking_model(model: str, form: Form | None) -> RankingModel:
     Raises UserError where there is no such model, or a run's prompts are not the shortlist task's.
     """
     if (Path(model) / CONFIG).is_file():
-        return _of_run(Path(model), form)
+        return _of_run(Run(Path(model)), form)
     form = form or "compact"
     settings = Settings(form, token_budget=DEFAULT_BUDGET[form])
     return RankingModel(find_model(model), None, "auto", settings, EvalConfig().batch_size, STRICT)
 
 
-def _of_run(run: Path, form: Form | None) -> RankingModel:
-    config = read_config(run)
-    adapter = require_adapter(run)
-    form, order = _trained_form(run, config, form)
+def _of_run(run: Run, form: Form | None) -> RankingModel:
+    config, adapter = run.config, run.adapter()
+    form, order = _trained_form(run, form)
     return RankingModel(
         find_model(config.model),
         adapter,
@@ -83,20 +82,20 @@ def _of_run(run: Path, form: Form | None) -> RankingModel:
     )
 
 
-def _trained_form(run: Path, config: Config, wanted: Form | None) -> tuple[Form, Order]:
+def _trained_form(run: Run, wanted: Form | None) -> tuple[Form, Order]:
     """The form and key order of the prompts that a run was trained on, told by their instruction.
 
     Where another form is `wanted`, or the prompts are not here, it is asked with the reasons first.
     """
     asks = {system_message(form, order): (form, order) for form in get_args(Form) for order in get_args(Order)}
-    path, _ = dataset_files(config.data)
+    path, _ = dataset_files(run.config.data)
     prompt = read_rows(path)[0]["prompt"] if path.is_file() else ""
     asked = "" if isinstance(prompt, str) else prompt[0]["content"]
     if wanted and asks.get(asked, ("", ""))[0] != wanted:
         return wanted, "reasons_first"
     if asked not in asks:
         raise UserError(
-            f"{run}: its training prompts ({config.data.train}) are not here, or ask something else than the shortlist "
-            "task; name the form to ask in: --form compact or --form full"
+            f"{run.folder}: its training prompts ({run.config.data.train}) are not here, or ask something else than "
+            "the shortlist task; name the form to ask in: --form compact or --form full"
         )
     return asks[asked]

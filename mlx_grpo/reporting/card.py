@@ -15,7 +15,7 @@ from mlx_grpo.data.dataset import BUNDLED, dataset_files, read_rows
 from mlx_grpo.models.policy import ADAPTER_CONFIG
 from mlx_grpo.reporting import tables
 from mlx_grpo.rewards import make_rubric
-from mlx_grpo.runs import ADAPTER, METRICS, kept_step, read_config, read_jsonl, read_results
+from mlx_grpo.runs import Run
 
 SNIPPET = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -51,13 +51,12 @@ HIRING = (
 )
 
 
-def model_card(run: Path, base: Path, repo: str | None = None) -> str:
+def model_card(run: Run, base: Path, repo: str | None = None) -> str:
     """Markdown with metadata: what was trained on what, how, the measured results, and how to use it.
 
     `base` is the base model's folder, read for its licence and its template; `repo` is where the export will live.
     """
-    config = read_config(run)
-    results = read_results(run)
+    config, results = run.config, run.results()
     licence = _licence(base)
     metadata = ModelCardData(
         base_model=_hub_id(run, config),
@@ -79,18 +78,18 @@ def model_card(run: Path, base: Path, repo: str | None = None) -> str:
     return f"---\n{metadata.to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _hub_id(run: Path, config: Config) -> str | None:
+def _hub_id(run: Run, config: Config) -> str | None:
     """The base model's name on the Hub; None where it was a folder, whose path is nobody else's business."""
     name = _base_name(run)
     return name if name == config.model and not Path(name).is_dir() else None
 
 
-def _base_name(run: Path) -> str:
+def _base_name(run: Run) -> str:
     """The base model as the adapter names it: its Hub id or its folder's name."""
-    return json.loads((run / ADAPTER / ADAPTER_CONFIG).read_text(encoding="utf-8"))["model"]
+    return json.loads((run.adapter() / ADAPTER_CONFIG).read_text(encoding="utf-8"))["model"]
 
 
-def _base_link(run: Path, config: Config) -> str:
+def _base_link(run: Run, config: Config) -> str:
     hub_id = _hub_id(run, config)
     return f"[{hub_id}](https://huggingface.co/{hub_id})" if hub_id else f"`{_base_name(run)}`"
 
@@ -99,7 +98,7 @@ def _dataset(config: Config) -> str:
     return Path(config.data.train).name
 
 
-def _summary(run: Path, config: Config) -> str:
+def _summary(run: Run, config: Config) -> str:
     rows = f"the `{_dataset(config)}` prompts"
     if config.data.train in BUNDLED:
         rows += " that come with mlx-grpo (synthetic jobs and candidates)"
@@ -136,7 +135,7 @@ def _thinks(base: Path) -> bool:
     return any("enable_thinking" in file.read_text(encoding="utf-8") for file in files if file.is_file())
 
 
-def _results(run: Path, results: dict[str, Any]) -> list[str]:
+def _results(run: Run, results: dict[str, Any]) -> list[str]:
     parts = [
         f"{results['n_episodes']} held-out prompts, greedy, up to {results['max_new_tokens']} new tokens, "
         f"{results['backend']} on {results['device']}; gains are over the baseline, with 95% intervals.",
@@ -146,7 +145,7 @@ def _results(run: Path, results: dict[str, Any]) -> list[str]:
         tables.markdown_table(*tables.gains(results)),
     ]
     gain = tables.grpo_gain(results)
-    drawn = {name: text for name, text in PICTURES.items() if (run / "plots" / f"{name}.png").is_file()}
+    drawn = {name: text for name, text in PICTURES.items() if (run.folder / "plots" / f"{name}.png").is_file()}
     return parts + ([f"{gain}."] if gain else []) + [f"![{text}]({name}.png)" for name, text in drawn.items()]
 
 
@@ -171,7 +170,7 @@ def _eval_results(config: Config, results: dict[str, Any]) -> list[EvalResult]:
     ]
 
 
-def _training(run: Path, config: Config) -> list[str]:
+def _training(run: Run, config: Config) -> list[str]:
     """How it was trained: the settings that matter most, which adapter was kept, and every setting."""
     warm, taken = config.warm_start, _steps_taken(run)
     shown = {
@@ -197,13 +196,13 @@ def _training(run: Path, config: Config) -> list[str]:
     ]
 
 
-def _steps_taken(run: Path) -> int:
-    return sum("reward" in record for record in read_jsonl(run / METRICS))
+def _steps_taken(run: Run) -> int:
+    return sum("reward" in record for record in run.metrics())
 
 
-def _kept(run: Path) -> str:
+def _kept(run: Run) -> str:
     steps = _steps_taken(run)
-    kept = kept_step(run)
+    kept = run.kept_step()
     if kept is None:
         return f"These weights are those after the last of {steps} GRPO steps."
     if kept == 0:
@@ -216,7 +215,7 @@ def _kept(run: Path) -> str:
     )
 
 
-def _public(run: Path, config: Config) -> dict[str, Any]:
+def _public(run: Run, config: Config) -> dict[str, Any]:
     """Every setting, with paths cut down to names."""
     values = config.model_dump(exclude={"output_dir"})
     values["model"] = _base_name(run)
@@ -234,7 +233,7 @@ def _licence(base: Path) -> dict[str, str]:
     return {key: stated[key] for key in ("license", "license_name", "license_link") if isinstance(stated.get(key), str)}
 
 
-def _licence_text(run: Path, config: Config, licence: dict[str, str]) -> str:
+def _licence_text(run: Run, config: Config, licence: dict[str, str]) -> str:
     name = licence.get("license_name") or licence.get("license")
     stated = f", `{name}`" if name else " (see there)"
     link = f": {licence['license_link']}" if "license_link" in licence else ""

@@ -12,7 +12,7 @@ matplotlib.use("Agg")  # before pyplot: training machines have no display
 import matplotlib.pyplot as plt
 import numpy as np
 
-from mlx_grpo.runs import read_jsonl
+from mlx_grpo.data.jsonl import read_jsonl
 
 GREY, ORANGE, BLUE, RED = "#9aa0a6", "#f2a03d", "#2a6fdb", "#c0392b"
 COMPONENT_COLOURS = ("#3a9e6b", "#8e5bb8", "#17a2a8", "#d1518f", "#8c6d31", "#5a6b7b")

@@ -21,7 +21,7 @@ from mlx_grpo.models.policy import model_name
 from mlx_grpo.reporting import tables
 from mlx_grpo.reporting.report_curves import curves
 from mlx_grpo.rewards import make_rubric, strip_thinking
-from mlx_grpo.runs import METRICS, RESULTS, SAMPLES, find_run, read_config, read_jsonl, read_results
+from mlx_grpo.runs import METRICS, RESULTS, SAMPLES, Run
 from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB
 from reward import STRICT
 from reward.breakdown import DECISIONS
@@ -51,10 +51,10 @@ def write_report(name: str | None, out: Path | None = None) -> Report:
 
     Raises UserError where the run's files can't be read or the page can't be written.
     """
-    run = find_run(name)
+    run = Run.find(name)
     records = gather(run)
     page = render(records).encode()
-    path = out or run / "report.html"
+    path = out or run.folder / "report.html"
     try:
         path.write_bytes(page)
     except OSError as error:
@@ -62,12 +62,12 @@ def write_report(name: str | None, out: Path | None = None) -> Report:
     return Report(path, len(page), len(records["episodes"]), records["missing"])
 
 
-def gather(run: Path) -> Record:
+def gather(run: Run) -> Record:
     """Everything the page shows, as JSON can hold it."""
-    config = read_config(run)
+    config = run.config
     missing: list[str] = []
-    results = read_results(run)
-    metrics, samples = (read_jsonl(run / name) for name in (METRICS, SAMPLES))
+    results = run.results()
+    metrics, samples = run.metrics(), run.samples()
     if results is None:
         missing.append(f"{RESULTS}: not written yet, so there is no comparison; run `mlx-grpo eval` first")
     if not any(record.get("reward") is not None for record in metrics):

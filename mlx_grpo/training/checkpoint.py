@@ -24,7 +24,6 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_grpo import runs
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.dataset import with_full_paths
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import ADAPTER_CONFIG, ADAPTER_WEIGHTS, load_adapter, save_adapter
 from mlx_grpo.training.state import TrainState, begin_grpo
@@ -52,12 +51,12 @@ class RunPosition:
     best: Best = field(default_factory=Best)
 
 
-def save_checkpoint(run: Path, state: TrainState, position: RunPosition) -> None:
+def save_checkpoint(run: runs.Run, state: TrainState, position: RunPosition) -> None:
     """Write a checkpoint in full or not at all, then drop all but the last `save_total_limit`.
 
     Raises UserError where it can't be written; the checkpoints before it stand.
     """
-    folder = run / FOLDER / f"{position.phase}-{position.steps:06d}"
+    folder = run.folder / FOLDER / f"{position.phase}-{position.steps:06d}"
     if folder.is_dir() and not unsound(folder, run, state.config):
         return
     temporary = folder.with_name(f".{folder.name}")
@@ -79,26 +78,26 @@ def save_checkpoint(run: Path, state: TrainState, position: RunPosition) -> None
         ) from None
 
 
-def load_checkpoint(run: Path, state: TrainState, note: Callable[[str], None]) -> RunPosition | None:
+def load_checkpoint(run: runs.Run, state: TrainState, note: Callable[[str], None]) -> RunPosition | None:
     """Put the newest sound checkpoint into the state, and cut the run's files back to it; None where there is none.
 
     Unsound ones are named by `note`, set aside as `damaged-...`, and passed over.
     """
     ranks = state.ranks
-    name = ranks.gather(newest_sound(run, state.config, note) if ranks.leads else None)[0]
+    name = ranks.from_leader(lambda: newest_sound(run, state.config, note))
     if name is None:
         if ranks.leads:
             _set_aside(run)
             note(f"no checkpoint to go on from: starting over; what was written is kept as {ASIDE}*")
         return None
-    folder = run / FOLDER / name
+    folder = run.folder / FOLDER / name
     if not (folder / STATE).is_file():
         raise UserError(f"{folder}: is not on this machine; keep output_dir on a disk that all of them see")
     record = json.loads((folder / STATE).read_text(encoding="utf-8"))
     position = read_position(record)
     if position.phase == "grpo":
         if state.config.warm_start.steps:
-            load_adapter(state.policy, run / runs.WARM_START)
+            load_adapter(state.policy, run.folder / runs.WARM_START)
         begin_grpo(state)
     load_adapter(state.policy, folder)
     state.optimizer.init(state.policy.model.trainable_parameters())
@@ -111,13 +110,13 @@ def load_checkpoint(run: Path, state: TrainState, note: Callable[[str], None]) -
     return position
 
 
-def _set_aside(run: Path) -> None:
+def _set_aside(run: runs.Run) -> None:
     for name in (runs.METRICS, runs.SAMPLES):
-        if (run / name).is_file():
-            (run / name).replace(run / f"{ASIDE}{name}")
+        if (run.folder / name).is_file():
+            (run.folder / name).replace(run.folder / f"{ASIDE}{name}")
 
 
-def newest_sound(run: Path, config: Config, note: Callable[[str], None]) -> str | None:
+def newest_sound(run: runs.Run, config: Config, note: Callable[[str], None]) -> str | None:
     """The name of the newest checkpoint that can be gone on from."""
     for folder in list_checkpoints(run):
         problem = unsound(folder, run, config)
@@ -130,13 +129,13 @@ def newest_sound(run: Path, config: Config, note: Callable[[str], None]) -> str 
     return None
 
 
-def list_checkpoints(run: Path) -> list[Path]:
+def list_checkpoints(run: runs.Run) -> list[Path]:
     """A run's finished checkpoints, newest first."""
-    by_phase = ((run / FOLDER).glob(f"{phase}-*") for phase in reversed(PHASES))
+    by_phase = ((run.folder / FOLDER).glob(f"{phase}-*") for phase in reversed(PHASES))
     return [folder for folders in by_phase for folder in sorted(folders, reverse=True)]
 
 
-def unsound(folder: Path, run: Path, config: Config) -> str | None:
+def unsound(folder: Path, run: runs.Run, config: Config) -> str | None:
     """Why a checkpoint can't be used; None where it can."""
     try:
         record = json.loads((folder / STATE).read_text(encoding="utf-8"))
@@ -147,7 +146,7 @@ def unsound(folder: Path, run: Path, config: Config) -> str | None:
                 return f"{name} is damaged"
         read_position(record)
         for name, length in record["lengths"].items():
-            if length and (run / name).stat().st_size < length:
+            if length and (run.folder / name).stat().st_size < length:
                 return f"the run's {name} is shorter than it was"
     except (OSError, ValueError, KeyError, TypeError, UserError) as error:
         return f"not readable ({type(error).__name__}: {error})"
@@ -161,7 +160,7 @@ def read_position(record: dict[str, Any]) -> RunPosition:
 
 def config_sha256(config: Config) -> str:
     """What a configuration's fixed keys amount to."""
-    fixed = {key: value for key, value in with_full_paths(config).model_dump().items() if key not in runs.FREE_KEYS}
+    fixed = {key: value for key, value in config.model_dump().items() if key not in runs.FREE_KEYS}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 
@@ -170,13 +169,13 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in ("mlx-grpo", "mlx", "mlx-lm")}
 
 
-def _write(folder: Path, run: Path, state: TrainState, position: RunPosition) -> None:
+def _write(folder: Path, run: runs.Run, state: TrainState, position: RunPosition) -> None:
     save_adapter(state.policy, state.config, folder)
     mx.save_safetensors(str(folder / OPTIMIZER), dict(tree_flatten(state.optimizer.state)))
-    best = run / runs.ADAPTER / ADAPTER_WEIGHTS
+    best = run.folder / runs.ADAPTER / ADAPTER_WEIGHTS
     if best.is_file():
         _link(best, folder / BEST)
-    lengths = {name: _flushed_length(run / name) for name in (runs.METRICS, runs.SAMPLES)}
+    lengths = {name: _flushed_length(run.folder / name) for name in (runs.METRICS, runs.SAMPLES)}
     record = {
         "position": asdict(position),
         "lengths": lengths,
@@ -190,13 +189,13 @@ def _write(folder: Path, run: Path, state: TrainState, position: RunPosition) ->
         _sync(path)
 
 
-def _cut_back(run: Path, folder: Path, lengths: dict[str, int]) -> None:
+def _cut_back(run: runs.Run, folder: Path, lengths: dict[str, int]) -> None:
     """Take from the run's files what was written after a checkpoint, and give it back the best adapter of then."""
     for name, length in lengths.items():
-        if (run / name).is_file():
-            os.truncate(run / name, length)
+        if (run.folder / name).is_file():
+            os.truncate(run.folder / name, length)
     if (folder / BEST).is_file():
-        adapter = run / runs.ADAPTER
+        adapter = run.folder / runs.ADAPTER
         adapter.mkdir(exist_ok=True)
         shutil.copyfile(folder / ADAPTER_CONFIG, adapter / ADAPTER_CONFIG)
         (adapter / ADAPTER_WEIGHTS).unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_grpo import runs
+from mlx_grpo.data.jsonl import append_jsonl, without_nan
 from mlx_grpo.distributed.signals import Interrupted, Stop, StopStep
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import save_adapter
@@ -27,7 +28,7 @@ INSPECTION = "not_finite.jsonl"
 class RunLogger:
     """A run in progress, on disk and before the user's eyes."""
 
-    run: Path
+    run: runs.Run
     state: TrainState
     reporter: Reporter
     stop: Stop
@@ -64,8 +65,8 @@ class RunLogger:
         position.steps += 1
         position.skipped = position.skipped + 1 if metrics["update_skipped"] else 0
         if state.ranks.leads:
-            with saved(self.run):
-                runs.append_jsonl(self.run / runs.SAMPLES, *samples)
+            with saved(self.run.folder):
+                append_jsonl(self.run.samples_file, *samples)
         self.record(metrics)
         if last or position.steps % state.config.save_steps == 0:
             self.save()
@@ -81,9 +82,9 @@ class RunLogger:
     def record(self, metrics: dict[str, Any]) -> None:
         """Add to the run's metrics."""
         if self.state.ranks.leads:
-            with saved(self.run):
-                runs.append_jsonl(self.run / runs.METRICS, metrics)
-        self.history.append(runs.without_nan(metrics))
+            with saved(self.run.folder):
+                append_jsonl(self.run.metrics_file, metrics)
+        self.history.append(without_nan(metrics))
 
     def save(self) -> None:
         """Write a checkpoint of where the run is."""
@@ -96,8 +97,8 @@ class RunLogger:
     def save_adapter(self, name: str) -> None:
         """Write what is trained so far as one of the run's adapters."""
         if self.state.ranks.leads:
-            with saved(self.run / name):
-                save_adapter(self.state.policy, self.state.config, self.run / name)
+            with saved(self.run.folder / name):
+                save_adapter(self.state.policy, self.state.config, self.run.folder / name)
 
     def leave(self, signal: int) -> None:
         """Stop here, to be gone on from: raises Interrupted once the checkpoint is written."""
@@ -108,16 +109,16 @@ class RunLogger:
         """Where a run that is saved has stopped, in words, and the command that takes the rest."""
         return (
             f"stopped after step {self.position.steps} of {self.position.phase.replace('_', ' ')}, all saved; "
-            f"go on with: mlx-grpo train {self.run} --resume"
+            f"go on with: mlx-grpo train {self.run.folder} --resume"
         )
 
     def _give_up(self, rows: Sequence[dict[str, Any]]) -> None:
         if self.state.ranks.leads:
-            (self.run / INSPECTION).unlink(missing_ok=True)
-            runs.append_jsonl(self.run / INSPECTION, *rows)
+            (self.run.folder / INSPECTION).unlink(missing_ok=True)
+            append_jsonl(self.run.folder / INSPECTION, *rows)
         raise UserError(
             f"step {self.position.steps}: loss or gradient was not finite {SKIPPED_LIMIT} times in a row; "
-            f"the last batch is in {self.run / INSPECTION}; lower learning_rate, or use dtype float32"
+            f"the last batch is in {self.run.folder / INSPECTION}; lower learning_rate, or use dtype float32"
         )
 
 

@@ -49,12 +49,12 @@ from mlx_grpo.training.warm_start import check_completions, finished_warm_start,
 def train(
     config: Config,
     reporter: Reporter,
-    resumed: Path | None = None,
+    resumed: runs.Run | None = None,
     force: bool = False,
     ranks: Ranks | None = None,
     until: int | None = None,
-) -> Path:
-    """Train as configured and return the run's folder: a new one, or `resumed`, gone on with as if it had not stopped.
+) -> runs.Run:
+    """Train as configured and return the run: a new one, or `resumed`, gone on with as if it had not stopped.
 
     `until` ends it after so many GRPO steps of its `max_steps`, in the state of one interrupted there. Raises UserError
     for anything wrong with the model, the data or the reward, or (unless `force`) memory that can't suffice, before a
@@ -69,18 +69,18 @@ def train(
     processes = ranks.on_this_machine()
     if ranks.leads:
         check_memory(state.config, state.policy, prompts, reporter.note, force=force, processes=processes)
-    run = Path(ranks.gather(str(resumed or runs.create_run(config)) if ranks.leads else None)[0])
-    reporter.note(f"run folder: {run}")
+    run = runs.Run(Path(ranks.from_leader(lambda: str((resumed or runs.Run.create(config)).folder))))
+    reporter.note(f"run folder: {run.folder}")
     if ranks.size > 1:
         reporter.note(f"{ranks.size} processes share each step")
     if not shares_prompt(model := state.policy.model):
         reporter.note(f"{model.model_type} keeps no plain key-value cache: each completion runs its own prompt")
     gc.freeze()  # what is loaded now stays; walking it again and again took 5% of a step
-    with runs.locked(run) if ranks.leads else nullcontext(), catch_signals() as stop:
+    with run.locked() if ranks.leads else nullcontext(), catch_signals() as stop:
         if resumed and ranks.leads:
-            runs.update_config(run, config)
+            run.update_config(config)
         position = load_checkpoint(run, state, reporter.note) if resumed else None
-        history = runs.read_jsonl(run / runs.METRICS) if position and ranks.leads else []
+        history = run.metrics() if position and ranks.leads else []
         logger = RunLogger(run, state, reporter, stop, position or RunPosition("warm_start"), history)
         if logger.position.phase == "warm_start":
             run_warm_start(logger, prompts)

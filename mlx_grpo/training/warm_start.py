@@ -66,13 +66,13 @@ def finished_warm_start(config: Config) -> Path | None:
     if config.warm_start.run is None:
         return None
     try:
-        run = runs.find_run(config.warm_start.run)
-        adapter = runs.require_adapter(run, runs.WARM_START)
+        run = runs.Run.find(config.warm_start.run)
+        adapter = run.adapter(runs.WARM_START)
     except UserError as error:
         raise UserError(*(f"warm_start.run: {problem}" for problem in error.problems)) from None
     others = [
         f"warm_start.run: {key} was {was!r} in {run.name}, {now!r} here"
-        for key, (was, now) in runs.changed_keys(run, config).items()
+        for key, (was, now) in runs.changed_keys(run.config, config).items()
         if key.startswith(MAKES_WARM_START) and key != "warm_start.run"
     ]
     if others:

@@ -14,6 +14,7 @@ from support import ring
 from support.ranks_config import CONFIG
 from support.toy_run import contents, fail_on_process_1, write_run
 
+from mlx_grpo.runs import Run
 from mlx_grpo.training.checkpoint import list_checkpoints
 
 ENDS_WITHIN = 30  # seconds
@@ -62,7 +63,7 @@ def test_when_a_process_is_killed_the_others_end_and_say_so(folder: Path, victim
 def test_a_run_whose_process_was_killed_ends_as_if_it_had_not_been(folder: Path):
     ring.run(folder, 2, "train", "c.yaml", "output_dir=whole")
     killed_one(folder, 2, 1, "training/update:146")
-    checkpoints = [path.name for path in list_checkpoints(folder / "runs" / "latest")]
+    checkpoints = [path.name for path in list_checkpoints(Run(folder / "runs" / "latest"))]
     assert checkpoints[0].startswith("grpo-")
     assert "grpo-000005" not in checkpoints
     ring.run(folder, 2, "train", "c.yaml", "--resume")

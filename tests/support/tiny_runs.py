@@ -71,6 +71,6 @@ def evaluated_run(model: Path, folder: Path) -> Path:
         eval_steps=1,
         learning_rate=0.0123,
     )
-    run = train(config, Silent())
+    run = train(config, Silent()).folder
     run_eval(str(run), backend="mlx", device="auto", episodes=None, max_new_tokens=None, progress=lambda *a: None)
     return run

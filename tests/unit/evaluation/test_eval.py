@@ -28,7 +28,7 @@ from mlx_grpo.evaluation.summary import outcome_of
 from mlx_grpo.export.export import export_run
 from mlx_grpo.reporting import tables
 from mlx_grpo.rewards import load_reward
-from mlx_grpo.runs import read_config
+from mlx_grpo.runs import Run
 from mlx_grpo.training.trainer import train
 
 
@@ -49,7 +49,7 @@ def run(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         eval={"episodes": 3, "max_new_tokens": 12, "batch_size": 2},
         max_completion_length=12,
     )
-    return train(config, Silent())
+    return train(config, Silent()).folder
 
 
 def compared(run: Path, backend: str, **options: object) -> tuple[dict, list[Path]]:
@@ -63,7 +63,9 @@ def others(run: Path) -> list[Path]:
     found = []
     for number, changes in enumerate(({"seed": 1}, {"warm_start": {"steps": 0}, "reward": {"shuffle": True}})):
         output_dir = str(run.parents[1] / f"others{number}")
-        found.append(train(validate({**read_config(run).model_dump(), **changes, "output_dir": output_dir}), Silent()))
+        found.append(
+            train(validate({**Run(run).config.model_dump(), **changes, "output_dir": output_dir}), Silent()).folder
+        )
     return found
 
 
@@ -130,19 +132,19 @@ def test_results_hold_every_episode_and_the_means_follow_from_them(run: Path, tm
 
 
 def test_a_completion_without_an_answer_is_wrong_and_ranks_last(run: Path):
-    prompts = heldout_prompts(run)
+    prompts = heldout_prompts(Run(run))
     labels = [prompt.columns["decision"] for prompt in prompts]
     completions = [
         f'<think>no</think>{{"decision":"{labels[0]}","score":"0.3","reasons":[]}}',
         f"{{'decision':'{labels[1]}','score':7}}",
         "I would hire them.",
     ]
-    episodes = score_completions(prompts, completions, load_reward(read_config(run).reward))
+    episodes = score_completions(prompts, completions, load_reward(Run(run).config.reward))
     assert [e["correct"] for e in episodes] == [True, True, False]
     assert [e["score"] for e in episodes] == [0.3, 1.0, None]
     assert [e["valid"] for e in episodes] == [True, False, False]  # single quotes are no JSON
     around, twice = '{"decision":"reject"} I hope', '{"score":0.1,"score":0.2}'
-    others = score_completions(prompts, [around, twice, "{}"], load_reward(read_config(run).reward))
+    others = score_completions(prompts, [around, twice, "{}"], load_reward(Run(run).config.reward))
     assert [e["valid"] for e in others] == [False, False, True]
     assert [e["characters"] for e in episodes] == [len(completions[0]) - 17, len(completions[1]), 18]
     assert [e["fit"] for e in episodes] == [prompt.columns["score"] for prompt in prompts]
@@ -157,12 +159,12 @@ def test_a_score_that_is_no_number_is_none(score: str):
 
 
 def test_prompts_that_chose_the_adapter_are_not_evaluated(run: Path, tmp_path: Path):
-    config = read_config(run).model_dump() | {"eval_steps": 1}
+    config = Run(run).config.model_dump() | {"eval_steps": 1}
     config["eval"] |= {"episodes": 1, "validation": 1}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    ids = [prompt.id for prompt in heldout_prompts(run)]
-    assert [prompt.id for prompt in heldout_prompts(tmp_path, 3)] == ids[:2]
-    assert [prompt.id for prompt in heldout_prompts(run, 3, [tmp_path])] == ids[:2]
+    ids = [prompt.id for prompt in heldout_prompts(Run(run))]
+    assert [prompt.id for prompt in heldout_prompts(Run(tmp_path), 3)] == ids[:2]
+    assert [prompt.id for prompt in heldout_prompts(Run(run), 3, [Run(tmp_path)])] == ids[:2]
 
 
 def test_other_runs_are_rows_beside_the_first_on_the_same_prompts(
@@ -206,13 +208,13 @@ def test_the_tables_fit_the_terminal_and_name_every_model(results: dict[bool, di
 
 def test_a_reward_of_ones_own_has_no_ranking(run: Path, tmp_path: Path):
     own = {"rubric": None, "functions": ["support.toy_rewards:only_long"]}
-    config = read_config(run).model_dump() | {"reward": own, "output_dir": str(tmp_path), "max_completion_length": 4}
+    config = Run(run).config.model_dump() | {"reward": own, "output_dir": str(tmp_path), "max_completion_length": 4}
     (tmp_path / "rows.jsonl").write_text(
         "\n".join(json.dumps({"prompt": f"say {i}", "completion": "a"}) for i in "abc")
     )
     config["data"] = {"train": str(tmp_path / "rows.jsonl"), "heldout": str(tmp_path / "rows.jsonl")}
     config["eval"]["max_new_tokens"] = 4  # only_long applies to none of them
-    results, written = compared(train(validate(config), Silent()), "mlx")
+    results, written = compared(train(validate(config), Silent()).folder, "mlx")
     assert results["means"]["trained"] == {"reward": None, "characters": pytest.approx(4, abs=4), "only_long": None}
     assert not {"calibration.png", "before_after.png"} & {path.name for path in written}
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115

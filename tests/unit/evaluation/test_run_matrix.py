@@ -10,6 +10,7 @@ from support.paths import ROOT
 
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.run_matrix import build_run_matrix
+from mlx_grpo.runs import Run
 
 BASE = {"model": "m", "warm_start": {"steps": 80}}
 
@@ -27,7 +28,7 @@ def run_of(folder: Path, name: str, start: bytes | None = b"start", **changes: o
 
 def test_one_run_is_the_base_its_warm_start_and_what_was_trained(tmp_path: Path):
     run = run_of(tmp_path, "a")
-    matrix = build_run_matrix([run])
+    matrix = build_run_matrix([Run(run)])
     assert matrix.adapters == {"baseline": None, "warm start": run / "warm_start", "trained": run / "adapter"}
     assert matrix.warm_starts == {"trained": "warm start"}
     assert matrix.seeds == {}
@@ -43,7 +44,7 @@ def test_other_runs_are_named_by_what_sets_them_apart(tmp_path: Path):
         run_of(tmp_path, "e", None, warm_start=alone, seed=1, lora={"rank": 4}),
         run_of(tmp_path, "f"),
     ]
-    matrix = build_run_matrix(runs)
+    matrix = build_run_matrix([Run(run) for run in runs])
     assert list(matrix.adapters) == [
         "baseline",
         "warm start",
@@ -66,13 +67,13 @@ def test_other_runs_are_named_by_what_sets_them_apart(tmp_path: Path):
         "warm start, 2 seeds": ["warm start", "warm start, seed 1"],
         "trained, 2 seeds": ["trained", "trained, seed 1"],
     }
-    assert list(build_run_matrix([runs[3], runs[0]]).runs) == ["trained", "trained, warm_start.steps=80"]
+    assert list(build_run_matrix([Run(runs[3]), Run(runs[0])]).runs) == ["trained", "trained, warm_start.steps=80"]
 
 
 def test_seeds_that_share_a_warm_start_are_seeds_all_the_same(tmp_path: Path):
     first = run_of(tmp_path, "a")
     taken = {**BASE["warm_start"], "run": str(first)}
-    matrix = build_run_matrix([first, run_of(tmp_path, "b", seed=1, warm_start=taken)])
+    matrix = build_run_matrix([Run(first), Run(run_of(tmp_path, "b", seed=1, warm_start=taken))])
     assert matrix.warm_starts == {"trained": "warm start", "trained, seed 1": "warm start"}
     assert matrix.seeds == {"trained, 2 seeds": ["trained", "trained, seed 1"]}
 
@@ -80,7 +81,7 @@ def test_seeds_that_share_a_warm_start_are_seeds_all_the_same(tmp_path: Path):
 def test_runs_that_differ_in_the_seed_alone_belong_together(tmp_path: Path):
     runs = [run_of(tmp_path, f"s{seed}", b"%d" % seed, seed=seed) for seed in range(3)]
     runs += [run_of(tmp_path, f"g{seed}", None, warm_start={"steps": 0}, seed=seed) for seed in range(2)]
-    assert build_run_matrix(runs).seeds == {
+    assert build_run_matrix([Run(run) for run in runs]).seeds == {
         "warm start, 3 seeds": ["warm start", "warm start, seed 1", "warm start, seed 2"],
         "trained, 3 seeds": ["trained", "trained, seed 1", "trained, seed 2"],
         "trained, no warm start, 2 seeds": ["trained, no warm start", "trained, no warm start, seed 1"],
@@ -91,9 +92,9 @@ def test_held_out_files_are_compared_by_what_they_hold(tmp_path: Path):
     for name, row in (("a", "{}"), ("b", "{}"), ("c", "[]")):
         (tmp_path / f"{name}.jsonl").write_text(row)
     runs = [run_of(tmp_path, f"run-{n}", data={"train": n, "heldout": str(tmp_path / f"{n}.jsonl")}) for n in "abc"]
-    assert list(build_run_matrix(runs[:2]).runs) == ["trained", "trained, data.train=b"]
+    assert list(build_run_matrix([Run(run) for run in runs[:2]]).runs) == ["trained", "trained, data.train=b"]
     with pytest.raises(UserError, match="held-out prompts"):
-        build_run_matrix(runs)
+        build_run_matrix([Run(run) for run in runs])
 
 
 def test_runs_that_cannot_be_compared_are_all_named(tmp_path: Path):
@@ -105,7 +106,7 @@ def test_runs_that_cannot_be_compared_are_all_named(tmp_path: Path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "config.yaml").write_text(yaml.safe_dump(BASE))
     with pytest.raises(UserError) as caught:
-        build_run_matrix([*runs, tmp_path / "d"])
+        build_run_matrix([Run(run) for run in (*runs, tmp_path / "d")])
     assert [problem.split(": ")[1].split(",")[0] for problem in caught.value.problems] == [
         "model other",
         f"held-out prompts {ROOT / 'mlx_grpo/tasks/data/heldout-full.jsonl'}",

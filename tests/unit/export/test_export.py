@@ -18,7 +18,7 @@ from support.tiny_models import tiny_config, tiny_policy
 from mlx_grpo.cli.export import describe
 from mlx_grpo.export.export import export_run
 from mlx_grpo.models.policy import save_adapter
-from mlx_grpo.runs import create_run
+from mlx_grpo.runs import Run
 
 IDS = mx.array([[5, 60, 70, 80]])
 
@@ -26,7 +26,7 @@ IDS = mx.array([[5, 60, 70, 80]])
 def make_run(base: Path, folder: Path, **changes: object) -> Path:
     """A run folder with a trained adapter, as `train` leaves it."""
     config = tiny_config(base, output_dir=str(folder / "runs"), **changes)
-    run = create_run(config)
+    run = Run.create(config).folder
     save_adapter(tiny_policy(base, **changes), config, run / "adapter")
     return run
 

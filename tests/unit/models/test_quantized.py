@@ -29,7 +29,7 @@ from mlx_grpo.export.export import export_run
 from mlx_grpo.models import policy as policy_module
 from mlx_grpo.models.logps import output_head, score_tokens
 from mlx_grpo.models.policy import load_for_inference, load_policy
-from mlx_grpo.runs import ADAPTER, METRICS, read_jsonl
+from mlx_grpo.runs import ADAPTER, METRICS, Run, read_jsonl
 from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.trainer import train
@@ -122,7 +122,7 @@ def test_a_run_trains_exports_and_completes_alike_in_mlx_and_pytorch(
         beta=0.1,
         learning_rate=3e-2,
     )
-    run = train(config, SilentReporter())
+    run = train(config, SilentReporter()).folder
     metrics = read_jsonl(run / METRICS)[-1]
     assert metrics["sampling/sampling_logp_difference/max"] < 1e-3
     assert metrics["grad_norm"] > 0
@@ -138,7 +138,7 @@ def test_a_run_trains_exports_and_completes_alike_in_mlx_and_pytorch(
     np.testing.assert_allclose(np.array(trained(mx.array(ids))), exported, atol=1e-3, rtol=1e-3)
 
     prompts = load_prompts(tmp_path / "rows.jsonl", load_policy(config).tokenizer)
-    in_torch = torch_completions(run, 8, 2, "cpu", "float32")
+    in_torch = torch_completions(Run(run), 8, 2, "cpu", "float32")
     in_mlx = mlx_completions(8, 2, "float32", Ranks())
     for adapter in (None, run / ADAPTER):
         texts: dict[str, list] = {"torch": [], "mlx": []}

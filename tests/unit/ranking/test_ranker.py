@@ -21,7 +21,7 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.generation import decoding
 from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.ranking.summary import RankSummary
-from mlx_grpo.runs import ADAPTER, create_run
+from mlx_grpo.runs import ADAPTER, Run
 from mlx_grpo.tasks.shortlist.pool import read_candidate
 from mlx_grpo.tasks.shortlist.records import Job
 
@@ -224,7 +224,7 @@ def test_a_run_ranks_with_its_adapter_in_the_form_it_was_trained_on(tiny_qwen3: 
         reward={"limits": {"max_reasons": 4}},
         output_dir=str(tmp_path / "runs"),
     )
-    run = create_run(config)
+    run = Run.create(config).folder
     with pytest.raises(UserError, match="has no adapter yet"):
         Ranker(run)
     policy = tiny_policy(tiny_qwen3)
@@ -241,7 +241,7 @@ def test_a_run_ranks_with_its_adapter_in_the_form_it_was_trained_on(tiny_qwen3: 
 def test_a_run_of_another_task_asks_for_the_form(tiny_qwen3: Path, tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "say 1"}\n')
     config = tiny_config(tiny_qwen3, data={"train": str(tmp_path / "rows.jsonl")}, output_dir=str(tmp_path / "runs"))
-    run = create_run(config)
+    run = Run.create(config).folder
     save_adapter(tiny_policy(tiny_qwen3), config, run / ADAPTER)
     with pytest.raises(UserError, match="--form compact or --form full"):
         Ranker(run)

@@ -15,6 +15,7 @@ from support.tiny_runs import evaluated_run
 from mlx_grpo.export.export import export_run
 from mlx_grpo.reporting import tables
 from mlx_grpo.reporting.card import model_card
+from mlx_grpo.runs import Run
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def copied(run: Path, tmp_path: Path) -> Path:
 
 
 def test_the_metadata_is_what_huggingface_hub_reads_and_holds_the_measured_figures(run: Path, tiny_qwen3: Path):
-    card = ModelCard(model_card(run, tiny_qwen3, "someone/ranker"))  # raises on metadata that it can't read
+    card = ModelCard(model_card(Run(run), tiny_qwen3, "someone/ranker"))  # raises on metadata that it can't read
     assert card.data.library_name == "transformers"
     assert card.data.pipeline_tag == "text-generation"
     assert card.data.model_name == "ranker"
@@ -45,7 +46,7 @@ def test_the_metadata_is_what_huggingface_hub_reads_and_holds_the_measured_figur
 
 
 def test_both_tables_with_their_intervals_and_the_pictures_are_in_it(run: Path, tiny_qwen3: Path):
-    text = model_card(run, tiny_qwen3)
+    text = model_card(Run(run), tiny_qwen3)
     results = json.loads((run / "eval.json").read_text())
     for table in (tables.headline(results), tables.components(results)):
         assert tables.markdown_table(*table) in text
@@ -59,7 +60,7 @@ def test_no_path_of_the_machine_is_in_it(copied: Path, tiny_qwen3: Path):
     config = yaml.safe_load((copied / "config.yaml").read_text())
     config["warm_start"] |= {"steps": 2, "run": str(copied.parent / "first-run")}
     (copied / "config.yaml").write_text(yaml.safe_dump(config))
-    text = model_card(copied, tiny_qwen3)
+    text = model_card(Run(copied), tiny_qwen3)
     for path in (copied.parent, Path(config["data"]["train"]).parent, tiny_qwen3.parent, Path.home()):
         assert str(path) not in text
     settings = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, flags=re.DOTALL)[1])
@@ -69,7 +70,7 @@ def test_no_path_of_the_machine_is_in_it(copied: Path, tiny_qwen3: Path):
 
 
 def test_it_says_what_was_trained_how_and_which_adapter_was_kept(run: Path, tiny_qwen3: Path):
-    text = model_card(run, tiny_qwen3)
+    text = model_card(Run(run), tiny_qwen3)
     assert "`tiny-qwen3` trained with GRPO" in text
     assert "the `my-data` prompts" in text
     assert "decision_match 0.3" in text
@@ -84,14 +85,14 @@ def test_it_says_what_was_trained_how_and_which_adapter_was_kept(run: Path, tiny
 def test_a_run_that_ended_early_says_after_how_many_of_its_steps(copied: Path, tiny_qwen3: Path):
     config = yaml.safe_load((copied / "config.yaml").read_text())
     (copied / "config.yaml").write_text(yaml.safe_dump(config | {"max_steps": 5}))
-    assert "| steps | 2 of 5 |" in model_card(copied, tiny_qwen3)
+    assert "| steps | 2 of 5 |" in model_card(Run(copied), tiny_qwen3)
 
 
 def test_a_base_model_of_the_hub_is_named_and_linked(copied: Path, tiny_qwen3: Path):
     for file in (copied / "config.yaml", copied / "adapter" / "adapter_config.json"):
         text = file.read_text()
         file.write_text(text.replace(str(tiny_qwen3), "Qwen/Qwen3-0.6B").replace("tiny-qwen3", "Qwen/Qwen3-0.6B"))
-    text = model_card(copied, tiny_qwen3)
+    text = model_card(Run(copied), tiny_qwen3)
     assert ModelCard(text).data.base_model == "Qwen/Qwen3-0.6B"
     assert "https://huggingface.co/Qwen/Qwen3-0.6B" in text
 
@@ -101,7 +102,7 @@ def test_a_base_model_from_a_folder_is_no_base_model_of_the_hub_even_when_the_fo
 ):
     config = copied / "config.yaml"
     config.write_text(config.read_text().replace(str(tiny_qwen3), "models/tiny-qwen3"))
-    text = model_card(copied, tiny_qwen3)
+    text = model_card(Run(copied), tiny_qwen3)
     assert ModelCard(text).data.base_model is None
     assert "models/tiny-qwen3" not in text
 
@@ -112,7 +113,7 @@ def test_the_licence_is_the_one_that_the_base_models_card_states_and_its_text_go
     base = Path(shutil.copytree(tiny_qwen3, tmp_path / "tiny-qwen3"))
     (base / "README.md").write_text("---\nlicense: apache-2.0\nlicense_link: https://example.com/L\n---\n# Base\n")
     (base / "LICENSE").write_text("Apache License\n")
-    text = model_card(run, base)
+    text = model_card(Run(run), base)
     data = ModelCard(text).data
     assert (data.license, data.license_link) == ("apache-2.0", "https://example.com/L")
     assert "under its licence, `apache-2.0`: https://example.com/L" in text
@@ -130,7 +131,7 @@ def test_a_base_card_that_states_no_licence_leaves_it_to_the_base(
 ):
     base = Path(shutil.copytree(tiny_qwen3, tmp_path / "base"))
     (base / "README.md").write_bytes(stated.encode("latin-1"))
-    text = model_card(run, base)
+    text = model_card(Run(run), base)
     assert ModelCard(text).data.license is None
     assert "under its licence (see there)" in text
 
@@ -138,10 +139,10 @@ def test_a_base_card_that_states_no_licence_leaves_it_to_the_base(
 def test_thinking_is_switched_off_in_the_snippet_of_a_model_that_thinks_and_not_named_otherwise(
     run: Path, tiny_qwen3: Path, tmp_path: Path
 ):
-    assert "enable_thinking=False" in model_card(run, tiny_qwen3)
+    assert "enable_thinking=False" in model_card(Run(run), tiny_qwen3)
     base = Path(shutil.copytree(tiny_qwen3, tmp_path / "base"))
     (base / "tokenizer_config.json").write_text('{"chat_template": "{{ messages }}"}')
-    assert "enable_thinking=" not in model_card(run, base)
+    assert "enable_thinking=" not in model_card(Run(run), base)
 
 
 def test_the_snippet_runs(run: Path, capsys: pytest.CaptureFixture[str]):
@@ -154,7 +155,7 @@ def test_the_snippet_runs(run: Path, capsys: pytest.CaptureFixture[str]):
 
 def test_a_run_that_was_not_evaluated_says_so_and_lists_no_results(copied: Path, tiny_qwen3: Path):
     (copied / "eval.json").unlink()
-    text = model_card(copied, tiny_qwen3)
+    text = model_card(Run(copied), tiny_qwen3)
     assert "Not evaluated yet." in text
     assert "model-index" not in text
     assert "![" not in text

@@ -21,7 +21,7 @@ from mlx_grpo.evaluation.summary import summarize
 from mlx_grpo.reporting.report import gather, render, write_report
 from mlx_grpo.reporting.report_curves import curves
 from mlx_grpo.rewards import rubric_reward
-from mlx_grpo.runs import append_jsonl
+from mlx_grpo.runs import Run, append_jsonl
 from reward import STRICT
 
 EVIL = "<script>alert(1)</script>"
@@ -103,7 +103,7 @@ def test_a_candidate_named_like_a_script_is_text(browser: Browser, run: Path):
     assert EVIL in browser.run("[...document.querySelectorAll('#episodes .answer')].at(-1).textContent")
     assert browser.run("document.scripts.length") == 2
     assert browser.problems == []
-    assert EVIL not in render(gather(run))
+    assert EVIL not in render(gather(Run(run)))
 
 
 def test_each_filter_keeps_what_it_names(browser: Browser, run: Path):
@@ -168,7 +168,7 @@ def test_many_samples_are_thinned_and_the_page_says_so(tmp_path: Path):
     for step in range(30, 80):
         sample = json.loads(line) | {"step": step, "completion": "word " * 2000}
         append_jsonl(run / "samples.jsonl", *[sample] * 10)
-    some, every = gather(run)["samples"]["shown"]
+    some, every = gather(Run(run))["samples"]["shown"]
     assert (some, every) == (20, 80)
     assert write_report(str(run)).size < 2_000_000
 
@@ -189,7 +189,7 @@ def test_a_missing_dataset_leaves_the_prompts_out_and_two_models_are_enough(tmp_
     results.pop("grpo_over_warm_start")
     (run / "eval.json").write_text(json.dumps(results))
     (run / "rows.jsonl").unlink()
-    records = gather(run)
+    records = gather(Run(run))
     assert records["models"] == ["baseline", "trained"]
     assert all("no such file" in line for line in records["missing"])
     assert records["episodes"][0]["shown"] == []

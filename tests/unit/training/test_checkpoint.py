@@ -17,7 +17,7 @@ from support.tiny_models import tiny_config
 from support.toy_run import CONFIG, contents, killed, resumed_to_the_end, write_run
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.runs import create_run, find_resumable
+from mlx_grpo.runs import Run, find_resumable
 from mlx_grpo.training.checkpoint import list_checkpoints
 
 
@@ -53,7 +53,7 @@ def test_a_finished_run_goes_on_when_given_more_steps(stopped: Path):
 
 
 def test_only_the_last_checkpoints_are_kept(stopped: Path):
-    assert [path.name for path in list_checkpoints(stopped)] == ["grpo-000004", "grpo-000002"]
+    assert [path.name for path in list_checkpoints(Run(stopped))] == ["grpo-000004", "grpo-000002"]
 
 
 def test_another_configuration_is_refused_and_each_changed_key_named(stopped: Path):
@@ -66,7 +66,7 @@ def test_another_configuration_is_refused_and_each_changed_key_named(stopped: Pa
 
 def test_a_key_inside_an_open_section_counts_as_changed_whether_it_comes_or_goes(tiny_qwen3: Path, tmp_path: Path):
     config = tiny_config(tiny_qwen3, reward={"limits": {"max_reasons": 3}}, output_dir=str(tmp_path / "runs"))
-    run = str(create_run(config))
+    run = str(Run.create(config).folder)
     with pytest.raises(UserError, match=r"reward\.limits\.max_reasons: 3 in .*, None now"):
         find_resumable(run, ["reward.limits={}"])
     with pytest.raises(UserError, match=r"reward\.weights\.length_penalty: None in .*, 0\.0 now"):
@@ -83,7 +83,7 @@ def test_resuming_where_no_run_is_says_so(folder: Path):
     "damage", ["truncated weights", "one flipped bit", "no state", "foreign", "another layout", "shorter samples"]
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped: Path, damage: str):
-    newest = list_checkpoints(stopped)[0]
+    newest = list_checkpoints(Run(stopped))[0]
     weights = newest / "adapters.safetensors"
     said = {
         "truncated weights": "adapters.safetensors is damaged",
@@ -120,7 +120,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped: Path,
 
 def test_without_a_sound_checkpoint_a_run_starts_over(stopped: Path):
     whole = contents(stopped)
-    for checkpoint in list_checkpoints(stopped):
+    for checkpoint in list_checkpoints(Run(stopped)):
         (checkpoint / "state.json").unlink()
     before = (stopped / "samples.jsonl").read_bytes()
     finished = resume(stopped)
@@ -159,7 +159,7 @@ def test_without_held_out_looks_the_adapter_is_that_of_where_the_run_stopped(fol
     process.stdout.read()
     assert process.wait(timeout=60) == 143
     run = folder / "runs" / "latest"
-    newest = list_checkpoints(run)[0]
+    newest = list_checkpoints(Run(run))[0]
     assert int(newest.name[-6:]) >= 6
     weights = [(at / "adapters.safetensors").read_bytes() for at in (run / "adapter", newest)]
     assert weights[0] == weights[1]
@@ -174,7 +174,7 @@ def test_a_run_may_end_before_its_last_step_and_go_on_another_day(folder: Path, 
         f"stopped after step 3 of grpo, all saved; go on with: mlx-grpo train {run.resolve().relative_to(folder)}"
         in (" ".join(finished.stdout.split()))
     )
-    assert list_checkpoints(run)[0].name == "grpo-000003"
+    assert list_checkpoints(Run(run))[0].name == "grpo-000003"
     assert contents(run)["metrics"] == whole["metrics"][:7]  # three of the warm start, a look, and three
     assert cli("train", "c.yaml", "--resume", "--until", "3", folder=folder).returncode == 0  # nothing left to do
     assert resumed_to_the_end(folder) == whole
@@ -202,7 +202,7 @@ def test_two_processes_resume_a_run_as_one(folder: Path):
     for until in ("3", "99"):
         finished = cli("train", "c.yaml", *plain, "--resume", "--until", until, "--processes", "2", folder=folder)
         assert finished.returncode == 0, finished.stderr
-        assert list_checkpoints(folder / "runs" / "latest")[0].name == f"grpo-{min(int(until), 4):06}"
+        assert list_checkpoints(Run(folder / "runs" / "latest"))[0].name == f"grpo-{min(int(until), 4):06}"
     ends = [mx.load(str(folder / d / "latest" / "adapter" / "adapters.safetensors")) for d in ("runs", "whole")]
     for name in ends[0]:
         assert mx.linalg.norm(ends[0][name] - ends[1][name]).item() <= 1e-3 * mx.linalg.norm(ends[1][name]).item()

@@ -19,6 +19,7 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.evaluation.episodes import heldout_prompts
 from mlx_grpo.evaluation.eval import run_eval
 from mlx_grpo.rewards import load_reward
+from mlx_grpo.runs import Run
 from mlx_grpo.training.checkpoint import list_checkpoints
 from mlx_grpo.training.progress import ConsoleReporter
 from mlx_grpo.training.trainer import train
@@ -167,7 +168,7 @@ class Bench:
             section, _, leaf = key.rpartition(".")
             if value == "OTHER_RUN":
                 other = self.config({"warm_start": {"steps": 1}, "seed": 1})
-                value = str(train(other, Watcher(Path(other.output_dir), other.logging_steps)))
+                value = str(train(other, Watcher(Path(other.output_dir), other.logging_steps)).folder)
             value = special.get(value, value) if isinstance(value, str) else value
             if section:
                 values[section] = {**values[section], leaf: value}
@@ -186,7 +187,7 @@ class Bench:
             return scores.rewards.tolist(), {name: values.tolist() for name, values in scores.components.items()}
         watcher = Watcher(Path(config.output_dir), config.logging_steps)
         with watcher:
-            run = train(config, watcher)
+            run = train(config, watcher).folder
         if wanted == "evaluation":
             calls: list[tuple] = []
             results, _ = run_eval(
@@ -205,10 +206,10 @@ class Bench:
         return {
             "adapter": lambda: (run / runs.ADAPTER / "adapters.safetensors").read_bytes(),
             "warm start": lambda: [p.read_bytes() for p in run.glob(f"{runs.WARM_START}/*.safetensors")],
-            "heldout": lambda: [prompt.id for prompt in heldout_prompts(run)],
+            "heldout": lambda: [prompt.id for prompt in heldout_prompts(Run(run))],
             "folder": lambda: run.parent.parent.name == "elsewhere",
             "lines": lambda: watcher.console.file.getvalue().count(" reward "),
-            "checkpoints": lambda: len(list_checkpoints(run)),
+            "checkpoints": lambda: len(list_checkpoints(Run(run))),
             "early adapter": lambda: watcher.early,
             "validation": lambda: [m["eval/reward"] for m in runs.read_jsonl(run / runs.METRICS)],
         }[wanted]()

@@ -144,9 +144,9 @@ def test_a_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_p
         warm_start={"steps": 3, "batch_size": 2, "learning_rate": 1e-2},
         beta=0.04,
     )
-    run = train(config, Silent())
+    run = train(config, Silent()).folder
     assert (tmp_path / "runs" / "latest").resolve() == run.resolve()
-    assert runs.read_config(run) == config
+    assert runs.Run(run).config == config
     metrics = runs.read_jsonl(run / runs.METRICS)
     assert [m["step"] for m in metrics] == [0, 1, 2, 0, 1]
     assert metrics[2]["loss"] < metrics[0]["loss"]
@@ -179,7 +179,7 @@ def test_the_same_seed_gives_the_same_samples_and_adapter_bit_for_bit(tiny_qwen3
             output_dir=str(tmp_path / name),
             lora={"dropout": 0.1},
         )
-        run = train(config, Silent())
+        run = train(config, Silent()).folder
         return (run / runs.SAMPLES).read_text(), (run / runs.ADAPTER / "adapters.safetensors").read_bytes()
 
     assert one("a") == one("b")
@@ -195,7 +195,7 @@ def test_the_reference_after_a_warm_start_is_the_warm_started_policy(tiny_qwen3:
         warm_start={"steps": 3, "batch_size": 2, "learning_rate": 1e-1},
         beta=0.04,
     )
-    run = train(config, Silent())
+    run = train(config, Silent()).folder
     first = next(m for m in runs.read_jsonl(run / runs.METRICS) if "reward" in m)
     assert first["kl"] == pytest.approx(0.0, abs=1e-9)
 
@@ -213,10 +213,10 @@ def test_a_run_takes_the_warm_start_of_another_that_was_made_by_its_settings(
             seed=1 if warm else 0,
         )
 
-    first = train(settings(), Silent())
+    first = train(settings(), Silent()).folder
     monkeypatch.chdir(tmp_path)
-    second = train(settings(run="runs/latest"), Silent())
-    assert runs.read_config(second).warm_start.run == str(first)  # `latest` is another run by now
+    second = train(settings(run="runs/latest"), Silent()).folder
+    assert runs.Run(second).config.warm_start.run == str(first)  # `latest` is another run by now
     starts = [(run / runs.WARM_START / "adapters.safetensors").read_bytes() for run in (first, second)]
     assert starts[0] == starts[1]
     assert not any("phase" in record for record in runs.read_jsonl(second / runs.METRICS))

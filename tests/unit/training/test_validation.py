@@ -53,7 +53,7 @@ def test_the_adapter_kept_is_the_last_that_beat_the_best_before_it(
     before, _ = validate(state, heldout)
     seen: list[list[float]] = []
     monkeypatch.setattr("mlx_grpo.training.trainer.validate", lambda *args: noted(validate(*args), seen))
-    run = train(config, SilentReporter())
+    run = train(config, SilentReporter()).folder
     looks = [m for m in runs.read_jsonl(run / runs.METRICS) if "eval/reward" in m]
     assert [m["step"] for m in looks] == [-1, 1, 3, 5]  # the first one before any step
     assert looks[0]["eval/reward"] == before["eval/reward"]
