@@ -13,6 +13,7 @@ from support.tiny_models import tiny_config
 
 from mlx_grpo.config.files import save_config
 from mlx_grpo.data.dataset import read_rows
+from mlx_grpo.data.jsonl import append_jsonl
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.episodes import score_completions
@@ -21,7 +22,7 @@ from mlx_grpo.evaluation.summary import summarize
 from mlx_grpo.reporting.report import gather, render, write_report
 from mlx_grpo.reporting.report_curves import curves
 from mlx_grpo.rewards import rubric_reward
-from mlx_grpo.runs import Run, append_jsonl
+from mlx_grpo.runs import Run
 from reward import STRICT
 
 EVIL = "<script>alert(1)</script>"
