@@ -16,6 +16,7 @@ Shapes: P prompts, G completions each, B = P·G rows, T padded completion length
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import mlx.core as mx
@@ -26,6 +27,25 @@ RewardScale = Literal["group", "batch", "none"]
 
 SAPO_TEMPERATURE_POSITIVE = 1.0
 SAPO_TEMPERATURE_NEGATIVE = 1.05
+
+
+@dataclass(frozen=True, slots=True)
+class LossConfig:
+    """The settings of the loss, as a run's configuration names them."""
+
+    loss_type: LossType = "dapo"
+    importance_sampling_level: ImportanceSamplingLevel = "token"
+    epsilon: float = 0.2
+    epsilon_high: float = 0.2
+    """Upper clipping range; with cispo the largest ratio itself."""
+    delta: float | None = None
+    """Absolute cap of the ratio; None for no cap."""
+    beta: float = 0.0
+    """Weight of the KL to the reference."""
+    use_bias_correction_kl: bool = True
+
+
+DEFAULT = LossConfig()
 
 
 class LossTerms(NamedTuple):
@@ -41,9 +61,10 @@ class LossTerms(NamedTuple):
 
 
 def group_advantages(rewards: mx.array, scale: RewardScale = "group") -> mx.array:
-    """How much better each completion is than its group, [P, G] -> [P, G] (DeepSeekMath, eq. 3, outcome supervision).
+    """Return each completion's advantage over its group, [P, G] -> [P, G].
 
     NaN marks a completion that no reward function applies to: it gets 0 and leaves its group's mean and deviation.
+    Source: DeepSeekMath, section 4.1.2, outcome supervision.
     """
     applies = ~mx.isnan(rewards)  # [P, G]
     # Counting from the group's lowest reward makes equal rewards exactly 0 before anything is divided.
@@ -59,7 +80,10 @@ def group_advantages(rewards: mx.array, scale: RewardScale = "group") -> mx.arra
 
 
 def token_weights(mask: mx.array, loss_type: LossType, max_completion_length: int) -> mx.array:
-    """What each token's term counts for, [B, T] -> [B, T]; made once of the whole step's mask, then sliced."""
+    """Return the weight of each token's term, [B, T] -> [B, T].
+
+    Make it once, of the whole step's mask, and slice it for micro-batches.
+    """
     rows = mask.shape[0]
     if loss_type in ("grpo", "sapo"):
         return mask / (rows * mx.maximum(mask.sum(axis=1, keepdims=True), 1.0))
@@ -69,9 +93,10 @@ def token_weights(mask: mx.array, loss_type: LossType, max_completion_length: in
 
 
 def high_entropy_mask(entropies: mx.array, mask: mx.array, quantile: float) -> mx.array:
-    """1 for the `quantile` of masked tokens that are the most uncertain, [B, T] -> [B, T] (arXiv:2506.01939).
+    """Return 1 for the `quantile` of masked tokens with the highest entropies, 0 for the others, [B, T] -> [B, T].
 
     The threshold is the (1 - quantile) quantile of the masked tokens' entropies, linearly interpolated.
+    Source: arXiv:2506.01939.
     """
     # Padding sorts last, so that the first n entries are the masked tokens' own.
     ordered = mx.sort(mx.where(mask > 0, entropies, mx.inf).flatten())
@@ -89,43 +114,38 @@ def grpo_loss(
     advantages: mx.array,
     mask: mx.array,
     weights: mx.array,
+    config: LossConfig = DEFAULT,
     *,
     ref_logps: mx.array | None = None,
     term_mask: mx.array | None = None,
-    loss_type: LossType = "dapo",
-    importance_sampling_level: ImportanceSamplingLevel = "token",
-    epsilon: float = 0.2,
-    epsilon_high: float = 0.2,
-    delta: float | None = None,
-    beta: float = 0.0,
-    use_bias_correction_kl: bool = True,
 ) -> LossTerms:
-    """The clipped policy objective with KL to the reference, as a sum over the given rows (DeepSeekMath, eq. 3 and 4).
+    """Return the clipped policy objective with KL to the reference, summed over the given rows.
 
-    `logps`, `old_logps`, `ref_logps`, `mask`, `weights`, `term_mask`: [B, T]; `advantages`: [B].
-    `term_mask` hides tokens from the policy's term but not from the KL. Summing the losses of disjoint
-    rows gives the loss of their union, because `weights` were made of all of them.
+    Shapes: `logps`, `old_logps`, `ref_logps`, `mask`, `weights`, `term_mask` [B, T]; `advantages` [B].
+    `term_mask` hides tokens from the policy's term but not from the KL. `weights` are made of the whole step's
+    mask, so the losses of disjoint rows add up to the loss of their union.
+    Source: DeepSeekMath (arXiv:2402.03300), eq. 3 and 4.
     """
-    ratio = importance_ratio(logps, old_logps, mask, importance_sampling_level)  # [B, T] or [B, 1]
+    ratio = importance_ratio(logps, old_logps, mask, config.importance_sampling_level)  # [B, T] or [B, 1]
     advantage = advantages[:, None]  # [B, 1]
 
-    term = policy_term(logps, ratio, advantage, loss_type, epsilon, epsilon_high, delta)  # [B, T] or [B, 1]
+    term = policy_term(logps, ratio, advantage, config)  # [B, T] or [B, 1]
     if term_mask is not None:
         term = term * term_mask
     kl = mx.zeros_like(mask)
     if ref_logps is not None:
-        kl = k3((ref_logps - logps) * mask) * (ratio if use_bias_correction_kl else 1.0)  # [B, T]
-        term = term + beta * kl
-    low = (ratio < 1 - epsilon) & (advantage < 0)
-    high = (ratio > epsilon_high if loss_type == "cispo" else ratio > 1 + epsilon_high) & (advantage > 0)
-    counted = mask if importance_sampling_level == "token" else mx.ones_like(ratio)  # a sequence's ratio counts once
+        kl = k3((ref_logps - logps) * mask) * (ratio if config.use_bias_correction_kl else 1.0)  # [B, T]
+        term = term + config.beta * kl
+    above = ratio > config.epsilon_high if config.loss_type == "cispo" else ratio > 1 + config.epsilon_high
+    low, high = (ratio < 1 - config.epsilon) & (advantage < 0), above & (advantage > 0)
+    counted = mask if config.importance_sampling_level == "token" else mx.ones_like(ratio)  # a sequence counts once
     return LossTerms((term * weights).sum(), (kl * mask).sum(), (low * counted).sum(), (high * counted).sum())
 
 
 def importance_ratio(logps: mx.array, old_logps: mx.array, mask: mx.array, level: ImportanceSamplingLevel) -> mx.array:
-    """How much likelier the policy makes what the old one sampled: of each token [B, T], or of each sequence [B, 1].
+    """Return the ratio of the policy's probability to the old one's: of each token [B, T], or each sequence [B, 1].
 
-    A sequence's is the geometric mean of its tokens' (GSPO, arXiv:2507.18071, eq. 7).
+    A sequence's ratio is the geometric mean of its tokens' (GSPO, arXiv:2507.18071, eq. 7).
     """
     # Padding may hold any token, so its log-ratio is zeroed before exp can overflow on it.
     log_ratio = (logps - old_logps) * mask  # [B, T]
@@ -135,28 +155,20 @@ def importance_ratio(logps: mx.array, old_logps: mx.array, mask: mx.array, level
 
 
 def k3(log_ratio: mx.array) -> mx.array:
-    """The estimator of the KL from log reference/policy that is never negative: joschu.net/blog/kl-approx.html."""
+    """Estimate the KL from log(reference / policy) per token, never negative (joschu.net/blog/kl-approx.html, k3)."""
     return mx.exp(log_ratio) - log_ratio - 1
 
 
-def policy_term(
-    logps: mx.array,
-    ratio: mx.array,
-    advantage: mx.array,
-    loss_type: LossType,
-    epsilon: float,
-    epsilon_high: float,
-    delta: float | None,
-) -> mx.array:
-    """Minus what the policy gains from each token, before any weighting."""
-    if loss_type == "cispo":
-        return -mx.stop_gradient(mx.minimum(ratio, epsilon_high)) * advantage * logps
-    if loss_type == "sapo":
+def policy_term(logps: mx.array, ratio: mx.array, advantage: mx.array, config: LossConfig) -> mx.array:
+    """Return minus the policy's gain from each token, before any weighting, [B, T] or [B, 1]."""
+    if config.loss_type == "cispo":
+        return -mx.stop_gradient(mx.minimum(ratio, config.epsilon_high)) * advantage * logps
+    if config.loss_type == "sapo":
         tau = mx.where(advantage > 0, SAPO_TEMPERATURE_POSITIVE, SAPO_TEMPERATURE_NEGATIVE)
         return -mx.sigmoid(tau * (ratio - 1)) * 4 / tau * advantage
-    clipped = mx.clip(ratio, 1 - epsilon, 1 + epsilon_high)
-    if delta is not None:
-        ratio = mx.minimum(ratio, delta)
+    clipped = mx.clip(ratio, 1 - config.epsilon, 1 + config.epsilon_high)
+    if config.delta is not None:
+        ratio = mx.minimum(ratio, config.delta)
     return -mx.minimum(ratio * advantage, clipped * advantage)
 
 

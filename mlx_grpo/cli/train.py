@@ -54,7 +54,7 @@ def train(
         launch.processes(processes, ["train", config, *same], "--resume goes on from the last checkpoint") as ranks,
         ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter,
     ):
-        run = run_training(settings, reporter, resumed, force, ranks, until)
+        run = run_training(settings, reporter, resumed, force=force, ranks=ranks, until=until)
     if not ranks.leads:
         return
     if as_json:

@@ -1,9 +1,11 @@
-"""The groups of a step: drawn, scored, and drawn again where they teach nothing."""
+"""The groups of a step: generated and scored by all ranks together, and redrawn where their rewards are all equal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import mlx.core as mx
 import numpy as np
 
 from mlx_grpo.config.schema import Config
@@ -19,108 +21,142 @@ from mlx_grpo.training.state import TrainState
 UNREACHED_STEP = 2**32
 
 
-def roll_out(
-    state: TrainState, prompts: Sequence[Prompt], step: int, on_token: OnToken | None
-) -> tuple[list[Rollout], Scores, int]:
-    """The step's N scored rollouts, prompt-major, and how many groups were redrawn because they had no signal."""
-    config = state.config
-    rollouts, scores = draw_groups(
-        state,
-        sample_prompts(prompts, config.prompts_per_step, config.seed, step, config.data.balance_by),
-        step,
-        on_token,
-    )
-    redrawn = 0
-    for attempt in range(1, config.dynamic_sampling + 1):
-        dead = np.flatnonzero(~nonzero_variance(scores, config))
-        if dead.size == 0:
-            break
-        # Steps have streams of their own, so a redraw takes the stream of a step that no run reaches.
-        stream = step + attempt * UNREACHED_STEP
-        others = sample_prompts(
-            prompts, dead.size, config.seed + attempt * UNREACHED_STEP, step, config.data.balance_by
-        )
-        fresh, fresh_scores = draw_groups(state, others, stream, on_token)
-        rows = (dead[:, None] * config.num_generations + np.arange(config.num_generations)).ravel()
-        for row, rollout in zip(rows, fresh, strict=True):
-            rollouts[row] = rollout
-        scores = scores.replaced(rows, fresh_scores)
-        redrawn += dead.size
-    return rollouts, scores, redrawn
-
-
-def draw_groups(
-    state: TrainState, chosen: Sequence[Prompt], step: int, on_token: OnToken | None
-) -> tuple[list[Rollout], Scores]:
-    """A group of completions for each prompt, with what they earned; each rank draws and scores some groups."""
+def generate_groups(
+    state: TrainState, prompts: Sequence[Prompt], step: int, on_token: OnToken | None = None
+) -> list[Rollout]:
+    """Sample a group of completions for each of P prompts; returns N = P·G rollouts, prompt-major, on every rank."""
     config, ranks = state.config, state.ranks
-    mine = ranks.share(range(len(chosen)))
-    rollouts, scores = [], None
+    groups = ranks.share(range(len(prompts)))
+    mine = [prompts[group] for group in groups]
+    rollouts: list[Rollout] = []
     if mine:
-        prompts = [chosen[group] for group in mine]
         sampling = Sampling(config.max_completion_length, config.temperature, config.top_p, config.top_k, config.min_p)
         if config.branch_at:
-            prompts = draw_shared_prefixes(
+            mine = draw_shared_prefixes(
                 state.policy,
-                prompts,
+                mine,
                 config.branch_at,
                 sampling,
                 seed=config.seed,
                 step=step,
-                first_group=mine[0],
+                first_group=groups[0],
                 on_token=on_token,
             )
         rollouts = generate(
             state.policy,
-            prompts,
+            mine,
             config.num_generations,
             sampling,
             seed=config.seed,
             step=step,
-            first_row=mine[0] * config.num_generations,
+            first_row=groups[0] * config.num_generations,
             on_token=on_token,
         )
-        scores = state.reward([r.prompt for r in rollouts], [r.completion for r in rollouts])
-    if ranks.size == 1:
-        return rollouts, scores
-    return _from_all(ranks, chosen, config.num_generations, rollouts, scores)
+    return _gather_rollouts(ranks, prompts, config.num_generations, rollouts)
 
 
-def _from_all(
-    ranks: Ranks, chosen: Sequence[Prompt], num_generations: int, rollouts: Sequence[Rollout], scores: Scores | None
-) -> tuple[list[Rollout], Scores]:
-    """Every rank's rollouts and scores, `num_generations` for each of the chosen prompts, in their order [N]."""
-    stems = [rollout.prompt.shared_prefix_ids for rollout in rollouts[::num_generations]]
-    drawn = [(r.completion_ids, r.completion, r.finish_reason, r.sampled_logps, r.sampled_entropies) for r in rollouts]
-    earned = scores and (scores.rewards.tolist(), {name: v.tolist() for name, v in scores.components.items()})
-    gathered = ranks.gather([stems, drawn, earned])
-    everyones_stems = [stem for part, _, _ in gathered for stem in part]
-    grown = [with_shared_prefix(prompt, stem) for prompt, stem in zip(chosen, everyones_stems, strict=True)]
-    prompts = [prompt for prompt in grown for _ in range(num_generations)]
-    records = [record for _, part, _ in gathered for record in part]
-    earned_parts = [part for _, _, part in gathered if part]
-    everyones = [
-        Rollout(prompt, tuple(ids), completion, reason, tuple(logps), tuple(entropies))
-        for prompt, (ids, completion, reason, logps, entropies) in zip(prompts, records, strict=True)
-    ]
-    rewards = np.concatenate([values for values, _ in earned_parts])
-    names = earned_parts[0][1]
-    return everyones, Scores(rewards, {n: np.concatenate([columns[n] for _, columns in earned_parts]) for n in names})
+def score_groups(state: TrainState, rollouts: Sequence[Rollout]) -> Scores:
+    """Reward N rollouts, each rank its share of the groups; returns the scores [N] of all on every rank."""
+    size = state.config.num_generations
+    groups = state.ranks.share(range(len(rollouts) // size))
+    mine = [rollouts[group * size + row] for group in groups for row in range(size)]
+    scores = state.reward([r.prompt for r in mine], [r.completion for r in mine]) if mine else None
+    return _gather_scores(state.ranks, scores)
 
 
-def nonzero_variance(scores: Scores, config: Config) -> np.ndarray:
-    """Which groups hold two different rewards, [P]: the others' advantages are all 0 (DAPO, arXiv:2503.14476)."""
-    groups = scores.rewards.reshape(-1, config.num_generations)
+def redraw_zero_variance(
+    state: TrainState,
+    dataset: Sequence[Prompt],
+    rollouts: list[Rollout],
+    scores: Scores,
+    step: int,
+    on_token: OnToken | None = None,
+) -> tuple[list[Rollout], Scores, int]:
+    """Replace groups whose rewards are all equal by groups of other prompts, `dynamic_sampling` times at most.
+
+    Returns the rollouts, their scores, and the number of groups redrawn. Source: DAPO, arXiv:2503.14476.
+    """
+    config, size = state.config, state.config.num_generations
+    redrawn = 0
+    for attempt in range(1, config.dynamic_sampling + 1):
+        zero_variance = np.flatnonzero(~nonzero_variance(scores, size))
+        if zero_variance.size == 0:
+            break
+        # Steps have streams of their own, so a redraw takes the stream of a step that no run reaches.
+        stream = attempt * UNREACHED_STEP
+        others = sample_prompts(dataset, zero_variance.size, config.seed + stream, step, config.data.balance_by)
+        fresh = generate_groups(state, others, step + stream, on_token)
+        rows = (zero_variance[:, None] * size + np.arange(size)).ravel()
+        rollouts = list(rollouts)
+        for row, rollout in zip(rows, fresh, strict=True):
+            rollouts[row] = rollout
+        scores = scores.replaced(rows, score_groups(state, fresh))
+        redrawn += zero_variance.size
+    return rollouts, scores, redrawn
+
+
+def nonzero_variance(scores: Scores, num_generations: int) -> np.ndarray:
+    """Return True for each group that holds two different rewards, bool [P]; any other group's advantages are 0."""
+    groups = scores.rewards.reshape(-1, num_generations)
     lowest = np.where(np.isnan(groups), np.inf, groups).min(axis=1)
     return np.where(np.isnan(groups), -np.inf, groups).max(axis=1) > lowest
 
 
-def training_rewards(scores: Scores, config: Config, step: int) -> np.ndarray:
-    """The rewards [P, G] that the policy learns from: what was earned, or for a control the same in random order.
+def training_rewards(scores: Scores, config: Config, step: int) -> mx.array:
+    """Return the rewards that the policy learns from, f32 [P, G].
 
-    With `reward.shuffle` the step's rewards change places among all its completions, seeded by (seed, step).
+    With `reward.shuffle`, a control, the step's rewards change places among all its completions, seeded by
+    (seed, step).
     """
     rewards = scores.rewards
     if config.reward.shuffle:
         rewards = np.random.default_rng([config.seed, step]).permutation(rewards)
-    return rewards.reshape(-1, config.num_generations)
+    return mx.array(rewards.reshape(-1, config.num_generations), mx.float32)
+
+
+def _gather_rollouts(
+    ranks: Ranks, prompts: Sequence[Prompt], num_generations: int, mine: list[Rollout]
+) -> list[Rollout]:
+    """Return every rank's rollouts, in the order of the prompts."""
+    if ranks.size == 1:
+        return mine
+    records = [record for part in ranks.gather([_to_record(rollout) for rollout in mine]) for record in part]
+    gathered = []
+    for group, prompt in enumerate(prompts):
+        rows = records[group * num_generations : (group + 1) * num_generations]
+        shared = with_shared_prefix(prompt, rows[0]["shared_prefix_ids"])  # one object for a group's rows
+        gathered += [_to_rollout(shared, record) for record in rows]
+    return gathered
+
+
+def _to_record(rollout: Rollout) -> dict[str, Any]:
+    return {
+        "shared_prefix_ids": rollout.prompt.shared_prefix_ids,
+        "completion_ids": rollout.completion_ids,
+        "completion": rollout.completion,
+        "finish_reason": rollout.finish_reason,
+        "sampled_logps": rollout.sampled_logps,
+        "sampled_entropies": rollout.sampled_entropies,
+    }
+
+
+def _to_rollout(prompt: Prompt, record: dict[str, Any]) -> Rollout:
+    return Rollout(
+        prompt,
+        completion_ids=tuple(record["completion_ids"]),
+        completion=record["completion"],
+        finish_reason=record["finish_reason"],
+        sampled_logps=tuple(record["sampled_logps"]),
+        sampled_entropies=tuple(record["sampled_entropies"]),
+    )
+
+
+def _gather_scores(ranks: Ranks, mine: Scores | None) -> Scores:
+    """Return every rank's scores, in the order of the ranks; a rank without groups has none."""
+    if ranks.size == 1 and mine is not None:
+        return mine
+    record = mine and [mine.rewards.tolist(), {name: values.tolist() for name, values in mine.components.items()}]
+    parts = [part for part in ranks.gather(record) if part]
+    rewards = np.concatenate([rewards for rewards, _ in parts])
+    names = parts[0][1]
+    return Scores(rewards, {name: np.concatenate([components[name] for _, components in parts]) for name in names})

@@ -1,4 +1,4 @@
-"""What a step is measured by: TRL's names and definitions, and every completion for people to read."""
+"""The metrics of a step, by TRL's names and definitions, and a record of every completion for people to read."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mlx_grpo.data.types import Batch, Rollout
 from mlx_grpo.rewards import Scores
 
 
-def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, rewards: mx.array) -> dict[str, float]:
-    """What the step's completions earned and how long they are; rewards [P, G], NaN where nothing applies."""
+def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, num_generations: int) -> dict[str, float]:
+    """Return means of the rewards and lengths of a step's N rollouts; NaN rewards do not count."""
     lengths = [len(rollout.prompt.shared_prefix_ids) + len(rollout.completion_ids) for rollout in rollouts]
-    by_group = np.array(rewards, np.float64)
-    repeated = sum(len(rollout.prompt.shared_prefix_ids) for i, rollout in enumerate(rollouts) if i % by_group.shape[1])
+    by_group = scores.rewards.reshape(-1, num_generations)  # [P, G]
+    repeated = sum(len(rollout.prompt.shared_prefix_ids) for i, rollout in enumerate(rollouts) if i % num_generations)
     applicable = [group[~np.isnan(group)] for group in by_group]
     return {
         "reward": known_mean(by_group),
@@ -26,19 +26,22 @@ def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, rewards: mx.arra
         **{f"rewards/{name}/mean": known_mean(values) for name, values in scores.components.items()},
         "completions/mean_length": float(np.mean(lengths)),
         "completions/clipped_ratio": float(np.mean([r.finish_reason == "length" for r in rollouts])),
-        "step_completion_tokens": float(sum(lengths) - repeated),  # a stem is decoded once
+        "step_completion_tokens": float(sum(lengths) - repeated),  # a shared prefix is decoded once
         "num_tokens": float(sum(len(r.prompt.given_ids) + len(r.completion_ids) for r in rollouts)),
     }
 
 
-def loss_metrics(sums: np.ndarray, parts: Sequence[Batch], logps: mx.array, clipped_by_row: bool) -> dict[str, float]:
-    """Means over the step of what the loss summed, and the sampler's distance from the trainer; names as TRL's."""
+def loss_metrics(sums: np.ndarray, batch: Batch, logps: mx.array, clipped_by_row: bool) -> dict[str, float]:
+    """Return means over the step of the loss's sums, and the sampler's distance from the trainer; names as TRL's.
+
+    `sums` are loss, KL, tokens (or rows, with `clipped_by_row`) clipped low and high, and entropy; `logps` is the
+    policy's, [N, T].
+    """
     loss, kl, clipped_low, clipped_high, entropy = (float(value) for value in sums)
-    mask = np.concatenate([np.array(part.mask) for part in parts])  # [N, T]
+    mask = np.array(batch.mask)  # [N, T]
     tokens = max(float(mask.sum()), 1.0)
     ratios = len(mask) if clipped_by_row else tokens
-    sampled = np.concatenate([np.array(part.sampled_logps) for part in parts])  # [N, T]
-    difference = np.abs(sampled - np.array(logps)) * mask
+    difference = np.abs(np.array(batch.sampled_logps) - np.array(logps)) * mask  # [N, T]
     return {
         "loss": loss,
         "kl": kl / tokens,
@@ -51,7 +54,7 @@ def loss_metrics(sums: np.ndarray, parts: Sequence[Batch], logps: mx.array, clip
 
 
 def samples(step: int, rollouts: Sequence[Rollout], scores: Scores) -> list[dict[str, Any]]:
-    """One record for each completion of a step, for people to read."""
+    """Return a record for each completion of a step, for people to read."""
     return [
         {
             "step": step,
@@ -67,7 +70,7 @@ def samples(step: int, rollouts: Sequence[Rollout], scores: Scores) -> list[dict
 
 
 def token_records(rollouts: Sequence[Rollout], scores: Scores) -> list[dict[str, Any]]:
-    """The same in tokens, as the loss saw them; for the inspection of a step that could not be learned from."""
+    """Return a record of each completion's tokens, for the inspection of a step whose update was not finite."""
     return [
         {
             "prompt_id": rollout.prompt.id,
@@ -81,7 +84,7 @@ def token_records(rollouts: Sequence[Rollout], scores: Scores) -> list[dict[str,
 
 
 def known_mean(values: np.ndarray) -> float:
-    """The mean of what is not NaN; NaN where nothing is."""
+    """Return the mean of the values that are not NaN; NaN where all are."""
     kept = values[~np.isnan(values)]
     return float(kept.mean()) if kept.size else math.nan
 

@@ -8,16 +8,29 @@ from typing import Any, Literal
 import mlx.nn as nn
 import mlx.optimizers as optim
 
+from mlx_grpo.config.schema import Config
+
 Schedule = Literal["constant", "linear", "cosine"]
 
 
 def make_optimizer(*, beta1: float, beta2: float, epsilon: float, weight_decay: float) -> optim.AdamW:
-    """PyTorch's AdamW: decoupled weight decay, and bias correction (which MLX leaves off by default)."""
+    """Return PyTorch's AdamW: decoupled weight decay, and bias correction (which MLX leaves off by default)."""
     return optim.AdamW(0.0, betas=[beta1, beta2], eps=epsilon, weight_decay=weight_decay, bias_correction=True)
 
 
+def grpo_learning_rate(config: Config, step: int) -> float:
+    """Return the learning rate of a GRPO step, as configured."""
+    return learning_rate_at(
+        step,
+        peak=config.learning_rate,
+        schedule=config.lr_scheduler_type,
+        warmup_steps=config.warmup_steps,
+        max_steps=config.max_steps,
+    )
+
+
 def learning_rate_at(step: int, *, peak: float, schedule: Schedule, warmup_steps: int, max_steps: int) -> float:
-    """The rate of step 0, 1, ...: a linear rise over `warmup_steps`, then the schedule down towards 0 at `max_steps`.
+    """Return the rate of step 0, 1, ...: a linear rise over `warmup_steps`, then the schedule's way to `max_steps`.
 
     Unlike Hugging Face's schedulers the first warmup step is not 0, so no step is computed for nothing.
     """

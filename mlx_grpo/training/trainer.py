@@ -1,80 +1,138 @@
-"""One step and the loop, read top to bottom.
+"""GRPO from beginning to end: `grpo_steps` is the algorithm, the rest opens a run around it.
 
-prompts     = sample_prompts(seed, step)                          P prompts
-rollouts    = generate(policy, prompts)                           N = P·G completions
-scores      = reward(rollouts)                                    r          [N]
-advantages  = (r - mean_g) / (std_g + 1e-4)                       A          [P, G]
-batch       = make_batch(rollouts, advantages)                    ids, mask  [N, T]
-logps       = log softmax(logits / temperature)[ids]              policy, old, reference [N, T]
-loss        = sum w (-min(rho A, clip(rho) A) + beta KL)          rho = exp(logps - old)
-update      : gradients by micro-batch, clipping, AdamW
+P prompts, G completions each, N = P·G rows, T padded completion length; the mathematics is in mlx_grpo/grpo.py.
 """
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from mlx_grpo import grpo, runs
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch
-from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, with_full_paths
+from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, sample_prompts, with_full_paths
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.distributed.signals import StopStep, catch_signals
 from mlx_grpo.generation.rollout import OnToken
 from mlx_grpo.generation.sampling import seed_step
+from mlx_grpo.grpo import group_advantages
 from mlx_grpo.models.policy import load_adapter, load_policy
 from mlx_grpo.models.prefix import shares_prompt
 from mlx_grpo.planning.plan import check_memory
 from mlx_grpo.rewards import Scores, check_columns, load_reward
+from mlx_grpo.runs import ADAPTER, WARM_START, Run
 from mlx_grpo.training.checkpoint import RunPosition, load_checkpoint
-from mlx_grpo.training.groups import nonzero_variance, roll_out, training_rewards
+from mlx_grpo.training.groups import (
+    generate_groups,
+    nonzero_variance,
+    redraw_zero_variance,
+    score_groups,
+    training_rewards,
+)
 from mlx_grpo.training.metrics import reward_metrics, samples, token_records
-from mlx_grpo.training.optimizer import learning_rate_at
+from mlx_grpo.training.optimizer import grpo_learning_rate
 from mlx_grpo.training.progress import Reporter, SilentReporter
 from mlx_grpo.training.run_logger import RunLogger
 from mlx_grpo.training.state import TrainState, begin_grpo
-from mlx_grpo.training.update import update_policy
+from mlx_grpo.training.update import token_logps, update_policy
 from mlx_grpo.training.validation import validate, validation_prompts
 from mlx_grpo.training.warm_start import check_completions, finished_warm_start, warm_start, warm_start_optimizer
+
+
+class Step(NamedTuple):
+    """One GRPO step taken: its metrics, and the N rollouts with their scores."""
+
+    metrics: dict[str, Any]
+    rollouts: list[Rollout]
+    scores: Scores
+
+
+def grpo_steps(
+    state: TrainState, dataset: Sequence[Prompt], steps: Iterable[int], on_token: OnToken | None = None
+) -> Iterator[Step]:
+    """Take GRPO steps of these numbers, one after another, and yield each when the policy is updated."""
+    config = state.config
+    for step in steps:
+        started = time.perf_counter()
+        mx.reset_peak_memory()
+        seed_step(config.seed, 1, step, state.ranks.rank)
+
+        prompts = sample_prompts(dataset, config.prompts_per_step, config.seed, step, config.data.balance_by)  # P
+        rollouts = generate_groups(state, prompts, step, on_token)  # N, prompt-major
+        scores = score_groups(state, rollouts)  # rewards and components [N]
+        rollouts, scores, redrawn = redraw_zero_variance(state, dataset, rollouts, scores, step, on_token)
+        mx.clear_cache()  # decoding's buffers have other shapes than training's
+        advantages = group_advantages(training_rewards(scores, config, step), config.scale_rewards)  # [P, G]
+        kept = _kept_groups(scores, config)  # P or fewer
+        batch = make_batch(
+            [rollouts[group * config.num_generations + row] for group in kept for row in range(config.num_generations)],
+            advantages[mx.array(kept)],
+            config.mask_truncated_completions,
+        )  # completion_ids, mask [N, T]
+        logps = token_logps(state, batch)  # old and reference [N, T], where the loss needs them
+        rate = grpo_learning_rate(config, step)
+        update = update_policy(state, batch, logps, rate)  # grpo_loss by micro-batch, clipping, AdamW
+        mx.clear_cache()
+
+        yield Step(
+            {
+                "step": step,
+                **reward_metrics(rollouts, scores, config.num_generations),
+                **update,
+                "learning_rate": rate,
+                "groups/redrawn": float(redrawn),
+                "groups/dropped": float(len(prompts) - len(kept)),
+                "groups/branched": float(np.mean([bool(rollout.prompt.shared_prefix_ids) for rollout in rollouts])),
+                "step_time": time.perf_counter() - started,
+                "peak_memory_gb": mx.get_peak_memory() / 2**30,
+            },
+            rollouts,
+            scores,
+        )
+
+
+def _kept_groups(scores: Scores, config: Config) -> list[int]:
+    """Return the groups that make the batch: with dynamic sampling those of nonzero variance, if there are any."""
+    varied = nonzero_variance(scores, config.num_generations)  # [P]
+    if config.dynamic_sampling and varied.any():
+        return [int(group) for group in np.flatnonzero(varied)]
+    return list(range(len(varied)))
 
 
 def train(
     config: Config,
     reporter: Reporter,
-    resumed: runs.Run | None = None,
+    resumed: Run | None = None,
+    *,
     force: bool = False,
     ranks: Ranks | None = None,
     until: int | None = None,
-) -> runs.Run:
-    """Train as configured and return the run: a new one, or `resumed`, gone on with as if it had not stopped.
+) -> Run:
+    """Train as configured and return the run: a new one, or `resumed`, continued to the bits of one never stopped.
 
     `until` ends it after so many GRPO steps of its `max_steps`, in the state of one interrupted there. Raises UserError
     for anything wrong with the model, the data or the reward, or (unless `force`) memory that can't suffice, before a
-    run folder is made, and Interrupted where Ctrl-C or SIGTERM ended the run, its state saved.
+    run folder is made. Raises Interrupted where Ctrl-C or SIGTERM ended the run; its state is saved then.
     """
     ranks = ranks or Ranks()
     reporter = reporter if ranks.leads else SilentReporter()
-    state, prompts, heldout = prepare(config, ranks)
+    config = with_full_paths(config)  # `runs/latest` is another run once this one has its folder
+    state, dataset, validation = prepare(config, ranks)
     if not resumed:
-        finished_warm_start(config)  # what is wrong with it is told before a folder is made
-    config = state.config
+        finished_warm_start(config)  # a mistake in it is reported before a folder is made
     processes = ranks.on_this_machine()
     if ranks.leads:
-        check_memory(state.config, state.policy, prompts, reporter.note, force=force, processes=processes)
-    run = runs.Run(Path(ranks.from_leader(lambda: str((resumed or runs.Run.create(config)).folder))))
-    reporter.note(f"run folder: {run.folder}")
-    if ranks.size > 1:
-        reporter.note(f"{ranks.size} processes share each step")
-    if not shares_prompt(model := state.policy.model):
-        reporter.note(f"{model.model_type} keeps no plain key-value cache: each completion runs its own prompt")
+        check_memory(config, state.policy, dataset, reporter.note, force=force, processes=processes)
+    run = Run(Path(ranks.from_leader(lambda: str((resumed or Run.create(config)).folder))))
+    _describe(run, state, reporter)
     gc.freeze()  # what is loaded now stays; walking it again and again took 5% of a step
     with run.locked() if ranks.leads else nullcontext(), catch_signals() as stop:
         if resumed and ranks.leads:
@@ -83,110 +141,84 @@ def train(
         history = run.metrics() if position and ranks.leads else []
         logger = RunLogger(run, state, reporter, stop, position or RunPosition("warm_start"), history)
         if logger.position.phase == "warm_start":
-            run_warm_start(logger, prompts)
-        learn(logger, prompts, heldout, min(until or config.max_steps, config.max_steps))
+            run_warm_start(logger, dataset)
+        run_grpo(logger, dataset, validation, min(until or config.max_steps, config.max_steps))
     return run
 
 
-def run_warm_start(logger: RunLogger, prompts: Sequence[Prompt]) -> None:
-    """What comes before the first GRPO step: the warm start, taken from another run or trained, and its adapter."""
-    state = logger.state
-    config = state.config
+def prepare(config: Config, ranks: Ranks) -> tuple[TrainState, list[Prompt], list[Prompt]]:
+    """Load and check what a run needs: its state, its dataset, and its validation split (empty without `eval_steps`).
+
+    Raises UserError for anything wrong with the model, the data or the reward.
+    """
+    reward = load_reward(config.reward)
+    policy = load_policy(config)
+    dataset = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)
+    check_lengths(dataset, config.max_completion_length, policy.model.args.max_position_embeddings)
+    check_columns(config.reward, dataset)
+    if config.warm_start.steps:
+        check_completions(dataset)
+    validation = validation_prompts(config, policy) if config.eval_steps else []
+    return TrainState(policy, config, reward, warm_start_optimizer(), None, ranks), dataset, validation
+
+
+def _describe(run: Run, state: TrainState, reporter: Reporter) -> None:
+    """Say where the run is, how many processes share it, and whether its model lets prompts be shared."""
+    model = state.policy.model
+    reporter.note(f"run folder: {run.folder}")
+    if state.ranks.size > 1:
+        reporter.note(f"{state.ranks.size} processes share each step")
+    if not shares_prompt(model):
+        reporter.note(f"{model.model_type} keeps no plain key-value cache: each completion runs its own prompt")
+
+
+def run_warm_start(logger: RunLogger, dataset: Sequence[Prompt]) -> None:
+    """Take another run's warm start, or train one, save its adapter, and make it the reference of GRPO."""
+    state, config = logger.state, logger.state.config
     if taken := finished_warm_start(config):
         load_adapter(state.policy, taken)
         logger.reporter.note(f"warm start: that of {taken.parent}")
     elif config.warm_start.steps:
-        warm_start(logger, prompts)
+        warm_start(logger, dataset)
     if config.warm_start.steps:
-        logger.save_adapter(runs.WARM_START)
+        logger.save_adapter(WARM_START)
     begin_grpo(state)
     logger.position = RunPosition("grpo")
     logger.save()
 
 
-def learn(logger: RunLogger, prompts: Sequence[Prompt], heldout: Sequence[Prompt], until: int) -> None:
-    """The GRPO steps up to `until`; with `heldout` prompts, the adapter that earned most on them is the one kept."""
-    state, position, reporter = logger.state, logger.position, logger.reporter
-    config = state.config
-    if heldout and not position.steps:
+def run_grpo(logger: RunLogger, dataset: Sequence[Prompt], validation: Sequence[Prompt], until: int) -> None:
+    """Take the GRPO steps up to `until`, logged and saved; with a validation split, keep the adapter best on it."""
+    state, position, config = logger.state, logger.position, logger.state.config
+    if validation and not position.steps:
         seed_step(config.seed, 1, 0, state.ranks.rank)
-        logger.record({"step": -1, **save_best(logger, heldout, 0)})  # before the first step, which is number 0
-        reporter.note(f"held-out reward before GRPO: {position.best.reward:.3f}")
+        logger.record({"step": -1, **save_best(logger, validation, 0)})  # before the first step, which is number 0
+        logger.reporter.note(f"held-out reward before GRPO: {position.best.reward:.3f}")
     logger.begin("GRPO", config.max_steps)
     if until < config.max_steps:
-        reporter.note(f"  to end after step {until}")
-    for step in range(position.steps, until):
-        seed_step(config.seed, 1, step, state.ranks.rank)
-        try:
-            metrics, rollouts, scores = train_step(state, prompts, step, logger.decoding)
-        except StopStep:
-            logger.leave(logger.stop.signal)
-        position.tokens_seen += metrics["num_tokens"]
-        metrics["num_tokens"] = position.tokens_seen
-        if heldout and ((step + 1) % config.eval_steps == 0 or step + 1 == config.max_steps):
-            metrics |= save_best(logger, heldout, step + 1)
-        last = step + 1 == until
-        logger.end_step(metrics, samples(step, rollouts, scores), token_records(rollouts, scores), last)
+        logger.reporter.note(f"  to end after step {until}")
+    try:
+        for metrics, rollouts, scores in grpo_steps(state, dataset, range(position.steps, until), logger.decoding):
+            step = metrics["step"]
+            position.tokens_seen += metrics["num_tokens"]
+            metrics["num_tokens"] = position.tokens_seen
+            if validation and ((step + 1) % config.eval_steps == 0 or step + 1 == config.max_steps):
+                metrics |= save_best(logger, validation, step + 1)
+            last = step + 1 == until
+            logger.end_step(metrics, samples(step, rollouts, scores), token_records(rollouts, scores), last)
+    except StopStep:
+        logger.leave(logger.stop.signal)
     if position.steps < config.max_steps:
-        reporter.note(logger.how_to_go_on())
-    if heldout:
-        reporter.note(f"kept the adapter of step {position.best.steps}: held-out reward {position.best.reward:.3f}")
+        logger.reporter.note(logger.how_to_go_on())
+    if validation:
+        best = position.best
+        logger.reporter.note(f"kept the adapter of step {best.steps}: held-out reward {best.reward:.3f}")
 
 
-def prepare(config: Config, ranks: Ranks) -> tuple[TrainState, list[Prompt], list[Prompt]]:
-    """All that a run needs, loaded and checked: the state, its prompts, and held-out ones where `eval_steps` asks."""
-    reward = load_reward(config.reward)
-    policy = load_policy(config)
-    prompts = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)
-    check_lengths(prompts, config.max_completion_length, policy.model.args.max_position_embeddings)
-    check_columns(config.reward, prompts)
-    if config.warm_start.steps:
-        check_completions(prompts)
-    heldout = validation_prompts(config, policy) if config.eval_steps else []
-    config = with_full_paths(config)  # `runs/latest` is another run once this one has its folder
-    return TrainState(policy, config, reward, warm_start_optimizer(), None, ranks), prompts, heldout
-
-
-def save_best(logger: RunLogger, heldout: Sequence[Prompt], steps: int) -> dict[str, float]:
-    """Look at held-out prompts after `steps` steps; save the adapter if it beats the best so far. Returns metrics."""
-    state, best = logger.state, logger.position.best
-    metrics, rewards = validate(state, heldout)
+def save_best(logger: RunLogger, validation: Sequence[Prompt], steps: int) -> dict[str, float]:
+    """Evaluate on the validation split after `steps` steps, and save an adapter that beats the best; return metrics."""
+    best = logger.position.best
+    metrics, rewards = validate(logger.state, validation)
     if best.beaten_by(rewards, steps):
-        logger.save_adapter(runs.ADAPTER)
+        logger.save_adapter(ADAPTER)
     return {**metrics, "eval/best_step": float(best.steps)}
-
-
-def train_step(
-    state: TrainState, prompts: Sequence[Prompt], step: int, on_token: OnToken | None = None
-) -> tuple[dict[str, float], list[Rollout], Scores]:
-    """One GRPO step: roll out, score, weigh, update. Returns the step's metrics, rollouts and scores."""
-    started = time.perf_counter()
-    config = state.config
-    mx.reset_peak_memory()
-    rollouts, scores, redrawn = roll_out(state, prompts, step, on_token)
-    mx.clear_cache()  # decoding's buffers have other shapes than training's
-    rewards = mx.array(scores.rewards.reshape(-1, config.num_generations), mx.float32)  # [P, G]
-    paid = mx.array(training_rewards(scores, config, step), mx.float32)  # [P, G]
-    advantages = grpo.group_advantages(paid, config.scale_rewards)  # [P, G]
-    kept = nonzero_variance(scores, config) if config.dynamic_sampling else np.ones(len(rewards), bool)  # [P]
-    kept = kept if kept.any() else ~kept  # a batch cannot be empty
-    batch = make_batch(
-        [rollout for rollout, keep in zip(rollouts, np.repeat(kept, config.num_generations), strict=True) if keep],
-        advantages[mx.array(np.flatnonzero(kept))],
-        config.mask_truncated_completions,
-    )
-    rate = learning_rate_at(
-        step,
-        peak=config.learning_rate,
-        schedule=config.lr_scheduler_type,
-        warmup_steps=config.warmup_steps,
-        max_steps=config.max_steps,
-    )
-    update = update_policy(state, batch, rate)
-    mx.clear_cache()
-    metrics = {"step": step, **reward_metrics(rollouts, scores, rewards), **update, "learning_rate": rate}
-    metrics |= {"groups/redrawn": float(redrawn), "groups/dropped": float((~kept).sum())}
-    metrics["groups/branched"] = float(np.mean([bool(rollout.prompt.shared_prefix_ids) for rollout in rollouts]))
-    metrics["step_time"] = time.perf_counter() - started
-    metrics["peak_memory_gb"] = mx.get_peak_memory() / 2**30
-    return metrics, rollouts, scores

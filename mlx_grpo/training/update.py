@@ -1,18 +1,18 @@
-"""From a batch to the next policy: gradients by micro-batch, clipping, AdamW."""
+"""From a batch to the next policy: log-probabilities, gradients by micro-batch, clipping, AdamW."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
-from mlx_grpo import grpo
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import split_batch
 from mlx_grpo.data.types import Batch
+from mlx_grpo.grpo import LossConfig, grpo_loss, high_entropy_mask, token_weights
 from mlx_grpo.models.logps import TokenScores, score_parts, score_tokens
 from mlx_grpo.models.policy import swapped
 from mlx_grpo.models.prefix import Prefix
@@ -22,28 +22,36 @@ from mlx_grpo.training.optimizer import apply_update
 from mlx_grpo.training.state import TrainState
 
 
-def update_policy(state: TrainState, batch: Batch, rate: float) -> dict[str, float]:
-    """`num_iterations` optimizer steps on one batch; metrics are the means over them."""
-    config, model = state.config, state.policy.model
-    weights = grpo.token_weights(batch.mask, config.loss_type, config.max_completion_length)  # [N, T]
-    parts = split_batch(batch, config.micro_batch_size or config.num_generations)
-    old = scores_of(state, parts, batch.mask.shape).logps if config.num_iterations > 1 else None
+class FixedLogps(NamedTuple):
+    """Log-probabilities f32 [N, T] that stay while a step updates the policy; None where the loss needs none."""
+
+    old: mx.array | None
+    """The policy's before the first update, for several iterations on one batch."""
+    reference: mx.array | None
+    """The reference's, for a KL."""
+
+
+def token_logps(state: TrainState, batch: Batch) -> FixedLogps:
+    """Score a batch's tokens with the old policy and the reference, where the loss needs them."""
+    old = score_batch(state, batch).logps if state.config.num_iterations > 1 else None
     reference = None
     if state.reference is not None:
-        with swapped(model, state.reference):
-            reference = scores_of(state, parts, batch.mask.shape).logps
+        with swapped(state.policy.model, state.reference):
+            reference = score_batch(state, batch).logps
+    return FixedLogps(old, reference)
+
+
+def update_policy(state: TrainState, batch: Batch, logps: FixedLogps, rate: float) -> dict[str, float]:
+    """Take `num_iterations` optimizer steps on one batch; returns the metrics' means over them."""
+    model = state.policy.model
     updates = []
-    for iteration in range(config.num_iterations):
-        term_mask = None  # [N, T]
-        if config.top_entropy_quantile < 1:
-            # The first iteration's policy is the sampler's, which knows its entropies already.
-            known = scores_of(state, parts, batch.mask.shape).entropies if iteration else batch.sampled_entropies
-            term_mask = grpo.high_entropy_mask(known, batch.mask, config.top_entropy_quantile)
-        gradients, metrics = gradients_of(state, parts, weights, old, reference, term_mask)
+    for iteration in range(state.config.num_iterations):
+        term_mask = entropy_mask(state, batch, iteration)  # [N, T] or None
+        gradients, metrics = loss_gradients(state, batch, logps, term_mask)
         norm, finite = 0.0, math.isfinite(metrics["loss"])
         # Adam divides by the root of the second moment, so a step on nothing but rounding noise is a full-sized step.
         if gradients is not None and finite:
-            norm = apply_update(model, state.optimizer, gradients, rate, config.max_grad_norm)
+            norm = apply_update(model, state.optimizer, gradients, rate, state.config.max_grad_norm)
         mx.eval(model.trainable_parameters(), state.optimizer.state)
         updates.append({**metrics, "grad_norm": norm, "update_skipped": float(not (finite and math.isfinite(norm)))})
     averaged = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
@@ -51,72 +59,87 @@ def update_policy(state: TrainState, batch: Batch, rate: float) -> dict[str, flo
     return averaged | {name: value for name, value in updates[0].items() if name.startswith("sampling/")}
 
 
-def gradients_of(
-    state: TrainState,
-    parts: Sequence[Batch],
-    weights: mx.array,
-    old: mx.array | None,
-    reference: mx.array | None,
-    term_mask: mx.array | None = None,
-) -> tuple[dict[str, Any] | None, dict[str, float]]:
-    """The step's gradient, summed over micro-batches, and its metrics; None where nothing gives a gradient.
+def entropy_mask(state: TrainState, batch: Batch, iteration: int) -> mx.array | None:
+    """Return the mask [N, T] of the most uncertain tokens; None where the loss keeps all."""
+    if state.config.top_entropy_quantile == 1:
+        return None
+    # The first iteration's policy is the sampler's, whose entropies are known already.
+    entropies = score_batch(state, batch).entropies if iteration else batch.sampled_entropies
+    return high_entropy_mask(entropies, batch.mask, state.config.top_entropy_quantile)
 
-    `weights`, `old`, `reference` and `term_mask` are [N, T] for the whole batch; the parts' losses add up to its loss.
+
+def loss_gradients(
+    state: TrainState, batch: Batch, logps: FixedLogps, term_mask: mx.array | None = None
+) -> tuple[dict[str, Any] | None, dict[str, float]]:
+    """Return the gradient of a batch's loss, summed over micro-batches and ranks, and the loss's metrics.
+
+    The gradient is None where no token gives one. `term_mask` is [N, T].
     """
     config, model, ranks = state.config, state.policy.model, state.ranks
-    has_gradient = _has_advantage if reference is None else _has_tokens
+    weights = token_weights(batch.mask, config.loss_type, config.max_completion_length)  # [N, T]
+    settings = loss_config(config)
 
     def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> tuple[mx.array, ...]:
         rows = slice(*part.rows)
-        logps, entropies = score_tokens(model, part, config.temperature, prefixes=prefixes)  # [B, T]
-        terms = grpo.grpo_loss(
-            logps,
-            mx.stop_gradient(logps) if old is None else old[rows],
+        policy_logps, entropies = score_tokens(model, part, config.temperature, prefixes=prefixes)  # [B, T]
+        terms = grpo_loss(
+            policy_logps,
+            mx.stop_gradient(policy_logps) if logps.old is None else logps.old[rows],
             part.advantages,
             part.mask,
             weights[rows],
-            ref_logps=None if reference is None else reference[rows],
+            settings,
+            ref_logps=None if logps.reference is None else logps.reference[rows],
             term_mask=None if term_mask is None else term_mask[rows],
-            **loss_options(config),
         )
-        return *terms, (entropies * part.mask).sum(), mx.stop_gradient(logps)
+        return *terms, (entropies * part.mask).sum(), mx.stop_gradient(policy_logps)
 
-    mine = ranks.share(parts)
+    mine = ranks.share(micro_batches(state, batch))
     values, gradients = accumulate(
-        model, loss, mine, has_gradient=has_gradient, checkpointing=config.gradient_checkpointing
+        model,
+        loss,
+        mine,
+        has_gradient=_has_advantage if logps.reference is None else _has_tokens,
+        checkpointing=config.gradient_checkpointing,
     )
-    sums = ranks.sum(sum((mx.stack(part[:5]) for part in values), mx.zeros(5)))
-    logps = ranks.assemble(mine, [part[5] for part in values], weights.shape)
-    metrics = loss_metrics(np.array(sums), parts, logps, config.importance_sampling_level == "sequence")
+    sums = ranks.sum(sum((mx.stack(list(part[:5])) for part in values), mx.zeros(5)))
+    policy_logps = ranks.assemble(mine, [part[5] for part in values], batch.mask.shape)
+    metrics = loss_metrics(np.array(sums), batch, policy_logps, config.importance_sampling_level == "sequence")
     return ranks.sum_gradients(gradients, model.trainable_parameters()), metrics
 
 
+def loss_config(config: Config) -> LossConfig:
+    """Return the settings of the loss in a run's configuration."""
+    return LossConfig(
+        loss_type=config.loss_type,
+        importance_sampling_level=config.importance_sampling_level,
+        epsilon=config.epsilon,
+        epsilon_high=config.clip_high,
+        delta=config.delta,
+        beta=config.beta,
+        use_bias_correction_kl=config.use_bias_correction_kl,
+    )
+
+
+def micro_batches(state: TrainState, batch: Batch) -> list[Batch]:
+    """Split a batch into parts of `micro_batch_size` rows, a whole group's by default."""
+    return split_batch(batch, state.config.micro_batch_size or state.config.num_generations)
+
+
+def score_batch(state: TrainState, batch: Batch) -> TokenScores:
+    """Return log-probabilities and entropies [N, T] without gradient; each rank scores some micro-batches."""
+    ranks, shape = state.ranks, batch.mask.shape
+    mine = ranks.share(micro_batches(state, batch))
+    scored = score_parts(state.policy.model, mine, state.config.temperature)
+    logps = ranks.assemble(mine, [scores.logps for scores in scored], shape)
+    return TokenScores(logps, ranks.assemble(mine, [scores.entropies for scores in scored], shape))
+
+
 def _has_advantage(part: Batch) -> bool:
-    """Whether a part's gradient needs computing where there is no KL: without advantage it is exactly 0."""
+    """Return True if a part has a gradient where there is no KL: without an advantage it is exactly 0."""
     return bool(mx.any(part.mask * (part.advantages[:, None] != 0)))
 
 
 def _has_tokens(part: Batch) -> bool:
-    """The same with a KL, which every token that counts has a part in."""
+    """Return True if a part has a gradient where there is a KL: every token in the mask gives one."""
     return bool(mx.any(part.mask))
-
-
-def scores_of(state: TrainState, parts: Sequence[Batch], shape: tuple[int, ...]) -> TokenScores:
-    """Log-probabilities and entropies [N, T] of the whole batch, without gradient; each rank scores some parts."""
-    mine = state.ranks.share(parts)
-    scored = score_parts(state.policy.model, mine, state.config.temperature)
-    logps = state.ranks.assemble(mine, [scores.logps for scores in scored], shape)
-    return TokenScores(logps, state.ranks.assemble(mine, [scores.entropies for scores in scored], shape))
-
-
-def loss_options(config: Config) -> dict[str, Any]:
-    """The keyword arguments of `grpo_loss` that come from the configuration."""
-    return {
-        "loss_type": config.loss_type,
-        "importance_sampling_level": config.importance_sampling_level,
-        "epsilon": config.epsilon,
-        "epsilon_high": config.clip_high,
-        "delta": config.delta,
-        "beta": config.beta,
-        "use_bias_correction_kl": config.use_bias_correction_kl,
-    }

@@ -152,7 +152,7 @@ def test_advantages_and_reward_metrics_of_weighted_functions_are_trls(scale: str
     rewards = mx.array(scores.rewards.reshape(2, 4), mx.float32)
     np.testing.assert_allclose(np.array(group_advantages(rewards, scale)).ravel(), theirs, atol=1e-6, rtol=1e-6)
     rollouts = [Rollout(prompt, (5, 2), "", "stop") for prompt in prompts]
-    metrics = reward_metrics(rollouts, scores, rewards)
+    metrics = reward_metrics(rollouts, scores, 4)
     names = ["reward", "reward_std", "rewards/gold_column/mean", "rewards/second_column/mean"]
     if scale != "batch":  # there TRL asks whether the whole batch has no deviation, we whether a group has
         names.append("frac_reward_zero_std")

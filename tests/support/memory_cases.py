@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from support.tiny_runs import take_step
+
 import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
 
 # isort: split
@@ -32,7 +34,6 @@ from mlx_grpo.planning.architecture import count
 from mlx_grpo.planning.memory import Lengths, estimate
 from mlx_grpo.rewards import Scores
 from mlx_grpo.training.state import TrainState, grpo_optimizer
-from mlx_grpo.training.trainer import train_step
 from mlx_grpo.training.warm_start import supervised_step
 
 SMOL = {
@@ -143,7 +144,7 @@ def predicted_and_measured(wanted: dict[str, Any]) -> tuple[int, int]:
         state.optimizer = grpo_optimizer(config)
         peaks.append(mx.get_peak_memory())
     for step in range(2):
-        metrics, _, _ = train_step(state, prompts, step)
+        metrics, _, _ = take_step(state, prompts, step)
         peaks.append(metrics["peak_memory_gb"] * 2**30)
     return estimate(sizes, config, lengths, mx.default_device() == mx.Device(mx.gpu)).peak, round(max(peaks))
 

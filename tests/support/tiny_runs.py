@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from support.paths import BUNDLED_ROWS
@@ -10,11 +11,12 @@ from support.tiny_models import tiny_config
 
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import make_prompt, read_rows
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.evaluation.eval import run_eval
 from mlx_grpo.models.policy import load_policy
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.state import TrainState, grpo_optimizer
-from mlx_grpo.training.trainer import train, train_step
+from mlx_grpo.training.trainer import Step, grpo_steps, train
 
 
 class Silent:
@@ -40,6 +42,11 @@ def make_state(config: Config, reference: bool = False) -> TrainState:
     return TrainState(policy, config, load_reward(config.reward), grpo_optimizer(config), frozen)
 
 
+def take_step(state: TrainState, prompts: Sequence[Prompt], step: int) -> Step:
+    """Take one GRPO step."""
+    return next(grpo_steps(state, prompts, [step]))
+
+
 def rewards_over(model: Path, steps: int, function: str, **changes: object) -> list[float]:
     settings = {
         "max_steps": steps,
@@ -52,7 +59,7 @@ def rewards_over(model: Path, steps: int, function: str, **changes: object) -> l
     config = tiny_config(model, **settings)
     state = make_state(config, reference=config.beta > 0)
     prompts = [make_prompt({"id": str(i), "prompt": f"say {i}"}, state.policy.tokenizer) for i in range(4)]
-    return [train_step(state, prompts, step)[0]["rewards/share_of_letters/mean"] for step in range(steps)]
+    return [done.metrics["rewards/share_of_letters/mean"] for done in grpo_steps(state, prompts, range(steps))]
 
 
 def evaluated_run(model: Path, folder: Path) -> Path:

@@ -21,11 +21,11 @@ from support.paths import FIXTURES
 from mlx_grpo import grpo
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.batch import make_batch, split_batch
+from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.types import Batch, Prompt, Rollout
 from mlx_grpo.models.policy import Policy
 from mlx_grpo.training.state import TrainState
-from mlx_grpo.training.update import gradients_of, scores_of
+from mlx_grpo.training.update import FixedLogps, loss_gradients, score_batch
 
 FIXTURE = FIXTURES / "trl"
 MAX_COMPLETION_LENGTH = 12
@@ -113,21 +113,21 @@ def ours(
     folder: Path, case: dict[str, Any], old: np.ndarray, reference: np.ndarray, rows: int = 4
 ) -> tuple[float, dict[str, np.ndarray], dict[str, float]]:
     """Our loss, gradients by parameter name, and metrics for a case; old and reference are [N, T]."""
-    config = config_of(case)
+    config = config_of({**case, "micro_batch_size": rows})
     state, batch = load_state(folder, config), batch_of(config)
     width = batch.mask.shape[1]
 
     def padded(values: np.ndarray) -> mx.array:
         return mx.array(np.pad(values, ((0, 0), (0, width - values.shape[1]))))
 
-    parts = split_batch(batch, rows)
-    uncertain = scores_of(state, parts, batch.mask.shape).entropies
-    gradients, metrics = gradients_of(
+    uncertain = score_batch(state, batch).entropies
+    logps = FixedLogps(
+        old=None if case.get("on_policy") else padded(old), reference=padded(reference) if config.beta else None
+    )
+    gradients, metrics = loss_gradients(
         state,
-        parts,
-        grpo.token_weights(batch.mask, config.loss_type, config.max_completion_length),
-        None if case.get("on_policy") else padded(old),
-        padded(reference) if config.beta else None,
+        batch,
+        logps,
         None
         if config.top_entropy_quantile == 1
         else grpo.high_entropy_mask(uncertain, batch.mask, config.top_entropy_quantile),

@@ -8,16 +8,23 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_grpo.grpo import group_advantages, grpo_loss, high_entropy_mask, token_weights
+from mlx_grpo.grpo import LossConfig, group_advantages, grpo_loss, high_entropy_mask, token_weights
 
 MASK = mx.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
 OLD = mx.array([[-1.0, -2.0, -0.5], [-1.0, -1.0, -1.0]])
 
 
-def loss_of(logps: mx.array, advantages: list[float], **options: object) -> float:
-    loss_type = options.get("loss_type", "dapo")
-    weights = token_weights(MASK, loss_type, max_completion_length=4)
-    return grpo_loss(logps, OLD, mx.array(advantages), MASK, weights, **options).loss.item()
+def loss_of(
+    logps: mx.array,
+    advantages: list[float],
+    ref_logps: mx.array | None = None,
+    term_mask: mx.array | None = None,
+    **settings: object,
+) -> float:
+    config = LossConfig(**settings)
+    weights = token_weights(MASK, config.loss_type, max_completion_length=4)
+    terms = grpo_loss(logps, OLD, mx.array(advantages), MASK, weights, config, ref_logps=ref_logps, term_mask=term_mask)
+    return terms.loss.item()
 
 
 def test_group_advantages_are_rewards_centred_and_divided_by_the_sample_deviation():
@@ -98,7 +105,7 @@ def test_cispo_caps_the_ratio_absolutely_and_keeps_the_gradient():
     logps = OLD + math.log(9.0)
 
     def loss(logps: mx.array) -> mx.array:
-        return grpo_loss(logps, OLD, mx.array([1.0, 1.0]), MASK, weights, loss_type="cispo", epsilon_high=5.0).loss
+        return grpo_loss(logps, OLD, mx.array([1.0, 1.0]), MASK, weights, LossConfig("cispo", epsilon_high=5.0)).loss
 
     np.testing.assert_allclose(np.array(mx.grad(loss)(logps))[0], [-5 / 4] * 3, rtol=1e-6)
 
@@ -136,11 +143,10 @@ def test_padding_changes_nothing_whatever_stands_there():
 def test_losses_of_disjoint_rows_add_up_to_the_loss_of_all(loss_type: str):
     logps, advantages = OLD + mx.array([[0.3, -0.4, 0.1], [0.2, 0, 0]]), mx.array([1.5, -0.5])
     weights = token_weights(MASK, loss_type, 4)
-    options = {"loss_type": loss_type, "epsilon_high": 5.0 if loss_type == "cispo" else 0.2}
-    whole = grpo_loss(logps, OLD, advantages, MASK, weights, **options).loss
+    config = LossConfig(loss_type, epsilon_high=5.0 if loss_type == "cispo" else 0.2)
+    whole = grpo_loss(logps, OLD, advantages, MASK, weights, config).loss
     parts = [
-        grpo_loss(logps[r], OLD[r], advantages[r], MASK[r], weights[r], **options).loss
-        for r in (slice(0, 1), slice(1, 2))
+        grpo_loss(logps[r], OLD[r], advantages[r], MASK[r], weights[r], config).loss for r in (slice(0, 1), slice(1, 2))
     ]
     assert (parts[0] + parts[1]).item() == pytest.approx(whole.item(), rel=1e-6)
 

@@ -12,7 +12,7 @@ import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
 import mlx.core as mx
 import pytest
 from support.tiny_models import tiny_config
-from support.tiny_runs import make_state, paid_for
+from support.tiny_runs import make_state, paid_for, take_step
 
 from mlx_grpo.backend.device import (
     Limits,
@@ -25,6 +25,7 @@ from mlx_grpo.backend.device import (
     this_device,
 )
 from mlx_grpo.data.dataset import make_prompt
+from mlx_grpo.rewards import Scores
 from mlx_grpo.training import trainer
 
 GIB = 2**30
@@ -101,10 +102,10 @@ def test_training_starts_without_the_buffers_of_generation(tiny_qwen3: Path, mon
     state = make_state(tiny_config(tiny_qwen3, reward=paid_for("share_of_letters")))
     prompts = [make_prompt({"id": "0", "prompt": "say something"}, state.policy.tokenizer)]
     held = []
-    roll_out, update_policy = trainer.roll_out, trainer.update_policy
+    score_groups, update_policy = trainer.score_groups, trainer.update_policy
 
-    def generation(*arguments: object) -> tuple:
-        result = roll_out(*arguments)
+    def generation(*arguments: object) -> Scores:
+        result = score_groups(*arguments)
         held.append(mx.get_cache_memory())
         return result
 
@@ -112,8 +113,8 @@ def test_training_starts_without_the_buffers_of_generation(tiny_qwen3: Path, mon
         held.append(mx.get_cache_memory())
         return update_policy(*arguments)
 
-    monkeypatch.setattr(trainer, "roll_out", generation)
+    monkeypatch.setattr(trainer, "score_groups", generation)
     monkeypatch.setattr(trainer, "update_policy", training)
-    trainer.train_step(state, prompts, 0)
+    take_step(state, prompts, 0)
     after_generation, before_training = held
     assert before_training < after_generation / 10

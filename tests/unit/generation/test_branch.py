@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from support.tiny_models import tiny_config, tiny_policy
-from support.tiny_runs import make_state
+from support.tiny_runs import make_state, take_step
 
 from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import make_prompt
@@ -18,10 +18,8 @@ from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import Policy
-from mlx_grpo.training.groups import roll_out
 from mlx_grpo.training.metrics import samples
 from mlx_grpo.training.state import TrainState
-from mlx_grpo.training.trainer import train_step
 
 MARK = '"'
 """What this model writes sooner or later after most prompts."""
@@ -107,16 +105,16 @@ def state_for(model: Path, **changes: object) -> TrainState:
 
 def test_without_its_text_a_group_is_drawn_as_if_nothing_had_been_asked(tiny_qwen3: Path, prompts: list[Prompt]):
     plain, unmarked = (
-        train_step(state_for(tiny_qwen3, branch_at=mark), prompts, 0)
+        take_step(state_for(tiny_qwen3, branch_at=mark), prompts, 0)
         for mark in (None, "no model of two layers writes this")
     )
-    assert [r.completion_ids for r in plain[1]] == [r.completion_ids for r in unmarked[1]]
-    assert unmarked[0]["groups/branched"] == 0
+    assert [r.completion_ids for r in plain.rollouts] == [r.completion_ids for r in unmarked.rollouts]
+    assert unmarked.metrics["groups/branched"] == 0
 
 
 def test_the_whole_text_is_paid_and_every_token_of_it_counted(tiny_qwen3: Path, prompts: list[Prompt]):
     state = state_for(tiny_qwen3, branch_at=MARK, max_completion_length=60, prompts_per_step=6)
-    metrics, rollouts, scores = train_step(state, prompts, 0)
+    metrics, rollouts, scores = take_step(state, prompts, 0)
     stems = [rollout.prompt.shared_prefix_ids for rollout in rollouts]
     assert 0 < metrics["groups/branched"] == np.mean([bool(stem) for stem in stems])
     decode = state.policy.tokenizer.decode
@@ -138,11 +136,11 @@ def test_redrawn_groups_have_stems_of_their_own(tiny_qwen3: Path, prompts: list[
     settings = {"branch_at": MARK, "max_completion_length": 60, "prompts_per_step": 6}
     dull = {"rubric": None, "functions": ["support.toy_rewards:constant"]}
     state = make_state(tiny_config(tiny_qwen3, reward=dull, dynamic_sampling=1, **settings))
-    redrawn, _, count = roll_out(state, prompts, 0, None)
-    assert count == 6
-    first, _, _ = roll_out(state_for(tiny_qwen3, **settings), prompts, 0, None)
+    redrawn = take_step(state, prompts, 0)
+    assert redrawn.metrics["groups/redrawn"] == 6
+    first = take_step(state_for(tiny_qwen3, **settings), prompts, 0)
     stems = [
         {(r.prompt.id, r.prompt.shared_prefix_ids) for r in rollouts if r.prompt.shared_prefix_ids}
-        for rollouts in (first, redrawn)
+        for rollouts in (first.rollouts, redrawn.rollouts)
     ]
     assert stems[0] and stems[1] and not stems[0] & stems[1]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from support.tiny_models import tiny_config, tiny_policy
-from support.tiny_runs import Silent, make_state, paid_for, rewards_over, rows_file
+from support.tiny_runs import Silent, make_state, paid_for, rewards_over, rows_file, take_step
 
 from mlx_grpo import grpo, runs
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.batch import make_batch, split_batch
+from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.types import Batch
 from mlx_grpo.errors import UserError
@@ -23,9 +23,10 @@ from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import load_policy
 from mlx_grpo.rewards import load_reward
+from mlx_grpo.training import trainer
 from mlx_grpo.training.state import TrainState, grpo_optimizer
-from mlx_grpo.training.trainer import train, train_step
-from mlx_grpo.training.update import gradients_of, update_policy
+from mlx_grpo.training.trainer import train
+from mlx_grpo.training.update import FixedLogps, loss_gradients, update_policy
 from mlx_grpo.training.warm_start import target_ids
 
 
@@ -45,7 +46,7 @@ def test_learned_letters_are_unlearned_when_the_advantages_are_negated(
         steps.append(1)
         return original(rewards, scale) if len(steps) <= 9 else -original(rewards, scale)
 
-    monkeypatch.setattr(grpo, "group_advantages", turning)
+    monkeypatch.setattr(trainer, "group_advantages", turning)
     shares = rewards_over(tiny_qwen3, 25, "share_of_letters")
     assert max(shares[7:11]) > 0.3
     assert np.mean(shares[-3:]) < 0.05
@@ -60,7 +61,7 @@ def test_equal_rewards_leave_the_policy_untouched(tiny_qwen3: Path):
     state = make_state(config)
     before = dict(tree_flatten(state.policy.model.trainable_parameters()))
     prompts = [make_prompt({"id": "0", "prompt": "hi"}, state.policy.tokenizer)]
-    metrics, _, _ = train_step(state, prompts, 0)
+    metrics, _, _ = take_step(state, prompts, 0)
     after = dict(tree_flatten(state.policy.model.trainable_parameters()))
     assert all(mx.array_equal(before[name], after[name]) for name in before)
     assert metrics["frac_reward_zero_std"] == 1.0
@@ -72,9 +73,9 @@ def test_groups_without_signal_are_redrawn_and_what_stays_without_is_dropped(tin
     tokenizer = load_policy(tiny_config(tiny_qwen3)).tokenizer
     rows = [{"id": str(i), "prompt": f"say {i}", "parity": i % 2} for i in range(12)]
     prompts = [make_prompt(row, tokenizer) for row in rows]
-    plain, _, _ = train_step(make_state(tiny_config(tiny_qwen3, **settings)), prompts, 0)
+    plain, _, _ = take_step(make_state(tiny_config(tiny_qwen3, **settings)), prompts, 0)
     state = make_state(tiny_config(tiny_qwen3, dynamic_sampling=2, **settings))
-    metrics, rollouts, scores = train_step(state, prompts, 0)
+    metrics, rollouts, scores = take_step(state, prompts, 0)
     assert plain["frac_reward_zero_std"] > 0
     assert plain["groups/redrawn"] == plain["groups/dropped"] == 0
     assert metrics["groups/redrawn"] > 0
@@ -96,12 +97,13 @@ def test_any_micro_batch_size_gives_the_same_gradient(tiny_qwen3: Path, loss_typ
     prompts = [make_prompt({"id": t, "prompt": t}, policy.tokenizer) for t in ("one", "and another")]
     rollouts = generate(policy, prompts, 4, Sampling(9), seed=2)
     batch = make_batch(rollouts, mx.array([[1.0, -1.0, 0.5, -0.5], [0.0, 2.0, -1.0, -1.0]]))
-    weights = grpo.token_weights(batch.mask, loss_type, config.max_completion_length)
     reference = mx.random.normal(batch.mask.shape) * 0.1 - 3.0 if beta else None
     state = TrainState(policy, config, load_reward(config.reward), grpo_optimizer(config), None)
     found = []
     for rows in (8, 4, 2, 1):
-        gradients, metrics = gradients_of(state, split_batch(batch, rows), weights, None, reference)
+        config = config.model_copy(update={"micro_batch_size": rows})
+        logps = FixedLogps(None, reference)
+        gradients, metrics = loss_gradients(replace(state, config=config), batch, logps)
         found.append((dict(tree_flatten(gradients)), metrics))
     for gradients, metrics in found[1:]:
         assert metrics["loss"] == pytest.approx(found[0][1]["loss"], rel=1e-5, abs=1e-6)
@@ -113,7 +115,7 @@ def test_any_micro_batch_size_gives_the_same_gradient(tiny_qwen3: Path, loss_typ
 def test_sampler_and_trainer_agree_on_log_probabilities(tiny_qwen3: Path):
     state = make_state(tiny_config(tiny_qwen3, reward=paid_for("share_of_letters"), temperature=0.8, top_p=0.9))
     prompts = [make_prompt({"id": "0", "prompt": "hi"}, state.policy.tokenizer)]
-    metrics, _, _ = train_step(state, prompts, 0)
+    metrics, _, _ = take_step(state, prompts, 0)
     assert metrics["sampling/sampling_logp_difference/max"] < 1e-4
 
 
@@ -126,7 +128,7 @@ def test_a_step_learns_from_the_tokens_drawn_most_uncertainly_and_later_iteratio
 
     def gradient_norm(batch: Batch, iterations: int = 1) -> float:
         again = replace(state, config=state.config.model_copy(update={"num_iterations": iterations}))
-        return update_policy(again, batch, 0.0)["grad_norm"]  # at rate 0 the policy stays
+        return update_policy(again, batch, FixedLogps(None, None), 0.0)["grad_norm"]  # at rate 0 the policy stays
 
     most = gradient_norm(batch)
     assert most == pytest.approx(gradient_norm(replace(batch, sampled_entropies=scored)), rel=1e-4)
