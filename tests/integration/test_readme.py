@@ -1,106 +1,141 @@
-"""What the README says is so: its Python runs, its commands parse, its files exist."""
+"""The documents' examples run, their commands parse, and what they name exists."""
 
 from __future__ import annotations
 
-import json
+import importlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
 import yaml
+from support.documents import DOCUMENTS, LINK, blocks, name_of, table_rows, write_named_blocks
 from support.paths import ROOT
 
 from mlx_grpo.cli.main import main
 from mlx_grpo.config.files import load_config, validate
+from mlx_grpo.data.types import Prompt
+from mlx_grpo.rewards import load_reward
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
-
-
-def test_every_python_example_runs():
-    assert len(blocks("python")) >= 2
-    for code in blocks("python"):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-        assert done.returncode == 0, f"{code}\n{done.stderr}"
+README = ROOT / "README.md"
+OWN_TASK = ROOT / "docs" / "guide" / "your-own-task.md"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 
-def test_every_yaml_example_is_valid():
-    for text in blocks("yaml"):
-        assert validate({"model": "m", **yaml.safe_load(text)})
+def text_of(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
 
 
-def commands() -> list[list[str]]:
+def examples(language: str) -> list:
+    """Return the documents' blocks of a language, as a test's cases."""
+    return [
+        pytest.param(block, id=f"{name_of(document)}-{number}")
+        for document in DOCUMENTS
+        for number, block in enumerate(blocks(language, document), start=1)
+    ]
+
+
+def commands() -> Iterator:
+    """Yield every `mlx-grpo` command of the documents and of the Makefile's demo and study, as a test's cases."""
     planned = subprocess.run(["make", "-n", "demo", "study"], capture_output=True, text=True, cwd=ROOT, check=True)
-    text = "".join(blocks("sh")) + planned.stdout.replace("\\\n", "").replace(".venv/bin/", "")
-    lines = [line.partition("#")[0].split() for line in text.splitlines()]
-    return [words[1:] for words in lines if words and words[0] == "mlx-grpo"]
+    made = planned.stdout.replace("\\\n", "").replace(".venv/bin/", "")
+    for document, block in [(d, b) for d in DOCUMENTS for b in blocks("sh", d)] + [(ROOT / "Makefile", made)]:
+        for line in block.splitlines():
+            words = line.partition("#")[0].split()
+            if "mlx-grpo" in words:
+                words = words[words.index("mlx-grpo") + 1 :]
+                yield pytest.param(document, words, id=f"{name_of(document)}: {' '.join(words)}")
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
-def test_every_command_parses(words: list[str]):
+def test_readme_has_at_most_1200_words():
+    assert len(text_of(README).split()) <= 1200
+
+
+def test_readme_has_one_picture():
+    assert len(re.findall(r"!\[", text_of(README))) == 1
+
+
+@pytest.mark.parametrize("code", examples("python"))
+def test_python_example_runs(code: str):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("text", examples("yaml"))
+def test_yaml_example_is_a_valid_config(text: str):
+    assert validate({"model": "m", **yaml.safe_load(text)})
+
+
+@pytest.mark.parametrize("text", examples("json"))
+def test_json_example_parses(text: str):
+    assert yaml.safe_load(text)  # YAML holds all of JSON
+
+
+@pytest.mark.parametrize(("document", "words"), list(commands()))
+def test_command_parses(document: Path, words: list[str], workdir: Path):
+    write_named_blocks(document, workdir)
     command: click.Command = main
     while isinstance(command, click.Group):
         command, words = command.commands[words[0]], words[1:]
-    context = command.make_context(command.name, list(words))
-    if command.name == "train":
+    context = command.make_context(command.name, [word.strip("'\"") for word in words])
+    if "overrides" in context.params:
         assert load_config(context.params["config"], context.params["overrides"])
 
 
-def test_every_make_target_exists():
-    makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make ([\w-]+)", README, flags=re.MULTILINE):
-        assert f"\n{target}:" in makefile
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_make_targets_exist(document: Path):
+    makefile = text_of(ROOT / "Makefile")
+    lines = [line.partition("#")[0].split() for block in blocks("sh", document) for line in block.splitlines()]
+    for words in lines:
+        for target in words[1:] if words[:1] == ["make"] else []:
+            assert "=" in target or re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
-@pytest.mark.parametrize("name", ["smollm2-long", "smollm2-split", "smollm2-branch", "smollm2-noisy"])
-def test_make_study_writes_the_data_that_a_config_tells_to_write(name: str):
-    path = ROOT / "configs" / f"{name}.yaml"
-    told = re.search(r"#   (mlx-grpo data synthetic .*)", path.read_text(encoding="utf-8"))[1]
-    study = ["make", "-n", "-B", "study", f"CONFIG={path}"]
-    printed = subprocess.run(study, capture_output=True, text=True, cwd=ROOT, check=True).stdout
-    commands = [re.sub(r"[\s\\]+", " ", command).strip() for command in re.split(r"(?<!\\)\n", printed)]
-    assert any(command.endswith(told) for command in commands), told
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_links_and_pictures_exist(document: Path):
+    for target in LINK.findall(text_of(document)):
+        assert (document.parent / target).exists(), target
 
 
-def test_every_file_in_the_tree_exists_and_every_module_is_in_the_tree():
-    tree = next(block for block in README.split("```")[1::2] if "mlx_grpo/\n" in block)
-    named = set(re.findall(r"[\w]+\.py", tree))
-    modules = {path.name for path in (ROOT / "mlx_grpo").glob("*.py")} - {"__init__.py", "errors.py"}
-    assert named == modules
-
-
-def test_every_picture_and_linked_file_exists():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README) + re.findall(
-        r"`(configs/[\w.-]+|tests/[\w.-]+)`", README
-    ):
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_named_paths_exist(document: Path):
+    for target in re.findall(r"`((?:configs|docs|mlx_grpo|convert|reward|tests)/[\w./-]*)`", text_of(document)):
         assert (ROOT / target).exists(), target
 
 
-def model_of(row: str, models: Iterable[str]) -> str:
-    """The model that a row of the results tells of, where one eval.json holds several seeds or the control."""
-    kind = next(kind for kind in ("baseline", "warm start", "trained") if kind in row.replace("GRPO", "trained"))
-    apart = {"seed 1": "seed 1", "seed 2": "seed 2", "the control": "shuffled reward"}
-    return next((m for told, name in apart.items() if told in row for m in models if name in m), kind)
+def test_every_document_is_linked_from_the_readme():
+    linked = {(ROOT / target).resolve() for target in LINK.findall(text_of(README))}
+    assert {document for document in DOCUMENTS if document != README} <= linked
 
 
-def test_every_figure_of_the_results_is_that_of_the_run_kept():
-    rows = [
-        re.split(r" *\| *", line.strip("| "))
-        for line in README.splitlines()
-        if re.search(r"\| `docs/[\w/]+` \|$", line)
-    ]
-    assert len(rows) >= 6
-    for name, _, _, prompts, reward, gain, *figures, folder in rows:
-        results = json.loads((ROOT / folder.strip("`") / "eval.json").read_text(encoding="utf-8"))
-        model = model_of(name, results["means"])
-        means = results["means"][model]
-        assert int(prompts) == results["n_episodes"]
-        assert [reward, *figures] == [f"{means[key]:.3f}" for key in ("reward", "correct", "roc_auc")], name
-        over = results["over_warm_start"].get(model, {}).get("reward")
-        assert gain == ("{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**over) if over else ""), name
+def test_own_task_example_rewards_a_right_answer(workdir: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(workdir)
+    assert {path.name for path in write_named_blocks(OWN_TASK, workdir)} == {"my_rewards.py", "my-task.yaml"}
+    reward = load_reward(load_config("my-task.yaml").reward)
+    row = yaml.safe_load(blocks("json", OWN_TASK)[0])
+    prompt = Prompt(row["id"], row["prompt"][0]["content"], (1,), {"answer": row["answer"]})
+    scores = reward([prompt] * 2, ["17 + 25 = 42", "17 + 25 = 41"])
+    assert scores.components["correct"].tolist() == [1, 0]
+    assert scores.rewards[0] - scores.rewards[1] == pytest.approx(1)
+
+
+def test_architecture_lists_the_packages_in_the_order_of_imports():
+    settings = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["importlinter"]
+    layers = next(contract["layers"] for contract in settings["contracts"] if contract["type"] == "layers")
+    ordered = [name.strip().removeprefix("mlx_grpo.") for layer in layers for name in layer.split("|")]
+    house = next(block for block in text_of(ARCHITECTURE).split("```") if "mlx_grpo/\n" in block)
+    assert re.findall(r"^  (\w+)", house, flags=re.MULTILINE) == [name for name in ordered if name != "convert"]
+
+
+def test_architecture_names_the_module_of_each_line_of_the_step():
+    rows = [row for row in table_rows(ARCHITECTURE) if "hands on" in row]
+    named = {row["line"].strip("`"): row["module"].strip("`") for row in rows}
+    for function, path in named.items():
+        module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
+        assert callable(vars(module)[function]), function
+    step = next(block for block in text_of(README).split("```") if "sample_prompts" in block)
+    assert re.findall(r"^\w+ += (\w+)\(", step, flags=re.MULTILINE) == list(named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.paths import ROOT
+from support.paths import FIXTURES
 from support.tiny_models import tiny_config
 from support.tiny_runs import Silent, evaluated_run, paid_for, rows_file
 
@@ -62,9 +62,9 @@ def test_one_decision_that_nearly_all_deserve_is_no_alarm():
     assert alarms(looked(looked(history(), step9=0.95), "eval/rejected", step9=1.0)) == []
 
 
-def test_the_demo_is_told_that_it_rejects_everyone():
-    kept = ROOT / "docs" / "demo" / METRICS
-    assert [step for step, line in alarms(read_jsonl(kept)) if "same decision, reject" in line] == [7]
+def test_demo_metrics_warn_that_everyone_is_rejected():
+    steps = read_jsonl(FIXTURES / "demo_metrics.jsonl")
+    assert [step for step, line in alarms(steps) if "same decision, reject" in line] == [7]
 
 
 def test_few_decisions_are_not_one_for_all():
