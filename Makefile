@@ -1,5 +1,5 @@
-# Two commands: `make demo` trains, exports and evaluates a small model; `make test` proves the code.
-# On Linux the MLX back end is chosen with BACKEND=cpu (default) or BACKEND=cuda; a Mac needs none.
+# Two commands: `make demo` trains, exports and evaluates a small model; `make test` runs the linters and the tests.
+# On Linux, BACKEND=cpu (the default) or BACKEND=cuda chooses MLX's back end; a Mac needs neither.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 BACKEND ?= $(if $(filter Linux,$(shell uname -s)),cpu)
 COMMA := ,
 EXTRAS := $(if $(BACKEND),$(BACKEND)$(COMMA))torch$(COMMA)gguf
-# MLX's CPU back end computes most operations on one core, so two processes share each step where there are two.
+# MLX's CPU back end computes most operations on one core, so on two cores two processes share each step.
 PROCESSES ?= $(if $(filter cpu,$(BACKEND)),$(shell test $$(nproc) -lt 2 && echo 1 || echo 2),1)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
@@ -22,35 +22,27 @@ demo: install model
 	$(BIN)/mlx-grpo export --hf
 	$(BIN)/mlx-grpo eval
 
-# The whole comparison: three seeds, GRPO without a warm start, and the control that is paid at random, on the held-out
-# prompts that chose none of their adapters. Seeds and control begin with the first run's warm start. The control keeps
-# its last adapter: chosen by held-out reward, it would be the warm start's. GRPO alone earns nothing to learn from, so
-# eight steps of it are enough. Two hours on a CPU; CONFIG takes another recipe, such as configs/smollm2-long.yaml, and
-# UNTIL ends each run after so many steps, a multiple of its eval_steps: the adapter kept is one that was looked at.
+# The whole comparison: three seeds, a control whose rewards are shuffled, and GRPO without a warm start, evaluated on
+# held-out prompts that chose none of the adapters. Seeds and control share the first run's warm start. The control
+# keeps its last adapter, since its best on held-out prompts would be the warm start's. Without a warm start SmolLM2 gets
+# no reward to learn from, so eight steps are enough. Two hours on a CPU. CONFIG takes another recipe, such as
+# configs/qwen3.yaml. UNTIL ends each run after so many steps; make it a multiple of eval_steps, so that the last adapter is evaluated.
 CONFIG ?= configs/smollm2.yaml
 STUDY ?= runs/study
 EPISODES ?= 208
 OVERRIDES ?=
 UNTIL ?=
 TRAIN = $(BIN)/mlx-grpo train $(CONFIG) $(OVERRIDES) $(if $(UNTIL),--until $(UNTIL)) --processes $(PROCESSES)
-ALIKE = warm_start.run=$(STUDY)/seed0/latest
+SAME_WARM_START = warm_start.run=$(STUDY)/seed0/latest
 
-study: install model $(addsuffix /heldout-full.jsonl,$(shell grep -Eos 'data/shortlist-60[-a-z]*' $(CONFIG) | tail -1))
+study: install model
 	$(TRAIN) output_dir=$(STUDY)/seed0
-	$(TRAIN) output_dir=$(STUDY)/seed1 seed=1 $(ALIKE)
-	$(TRAIN) output_dir=$(STUDY)/seed2 seed=2 $(ALIKE)
-	$(TRAIN) output_dir=$(STUDY)/shuffled reward.shuffle=true eval_steps=0 $(ALIKE)
+	$(TRAIN) output_dir=$(STUDY)/seed1 seed=1 $(SAME_WARM_START)
+	$(TRAIN) output_dir=$(STUDY)/seed2 seed=2 $(SAME_WARM_START)
+	$(TRAIN) output_dir=$(STUDY)/shuffled reward.shuffle=true eval_steps=0 $(SAME_WARM_START)
 	$(TRAIN) output_dir=$(STUDY)/grpo-only warm_start.steps=0 max_steps=8 eval_steps=0
 	$(BIN)/mlx-grpo eval $(foreach run,seed0 seed1 seed2 shuffled grpo-only,$(STUDY)/$(run)/latest) \
 		--episodes $(EPISODES) --out $(STUDY)
-
-# What the examples in a folder named so tell of the judgement: nothing, or a quarter.
-SHUFFLE_blind := --shuffle-verdicts
-SHUFFLE_noisy := --shuffle-verdicts 0.75
-
-# The last file of each. Written anew where the generator is newer: examples of an earlier wording would train in silence.
-data/%/heldout-full.jsonl: $(wildcard mlx_grpo/tasks/shortlist/*.py) reward/degrees.py | $(VENV)/.installed
-	$(BIN)/mlx-grpo data synthetic --out $(@D) --per-job 60 $(SHUFFLE_$(lastword $(subst -, ,$*)))
 
 test: lint model
 	$(BIN)/python -m pytest -m "not long"
@@ -61,6 +53,8 @@ test-long: install-dev model
 lint: install-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/mypy
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev

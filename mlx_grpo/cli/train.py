@@ -33,8 +33,7 @@ def train(
 ) -> None:
     """Train as CONFIG says; KEY=VALUE overrides its keys.
 
-    CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2, smollm2-long,
-    smollm2-split, smollm2-branch, smollm2-noisy.
+    CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2.
 
     \b
     mlx-grpo train configs/qwen3.yaml
