@@ -1,1 +1,1 @@
-"""What MLX computes on: the device, and the BLAS of a Linux CPU."""
+"""The device that MLX computes on, and the BLAS of a Linux CPU."""

@@ -1,6 +1,6 @@
-"""What the device is: the dtype and the memory limits that suit it, and whether long work on it must be split.
+"""The device that MLX computes on: its dtype, its memory limits, and whether long work on it must be split.
 
-Decisions are functions of what `mx.device_info()` reports, so that they hold for devices that are not at hand.
+Decisions are functions of the report of `mx.device_info()`, so they can be tested for devices that are not at hand.
 
 1. bfloat16. Apple GPUs multiply it in hardware from the M3 on (generation 15 of `applegpu_gNN`); on the M1 and M2
    Metal emulates it: float16 generated 1.6 times as fast on an M2 Ultra (ml-explore/mlx-examples#186).
@@ -23,7 +23,7 @@ from typing import Literal
 import mlx.core as mx
 
 Info = Mapping[str, str | int]
-"""What `mx.device_info()` returns."""
+"""The report of `mx.device_info()`."""
 
 FIRST_WITH_BFLOAT16 = {"metal": 15, "cuda": 8}
 """The first GPU generation that multiplies bfloat16 in hardware: Apple's M3, NVIDIA's compute capability 8.0."""
@@ -31,7 +31,7 @@ FIRST_WITH_BFLOAT16 = {"metal": 15, "cuda": 8}
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """The device that MLX computes on; sizes in bytes, None where MLX does not report them."""
+    """The device that MLX computes on; sizes in bytes, None if MLX does not report them."""
 
     backend: Literal["metal", "cuda", "cpu"]
     name: str
@@ -39,7 +39,7 @@ class Device:
     """Of an Apple GPU (13 is the M1, 16 the M4), or a CUDA device's major compute capability."""
     memory: int | None
     working_set: int | None
-    """What Metal recommends to use at most: about 70% of a 16 GB Mac's memory, 80 to 85% of larger ones'."""
+    """The most that Metal recommends to use: about 70% of a 16 GB Mac's memory, 80 to 85% of larger ones'."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +51,33 @@ class Limits:
 
 
 def describe(info: Info) -> Device:
-    """The device that MLX reports."""
+    """Read the device from a report of MLX."""
     name, architecture = str(info.get("device_name", "unknown")), str(info.get("architecture", ""))
     if "max_recommended_working_set_size" in info:
         apple = re.match(r"applegpu_g(\d+)", architecture)
         generation = int(apple[1]) if apple else None
-        return Device("metal", name, generation, info["memory_size"], info["max_recommended_working_set_size"])
+        working_set = int(info["max_recommended_working_set_size"])
+        return Device("metal", name, generation, int(info["memory_size"]), working_set)
     if "compute_capability_major" in info:
-        return Device("cuda", name, info["compute_capability_major"], info["total_memory"], None)
+        return Device("cuda", name, int(info["compute_capability_major"]), int(info["total_memory"]), None)
     return Device("cpu", name, None, None, None)
 
 
 def this_device() -> Device:
-    """The device that MLX computes on by default."""
+    """Return the device that MLX computes on by default."""
     return describe(mx.device_info())
 
 
 def physical_memory() -> int:
-    """All of the machine's memory, in bytes."""
+    """Return all of the machine's memory, in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def auto_dtype(device: Device) -> tuple[str, str]:
-    """The dtype that `auto` stands for, and why.
+    """Return the dtype that `auto` chooses, and the reason.
 
-    Where bfloat16 is emulated, float16 has its size and float32's speed. Its range ends at 65,504, but it rounds
-    more finely: on SmolLM2-135M a LoRA's gradient was 0.7% from float32's in float16, 4.9% in bfloat16.
+    On a device that emulates bfloat16, float16 has its size and float32's speed. Its range ends at 65,504, but it
+    rounds more finely: on SmolLM2-135M a LoRA's gradient was 0.7% from float32's in float16, 4.9% in bfloat16.
     """
     if device.backend == "cpu":
         return "float32", "CPUs are slow in half precision"
@@ -88,7 +89,7 @@ def auto_dtype(device: Device) -> tuple[str, str]:
 
 
 def memory_limits(device: Device) -> Limits | None:
-    """The limits to set on a Mac's GPU; None elsewhere, where MLX's own are right."""
+    """Return the limits to set on a Mac's GPU; None elsewhere, where MLX's own are right."""
     if device.working_set is None:
         return None
     return Limits(wired=device.working_set, cache=device.working_set // 2)
@@ -104,12 +105,12 @@ def set_memory_limits() -> Limits | None:
 
 
 def splits_evaluations(device: Device) -> bool:
-    """Whether long work is evaluated in parts even where that costs time: a Mac's GPU draws the display as well."""
+    """Return True if long work must be evaluated in parts even at a cost: a Mac's GPU draws the display as well."""
     return device.backend == "metal"
 
 
 def multiplies_packed(device: Device) -> bool:
-    """Whether products with packed 4- or 8-bit weights are as fast as with plain ones.
+    """Return True if products with packed 4- or 8-bit weights are as fast as with plain ones.
 
     MLX's CPU back end takes them one by one: 512 rows by a 1536 x 576 matrix at 4 bits took 40 to 90 times as long as
     unpacking the matrix and multiplying by it.

@@ -1,8 +1,8 @@
 """On Linux without a GPU, give MLX's CPU back end a fast BLAS and a malloc that keeps its pages.
 
-libmlx looks up `cblas_sgemm` and its kin by name, so a library loaded earlier into the global scope
-takes the place of the reference BLAS that the wheel links: measured on two cores, a 1024 x 1024 fp32
-product goes from 2 to 182 GFLOP/s. It must be loaded before `mlx.core`; `mlx_grpo/__init__.py` sees to that.
+libmlx looks up the functions of BLAS by name (`cblas_sgemm`), so a library loaded earlier into the global scope
+replaces the reference BLAS that the wheel links: measured on two cores, a 1024 x 1024 fp32 product goes from 2 to
+182 GFLOP/s. It must be loaded before `mlx.core`, which `mlx_grpo/__init__.py` does.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import ctypes.util
 import os
 import sys
 from collections.abc import Collection
-from importlib.metadata import PackageNotFoundError, files
+from importlib.metadata import PackageNotFoundError, PackagePath, files
 
 # glibc's mallopt: allocate below 1 GiB from the heap, grow it by 64 MiB,
 # never give its top back, and have every thread use it: other arenas hold no large blocks.
@@ -25,8 +25,8 @@ MALLOC_OPTIONS = {
 }
 
 BLAS_THREAD_TIMEOUT = "16"
-"""How long OpenBLAS's threads spin for more work, as a power of two in cycles: by default 2^26, in which they take
-the core that MLX's other operations need (a training step took 13% longer)."""
+"""Cycles that OpenBLAS's threads spin for more work, as a power of two. For the default of 2^26 they take the core
+that MLX's other operations need (a training step took 13% longer)."""
 
 AVX512 = {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd"}
 WIDE_KERNELS = {"Haswell", "Zen", "SkylakeX", "Cooperlake", "SapphireRapids"}
@@ -37,13 +37,12 @@ REMEDY = (
     "Install one with `pip install opencv-python-headless` or `apt-get install libopenblas0-pthread`."
 )
 
-
 BLAS: str | None = None
-"""Path of the OpenBLAS loaded in place of MLX's reference BLAS; None where none was needed or found."""
+"""Path of the OpenBLAS loaded in place of MLX's reference BLAS; None if none was needed or found."""
 
 
 def prepare_linux_cpu() -> None:
-    """Load an OpenBLAS and keep freed pages where MLX's CPU back end on Linux is in use; sets `BLAS`."""
+    """Load an OpenBLAS and keep freed pages if MLX's CPU back end on Linux is in use; set `BLAS`."""
     global BLAS
     if on_linux_cpu():
         BLAS = load_openblas()
@@ -51,9 +50,9 @@ def prepare_linux_cpu() -> None:
 
 
 def load_openblas() -> str | None:
-    """Load an OpenBLAS into the global symbol scope and return its path; None where there is none to load.
+    """Load an OpenBLAS into the global symbol scope and return its path; None if there is none to load.
 
-    Searched in this order: the path in MLX_GRPO_BLAS, the system's library, the copy inside opencv's wheel.
+    The order is: the path in MLX_GRPO_BLAS, the system's library, the copy inside opencv's wheel.
     """
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", BLAS_THREAD_TIMEOUT)
     for path in _candidates():
@@ -67,9 +66,9 @@ def load_openblas() -> str | None:
 
 
 def kernels_for(chosen: str, flags: Collection[str]) -> str | None:
-    """The kernels to ask OpenBLAS for where it took others than the CPU's instructions allow; None where it did well.
+    """Return the wider kernels that the CPU's instructions allow; None if the `chosen` ones are right.
 
-    An OpenBLAS older than the CPU takes SSE3 kernels (`Prescott`, `Barcelona`): the copy in opencv's wheel, of 2021,
+    An OpenBLAS older than the CPU takes SSE3 kernels (`Prescott`, `Barcelona`). The copy in opencv's wheel, of 2021,
     does so on Xeons of 2023, where a training step then took 2.4 times as long.
     """
     if chosen in WIDE_KERNELS or not {"avx2", "fma"} <= set(flags):
@@ -78,9 +77,9 @@ def kernels_for(chosen: str, flags: Collection[str]) -> str | None:
 
 
 def keep_freed_pages() -> None:
-    """Have glibc re-use large freed blocks instead of returning them to the kernel.
+    """Make glibc reuse large freed blocks instead of returning them to the kernel.
 
-    MLX's CPU back end allocates each result anew; by default the kernel zeroes every page of it again, which
+    MLX's CPU back end allocates each result anew. By default the kernel zeroes every page of it again, which
     took a quarter of a training step's CPU time.
     """
     mallopt = ctypes.CDLL(None).mallopt
@@ -89,12 +88,12 @@ def keep_freed_pages() -> None:
 
 
 def on_linux_cpu() -> bool:
-    """True where MLX's CPU back end is the one in use: Linux, with the `mlx-cpu` wheel installed."""
+    """Return True if MLX's CPU back end is in use: on Linux, with the `mlx-cpu` wheel installed."""
     return sys.platform == "linux" and _wheel_files("mlx-cpu") != []
 
 
 def _load(path: str) -> ctypes.CDLL:
-    """Load a library into the global scope; a second time if it is an OpenBLAS that doesn't know this CPU."""
+    """Load a library into the global scope, again with wider kernels if it is an OpenBLAS older than this CPU."""
     library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
     kernels = kernels_for(core_name(library), _cpu_flags()) if hasattr(library, "openblas_get_corename") else None
     if kernels is None or "OPENBLAS_CORETYPE" in os.environ:
@@ -108,7 +107,7 @@ def _load(path: str) -> ctypes.CDLL:
 
 
 def core_name(library: ctypes.CDLL) -> str:
-    """The name of the kernels that a loaded OpenBLAS took."""
+    """Return the name of the kernels that a loaded OpenBLAS uses."""
     library.openblas_get_corename.restype = ctypes.c_char_p
     return library.openblas_get_corename().decode()
 
@@ -128,7 +127,7 @@ def _candidates() -> list[str]:
     return [path for path in (chosen, system, *bundled) if path]
 
 
-def _wheel_files(distribution: str) -> list:
+def _wheel_files(distribution: str) -> list[PackagePath]:
     try:
         return files(distribution) or []
     except PackageNotFoundError:

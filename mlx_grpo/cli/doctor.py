@@ -1,4 +1,4 @@
-"""`mlx-grpo doctor`: what this machine has, what will be chosen on it, and what stands in the way of training."""
+"""`mlx-grpo doctor`: examine this machine before the first run, and name what keeps training from working."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ if TYPE_CHECKING:  # at run time its import of MLX may fail, which is a finding
 
 GIB = 2**30
 WANTED_DISK = 5 * GIB
-"""Qwen3-0.6B is 1.5 GB to fetch, and as much for each export in bfloat16."""
+"""Qwen3-0.6B takes 1.5 GB to fetch, and as much for each export in bfloat16."""
 HUB_TIMEOUT = 5  # seconds
 TF32_FROM = {"metal": 17, "cuda": 8}
-"""The first GPU generations on which MLX rounds what float32 products multiply to TF32 (ml-explore/mlx#3860)."""
+"""First GPU generations on which MLX rounds the factors of float32 products to TF32 (ml-explore/mlx#3860)."""
 
 SPLIT = (
     "long work is split; should macOS still end a run with `Impacting Interactivity`, "
@@ -53,22 +53,22 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Everything worth knowing before the first run; takes a few seconds, and asks the Hub whether it is there."""
-    found = [python(), mlx()]
-    if can_train(found):
+    """Check everything that a first run needs; takes a few seconds and sends the Hub one request."""
+    findings = [check_python(), check_mlx()]
+    if can_train(findings):
         from mlx_grpo.backend.device import this_device
 
-        found += [*about(this_device(), platform.mac_ver()[0]), speed()]
-    return [*found, hub(constants.ENDPOINT), torch(), disk(Path.cwd())]
+        findings += [*check_device(this_device(), platform.mac_ver()[0]), check_speed()]
+    return [*findings, check_hub(constants.ENDPOINT), check_torch(), check_disk(Path.cwd())]
 
 
 def can_train(findings: list[Finding]) -> bool:
-    """Whether nothing found keeps training from working."""
+    """Return True if no finding keeps training from working."""
     return all(finding.status != "failure" for finding in findings)
 
 
 def print_findings(console: Console, findings: list[Finding]) -> None:
-    """A line for each finding, with its remedy below; folds to the terminal's width."""
+    """Print a line for each finding, with its remedy below, folded to the terminal's width."""
     colours = {"ok": "green", "warning": "yellow", "failure": "red"}
     table = Table.grid(padding=(0, 2, 0, 0))
     for overflow in ("ignore", "ignore", "fold"):
@@ -81,31 +81,31 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
     console.print(table, highlight=False)
 
 
-def python() -> Finding:
-    """The interpreter and the system."""
+def check_python() -> Finding:
+    """Report the interpreter and the system."""
     place = "virtual environment" if sys.prefix != sys.base_prefix else "no virtual environment"
     return Finding("Python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {place}")
 
 
-def mlx() -> Finding:
-    """MLX's versions and back end; a Linux wheel without one fails to import."""
+def check_mlx() -> Finding:
+    """Report MLX's versions and back end; a Linux wheel without a back end fails to import."""
     remedy = "pip install mlx" if sys.platform == "darwin" else "pip install 'mlx[cpu]', or 'mlx[cuda13]' for a GPU"
     try:
-        import mlx.core as mx
+        import mlx.core  # noqa: F401  (the import is the check)
     except ImportError as error:
         reason = str(error).split("\n")[0]
         return Finding("MLX", "failure", f"can't be loaded: {reason}", remedy)
     from mlx_grpo.backend.device import this_device
 
     backend = {"metal": "Metal", "cuda": "CUDA", "cpu": "CPU"}[this_device().backend]
-    detail = f"{mx.__version__} on {backend}; mlx-lm {version('mlx-lm')}; mlx-grpo {__version__}"
+    detail = f"{version('mlx')} on {backend}; mlx-lm {version('mlx-lm')}; mlx-grpo {__version__}"
     if sys.platform == "darwin" and backend == "CPU":
         return Finding("MLX", "warning", detail, "this Mac's GPU is not in use; run natively on macOS 14 or newer")
     return Finding("MLX", "ok", detail)
 
 
-def about(device: Device, macos: str) -> list[Finding]:
-    """What a device holds and what is chosen on it; `macos` is the system's version on a Mac."""
+def check_device(device: Device, macos: str) -> list[Finding]:
+    """Report a device's memory and the settings chosen for it; `macos` is the system's version on a Mac."""
     from mlx_grpo.backend.device import auto_dtype, memory_limits, physical_memory, splits_evaluations
 
     memory = device.memory or physical_memory()
@@ -114,20 +114,20 @@ def about(device: Device, macos: str) -> list[Finding]:
         detail += f"; wired limit {limits.wired / GIB:.1f} GB, cache limit {limits.cache / GIB:.1f} GB"
         if int(macos.partition(".")[0]) < 15:
             remedy = "from macOS 15 on the wired limit keeps weights in memory; older systems may page them out"
-    found = [Finding("device", "warning" if remedy else "ok", detail, remedy)]
+    findings = [Finding("device", "warning" if remedy else "ok", detail, remedy)]
     name, reason = auto_dtype(device)
     detail = f"auto = {name}: {reason}"
     rounds = device.generation is not None and device.generation >= TF32_FROM[device.backend]
     if rounds and os.environ.get("MLX_ENABLE_TF32") != "0":
         detail += "; float32 products are rounded to TF32 here unless MLX_ENABLE_TF32=0"
-    found.append(Finding("dtype", "ok", detail))
+    findings.append(Finding("dtype", "ok", detail))
     if splits_evaluations(device):
-        found.append(Finding("display", "ok", SPLIT))
-    return found
+        findings.append(Finding("display", "ok", SPLIT))
+    return findings
 
 
-def speed() -> Finding:
-    """How fast MLX multiplies; on Linux's CPU back end that is up to the BLAS."""
+def check_speed() -> Finding:
+    """Measure the speed of a matrix product; on Linux's CPU back end it depends on the BLAS."""
     import mlx.core as mx
 
     from mlx_grpo.planning.flops import MATRIX, matrix_speed
@@ -137,13 +137,13 @@ def speed() -> Finding:
     measured = f"{matrix_speed(mx.float32, side) / 1e9:.0f} GFLOP/s in float32 products of {side}"
     if missing:
         return Finding("BLAS", "warning", measured, openblas.REMEDY)
-    if openblas.on_linux_cpu():
+    if openblas.BLAS is not None:
         return Finding("BLAS", "ok", f"{measured}, by {Path(openblas.BLAS).name}")
     return Finding("speed", "ok", measured)
 
 
-def hub(endpoint: str) -> Finding:
-    """Whether models can be fetched, and which are here already."""
+def check_hub(endpoint: str) -> Finding:
+    """Report if models can be fetched, and which ones are cached."""
     cached = sorted(
         folder.name.removeprefix("models--").replace("--", "/")
         for folder in Path(constants.HF_HUB_CACHE).glob("models--*")
@@ -163,8 +163,8 @@ def hub(endpoint: str) -> Finding:
     return Finding("Hub", "ok", f"{endpoint} reachable; {here}")
 
 
-def torch() -> Finding:
-    """PyTorch, which only the evaluation of exports needs."""
+def check_torch() -> Finding:
+    """Report PyTorch, which only the evaluation of exports needs."""
     try:
         return Finding("PyTorch", "ok", version("torch"))
     except PackageNotFoundError:
@@ -172,8 +172,8 @@ def torch() -> Finding:
         return Finding("PyTorch", "warning", "not installed; `mlx-grpo eval` completes with it", remedy)
 
 
-def disk(folder: Path) -> Finding:
-    """Room for a model, a run and its export."""
+def check_disk(folder: Path) -> Finding:
+    """Report if there is room for a model, a run and its export."""
     free = shutil.disk_usage(folder).free
     detail = f"{free / GIB:.0f} GB free in {folder}"
     if free < WANTED_DISK:
@@ -185,16 +185,14 @@ def disk(folder: Path) -> Finding:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
 def doctor_command(context: click.Context, as_json: bool) -> None:
-    """Examine this machine before the first run: back end, speed, memory, dtype, Hub, disk.
+    r"""Examine this machine before the first run: back end, speed, memory, dtype, Hub, disk.
 
-    Exits with 1 where training can't work.
+    Exits with 1 if training can't work.
 
     \b
     mlx-grpo doctor
     mlx-grpo doctor --json
     """
-    from mlx_grpo.cli.doctor import can_train, examine, print_findings
-
     with errors.status("examining", spinner="line"):
         findings = examine()
     if as_json:

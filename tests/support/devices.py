@@ -1,4 +1,4 @@
-"""What `mx.device_info()` reports on machines that are not at hand."""
+"""Reports of `mx.device_info()` on machines that are not at hand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ M5_MAX = {
 }
 
 
-# What a virtual machine on a Mac shows, such as GitHub's runners: no generation.
+# A virtual machine on a Mac, such as GitHub's runners, reports no generation.
 VIRTUAL_MAC = {**M1, "device_name": "Apple Paravirtual device", "architecture": "Apple Paravirtual device"}
 
 

@@ -1,4 +1,4 @@
-"""Decisions about a device, on what MLX really reports of some: dtype, limits, and whether long work is split."""
+"""Decisions about a device, from real reports of MLX: dtype, limits, and whether long work is split."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ GIB = 2**30
         (CPU, "float32"),
     ],
 )
-def test_the_dtype_is_bfloat16_only_where_the_hardware_multiplies_it(info: dict, dtype: str):
+def test_auto_dtype_is_bfloat16_only_where_the_hardware_multiplies_it(info: dict, dtype: str):
     assert auto_dtype(describe(info))[0] == dtype
 
 
-def test_a_mac_wires_what_metal_recommends_and_caches_half_of_it():
+def test_mac_limits_are_the_recommended_working_set_and_half_of_it_for_the_cache():
     assert memory_limits(describe(M1)) == Limits(wired=11453251584, cache=5726625792)
     for info in (M1, M4_PRO, M5_MAX):
         limits = memory_limits(describe(info))
@@ -58,11 +58,11 @@ def test_a_mac_wires_what_metal_recommends_and_caches_half_of_it():
 
 
 @pytest.mark.parametrize("info", [H100, CPU])
-def test_elsewhere_mlxs_own_limits_stay(info: dict):
+def test_other_devices_keep_mlxs_own_limits(info: dict):
     assert memory_limits(describe(info)) is None
 
 
-def test_a_device_is_described_by_what_mlx_reports():
+def test_describe_reads_backend_generation_and_memory():
     mac, cuda, cpu = describe(M4_PRO), describe(H100), describe(CPU)
     assert (mac.backend, mac.name, mac.generation, mac.memory // GIB) == ("metal", "Apple M4 Pro", 16, 48)
     assert (cuda.backend, cuda.generation, cuda.memory) == ("cuda", 9, 85520809984)
@@ -70,16 +70,16 @@ def test_a_device_is_described_by_what_mlx_reports():
     assert describe(VIRTUAL_MAC).backend == "metal"
 
 
-def test_only_a_gpu_that_draws_a_macs_display_has_its_work_split():
+def test_only_a_macs_gpu_splits_evaluations():
     assert [splits_evaluations(describe(info)) for info in (M1, H100, CPU)] == [True, False, False]
 
 
-def test_only_a_cpu_unpacks_quantized_weights():
+def test_only_a_cpu_does_not_multiply_packed_weights():
     assert [multiplies_packed(describe(info)) for info in (M1, H100, CPU)] == [True, True, False]
 
 
 @pytest.mark.skipif(mx.metal.is_available(), reason="concerns devices other than a Mac's")
-def test_setting_limits_here_changes_nothing():
+def test_setting_limits_off_a_mac_changes_nothing():
     before = mx.set_cache_limit(12345)
     assert set_memory_limits() is None
     assert mx.set_cache_limit(before) == 12345
@@ -92,29 +92,29 @@ def test_setting_limits_on_a_mac_sets_them():
     assert mx.set_cache_limit(limits.cache) == limits.cache
 
 
-def test_this_device_is_described():
+def test_this_device_has_a_backend_and_a_reason_for_its_dtype():
     device = this_device()
     assert device.backend in ("metal", "cuda", "cpu")
     assert auto_dtype(device)[1]
 
 
-def test_training_starts_without_the_buffers_of_generation(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+def test_training_starts_after_the_buffers_of_generation_are_freed(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
     state = make_state(tiny_config(tiny_qwen3, reward=paid_for("share_of_letters")))
     prompts = [make_prompt({"id": "0", "prompt": "say something"}, state.policy.tokenizer)]
-    held = []
+    cached = []
     score_groups, update_policy = trainer.score_groups, trainer.update_policy
 
     def generation(*arguments: object) -> Scores:
         result = score_groups(*arguments)
-        held.append(mx.get_cache_memory())
+        cached.append(mx.get_cache_memory())
         return result
 
     def training(*arguments: object) -> dict:
-        held.append(mx.get_cache_memory())
+        cached.append(mx.get_cache_memory())
         return update_policy(*arguments)
 
     monkeypatch.setattr(trainer, "score_groups", generation)
     monkeypatch.setattr(trainer, "update_policy", training)
     take_step(state, prompts, 0)
-    after_generation, before_training = held
+    after_generation, before_training = cached
     assert before_training < after_generation / 10

@@ -17,7 +17,7 @@ needs_linux_cpu = pytest.mark.skipif(not on_linux_cpu(), reason="concerns MLX's 
 
 
 @needs_linux_cpu
-def test_an_openblas_is_found_and_a_product_is_faster_than_reference_blas_ever_is():
+def test_openblas_multiplies_faster_than_the_reference_blas():
     assert openblas.BLAS is not None
     a = mx.random.normal((768, 768))
     mx.eval(a @ a)
@@ -27,13 +27,13 @@ def test_an_openblas_is_found_and_a_product_is_faster_than_reference_blas_ever_i
     assert speed > 8  # GFLOP/s; the reference BLAS reaches 2 to 4, an OpenBLAS on two idle cores 150
 
 
-def test_a_path_that_is_no_library_is_passed_over(monkeypatch: pytest.MonkeyPatch):
+def test_a_path_that_is_no_library_is_skipped(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLX_GRPO_BLAS", __file__)
     assert load_openblas() != __file__
 
 
 @needs_linux_cpu
-def test_an_openblas_older_than_the_cpu_still_takes_the_kernels_of_its_instructions():
+def test_old_openblas_is_loaded_with_the_kernels_of_the_cpus_instructions():
     with open("/proc/cpuinfo") as file:
         if " avx2 " not in file.read():
             pytest.skip("the CPU has no AVX2")
@@ -51,5 +51,5 @@ def test_an_openblas_older_than_the_cpu_still_takes_the_kernels_of_its_instructi
         ("ARMV8", set(), None),
     ],
 )
-def test_kernels_are_asked_for_only_where_openblas_took_narrower_ones(chosen, flags, kernels):
+def test_wider_kernels_are_requested_only_if_openblas_chose_narrower_ones(chosen, flags, kernels):
     assert kernels_for(chosen, flags) == kernels

@@ -1,4 +1,4 @@
-"""`mlx-grpo doctor` says what a machine has, what will be chosen on it, and what to do about what is amiss."""
+"""`mlx-grpo doctor` reports a machine's equipment, the settings chosen on it, and remedies for what is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mlx_grpo.cli import doctor
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    """A server on loopback that stands where the Hub would."""
+    """A server on loopback in the Hub's place."""
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -52,47 +52,47 @@ def by_subject(done: subprocess.CompletedProcess[str]) -> dict[str, dict]:
     return {finding["subject"]: finding for finding in json.loads(done.stdout)["findings"]}
 
 
-def test_a_machine_that_can_train_exits_with_0_and_shows_its_measured_speed(endpoint: str, tmp_path: Path):
+def test_doctor_exits_with_0_and_shows_the_measured_speed(endpoint: str, tmp_path: Path):
     (tmp_path / "hub/models--some--model/snapshots/abc").mkdir(parents=True)
     (tmp_path / "hub/models--some--model/snapshots/abc/config.json").write_text("{}")
     (tmp_path / "hub/models--tokenizer--alone/snapshots").mkdir(parents=True)
     done = run_doctor("--json", HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="0")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["can_train"]
-    found = by_subject(done)
-    assert found["Hub"] == {
+    findings = by_subject(done)
+    assert findings["Hub"] == {
         "subject": "Hub",
         "status": "ok",
         "detail": f"{endpoint} reachable; cached: some/model",
         "remedy": None,
     }
-    speed = found["BLAS" if on_linux_cpu() else "speed"]
+    speed = findings["BLAS" if on_linux_cpu() else "speed"]
     assert float(speed["detail"].split()[0]) > 1
-    assert {"Python", "MLX", "device", "dtype", "PyTorch", "disk"} <= found.keys()
+    assert {"Python", "MLX", "device", "dtype", "PyTorch", "disk"} <= findings.keys()
 
 
-def test_a_hub_out_of_reach_or_switched_off_is_a_warning_that_offers_a_local_folder(monkeypatch: pytest.MonkeyPatch):
+def test_unreachable_or_switched_off_hub_is_a_warning_that_offers_a_local_folder(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    away = doctor.hub("http://127.0.0.1:9")
+    away = doctor.check_hub("http://127.0.0.1:9")
     assert away.status == "warning"
     assert "can't be reached" in away.detail
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    offline = doctor.hub("http://127.0.0.1:9")
+    offline = doctor.check_hub("http://127.0.0.1:9")
     assert offline.status == "warning"
     assert "HF_HUB_OFFLINE" in offline.detail
     assert "local folder" in away.remedy and "local folder" in offline.remedy
 
 
-def test_the_report_fits_80_columns_and_shows_remedies_whole():
-    shown = io.StringIO()
+def test_report_fits_80_columns_and_shows_remedies_whole():
+    output = io.StringIO()
     remedy = "pip install 'mlx[cpu]'"
-    found = [*doctor.about(describe(M5_MAX), "26.0"), doctor.Finding("PyTorch", "warning", "absent", remedy)]
-    doctor.print_findings(Console(file=shown, width=80), found)
-    assert all(len(line.rstrip()) <= 80 for line in shown.getvalue().splitlines())
-    assert remedy in shown.getvalue()
+    findings = [*doctor.check_device(describe(M5_MAX), "26.0"), doctor.Finding("PyTorch", "warning", "absent", remedy)]
+    doctor.print_findings(Console(file=output, width=80), findings)
+    assert all(len(line.rstrip()) <= 80 for line in output.getvalue().splitlines())
+    assert remedy in output.getvalue()
 
 
-def test_without_a_back_end_training_cannot_work_and_the_remedy_names_the_extra(tmp_path: Path):
+def test_missing_back_end_is_a_failure_whose_remedy_names_the_extra(tmp_path: Path):
     (tmp_path / "mlx").mkdir()
     (tmp_path / "mlx/__init__.py").write_text("")  # MLX as it is on Linux without a back end: no mlx.core to load
     done = run_doctor("--json", PYTHONPATH=f"{tmp_path}:{ROOT}", HF_HUB_OFFLINE="1")
@@ -103,31 +103,31 @@ def test_without_a_back_end_training_cannot_work_and_the_remedy_names_the_extra(
     assert "pip install" in mlx["remedy"]
 
 
-def test_a_mac_is_told_its_limits_dtype_and_what_splits_work():
-    device, dtype, display = doctor.about(describe(M1), "15.3")
+def test_device_check_on_a_mac_reports_limits_dtype_and_split_work():
+    device, dtype, display = doctor.check_device(describe(M1), "15.3")
     assert device == doctor.Finding("device", "ok", "Apple M1, 16 GB; wired limit 10.7 GB, cache limit 5.3 GB")
     assert dtype.detail.startswith("auto = float16")
     assert "micro_batch_size" in display.detail
-    assert doctor.about(describe(M1), "14.7")[0].status == "warning"  # where MLX ignores the wired limit
+    assert doctor.check_device(describe(M1), "14.7")[0].status == "warning"  # where MLX ignores the wired limit
 
 
 @pytest.mark.parametrize(("info", "rounded"), [(M1, False), (M5_MAX, True), (H100, True), (CPU, False)])
-def test_rounding_to_tf32_is_told_where_it_happens(info: dict, rounded: bool, monkeypatch: pytest.MonkeyPatch):
+def test_tf32_rounding_is_reported_only_where_it_happens(info: dict, rounded: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("MLX_ENABLE_TF32", raising=False)
-    assert ("TF32" in doctor.about(describe(info), "15.0")[1].detail) is rounded
+    assert ("TF32" in doctor.check_device(describe(info), "15.0")[1].detail) is rounded
     monkeypatch.setenv("MLX_ENABLE_TF32", "0")
-    assert "TF32" not in doctor.about(describe(info), "15.0")[1].detail
+    assert "TF32" not in doctor.check_device(describe(info), "15.0")[1].detail
 
 
 @pytest.mark.skipif(not on_linux_cpu(), reason="concerns MLX's CPU back end on Linux")
-def test_a_missing_openblas_is_a_warning_with_a_remedy(monkeypatch: pytest.MonkeyPatch):
+def test_missing_openblas_is_a_warning_with_a_remedy(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(openblas, "BLAS", None)
-    found = doctor.speed()
-    assert found.status == "warning"
-    assert "pip install" in found.remedy
+    finding = doctor.check_speed()
+    assert finding.status == "warning"
+    assert "pip install" in finding.remedy
 
 
-def test_little_room_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert doctor.disk(tmp_path).detail.endswith(str(tmp_path))
+def test_little_disk_space_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert doctor.check_disk(tmp_path).detail.endswith(str(tmp_path))
     monkeypatch.setattr(doctor, "WANTED_DISK", 2**60)
-    assert doctor.disk(tmp_path).status == "warning"
+    assert doctor.check_disk(tmp_path).status == "warning"
