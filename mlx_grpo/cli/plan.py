@@ -17,7 +17,7 @@ from mlx_grpo.cli.terminal import console, console_table
 @click.argument("overrides", nargs=-1)
 @click.option("--memory", help="Plan for a Mac with this much unified memory, such as 16GB; this machine by default.")
 @click.option("--prompt-tokens", type=click.IntRange(min=2), help="Longest prompt; counted in the data by default.")
-@click.option("--gflops", type=click.FloatRange(min=0, min_open=True), help="Speed to reckon hours with.")
+@click.option("--gflops", type=click.FloatRange(min=0, min_open=True), help="Speed to compute the hours with.")
 @click.option("--machines", type=click.IntRange(min=1), default=1, help="What so many, each like it, would send.")
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
 def plan_command(
@@ -29,7 +29,7 @@ def plan_command(
     machines: int,
     as_json: bool,
 ) -> None:
-    """Predict a run's memory and time from the model's config.json, without its weights.
+    r"""Predict a run's memory and time from the model's config.json, without its weights.
 
     CONFIG and its overrides are those of `train`.
 
@@ -49,7 +49,7 @@ def plan_command(
 
 
 def print_plan(console: Console, result: dict[str, Any]) -> None:
-    """Print what is held, each phase's peak, the verdict, and the time."""
+    """Print the bytes by kind of array, each phase's peak, the verdict, and the time."""
     from mlx_grpo.planning.plan import GB, verdict
 
     def say(text: str) -> None:
@@ -83,7 +83,7 @@ def print_plan(console: Console, result: dict[str, Any]) -> None:
 
 
 def traffic_lines(sent: dict[str, Any], prompts: int) -> Iterator[str]:
-    """What several machines send each other, and how many are worth having."""
+    """Yield lines on what several machines send each other, and how many are worth having."""
     yield f"{sent['machines']} machines: each sends {sent['sent_bytes'] / 1e6:,.0f} MB a step, by calculation"
     for name, link in sent["links"].items():
         par = link["machines_at_par"]

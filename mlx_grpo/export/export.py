@@ -10,7 +10,8 @@ from pathlib import Path
 from convert.hf import MARKER, ExportSummary, export_hf
 from convert.peft import export_peft
 from mlx_grpo.errors import UserError
-from mlx_grpo.models.policy import ADAPTER_WEIGHTS, find_model, model_name, stores_packed, trained_dtype
+from mlx_grpo.models.folder import ModelFolder
+from mlx_grpo.models.policy import ADAPTER_WEIGHTS, find_model, model_name, trained_dtype
 from mlx_grpo.reporting.card import model_card
 from mlx_grpo.runs import ADAPTER, Run
 
@@ -68,7 +69,7 @@ def exported_model(run: Run, base: Path, adapter: Path | None, dtype: str) -> Pa
 
     A base in plain weights is one already; PyTorch cannot read MLX's packed ones.
     """
-    if adapter is None and not stores_packed(base):
+    if adapter is None and not ModelFolder.read(base).is_packed:
         return base
     name = "base" if adapter is None else adapter.name
     folder = run.folder / ("hf" if name == ADAPTER else f"hf-{name}")

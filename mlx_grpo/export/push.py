@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineMod
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.models.hub import LOGIN, SECONDS, _network, _words, check_token
+from mlx_grpo.models.hub import LOGIN, SECONDS, check_token, describe_error, describe_network_error
 
 T = TypeVar("T")
 
@@ -114,7 +114,7 @@ def _retried(call: Callable[[], T], report: Report) -> T:
         try:
             return _unwrapped(call)
         except httpx2.TransportError as error:
-            report(f"the connection to the Hub was cut ({_network(error)}); trying again in {wait} s")
+            report(f"the connection to the Hub was cut ({describe_network_error(error)}); trying again in {wait} s")
             time.sleep(wait)
     return _unwrapped(call)
 
@@ -138,7 +138,7 @@ def _in_words(repo: str) -> Iterator[None]:
     except OfflineModeIsEnabled:
         raise UserError(f"--push {repo}: HF_HUB_OFFLINE is set; unset it to push") from None
     except (HfHubHTTPError, httpx2.TransportError) as error:
-        raise UserError(f"--push {repo}: {_words(error)}; {_remedy(error)}") from None
+        raise UserError(f"--push {repo}: {describe_error(error)}; {_remedy(error)}") from None
 
 
 def _remedy(error: Exception) -> str:

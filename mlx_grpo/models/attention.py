@@ -1,6 +1,6 @@
-"""Exact attention in pieces: a prefix that many rows share, then what each row has of its own.
+"""Exact attention in parts: over a prefix that many rows share, then over each row's own tokens.
 
-Softmax over several sets of keys is a weighted mean of the softmaxes over each, so the G rows of a group can
+Softmax over several sets of keys is a weighted mean of the softmaxes over each. So the G rows of a group can
 attend to one copy of their prompt in one matrix product, and a causal pass can skip the half that its mask
 hides ("Hydragen", arXiv:2402.05099; the merge is FlashAttention's, arXiv:2205.14135, algorithm 1).
 
@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
 CAUSAL_BLOCK = 256
-"""Queries that meet the keys up to their own at once; fewer waste less on the mask, more waste less on calls."""
-
+"""Queries in one matrix product with the keys up to their own; fewer waste less on the mask, more less on calls."""
 
 MASKED = -1e30
 """A hidden key's score; finite, so that a row that sees no key of one set still merges with the others."""
@@ -36,7 +35,7 @@ class Partial(NamedTuple):
 
 
 def partial_attention(queries: mx.array, keys: mx.array, values: mx.array, visible: mx.array | None = None) -> Partial:
-    """Attention of scaled queries [..., L, d] over keys and values [..., S, d] of one head; `visible` [..., L, S]."""
+    """Attend with scaled queries [..., L, d] over keys and values [..., S, d] of one head; `visible` is [..., L, S]."""
     scores = (queries @ keys.swapaxes(-1, -2)).astype(mx.float32)  # [..., L, S]
     if visible is not None:
         scores = mx.where(visible, scores, MASKED)
@@ -47,17 +46,18 @@ def partial_attention(queries: mx.array, keys: mx.array, values: mx.array, visib
 
 
 def merge(parts: Sequence[Partial]) -> mx.array:
-    """The attention [..., L, d] over all keys together."""
+    """Merge parts over disjoint keys into the attention [..., L, d] over all of them."""
     highest = parts[0].highest
     for part in parts[1:]:
         highest = mx.maximum(highest, part.highest)
     factors = [mx.exp(part.highest - highest) for part in parts]
     weighted = sum(part.weighted * factor for part, factor in zip(parts, factors, strict=True))
-    return weighted / sum(part.total * factor for part, factor in zip(parts, factors, strict=True))
+    total = sum(part.total * factor for part, factor in zip(parts, factors, strict=True))
+    return weighted / total  # type: ignore[return-value]  # never an empty sum, so no int
 
 
 def causal_partial(queries: mx.array, keys: mx.array, values: mx.array) -> Partial:
-    """Causal attention of queries [B, K, r, L, d] over their own keys [B, K, L, d], as a Partial of the same shape."""
+    """Attend causally with queries [B, K, r, L, d] over their own keys [B, K, L, d]; return a Partial of that shape."""
     *heads, length, size = queries.shape
     repeats = heads[-1]
     blocks = []
@@ -70,11 +70,11 @@ def causal_partial(queries: mx.array, keys: mx.array, values: mx.array) -> Parti
         blocks.append(Partial(*(x.reshape(*heads, stop - start, -1) for x in part)))
     if len(blocks) == 1:
         return blocks[0]
-    return Partial(*(mx.concatenate(pieces, axis=-2) for pieces in zip(*blocks, strict=True)))
+    return Partial(*(mx.concatenate(list(pieces), axis=-2) for pieces in zip(*blocks, strict=True)))
 
 
 def over_prefix(queries: mx.array, keys: mx.array, values: mx.array, visible: mx.array | None = None) -> Partial:
-    """Attention of R groups of rows, [R, g, K, r, L, d], each over the one prefix of its group, [R, K, S, d].
+    """Attend with R groups of g rows, [R, g, K, r, L, d], each group over its one prefix, [R, K, S, d].
 
     All of a group's queries of one key head are one matrix; `visible` is [R, 1, 1, S].
     """
@@ -85,11 +85,11 @@ def over_prefix(queries: mx.array, keys: mx.array, values: mx.array, visible: mx
 
 
 def dispatch_on_cache(model: nn.Module) -> None:
-    """Let caches of ours answer for the attention of a model of mlx-lm, which asks its module for the function.
+    """Replace the attention function of a model's mlx-lm module by one that first asks the cache.
 
-    A cache with a method `attend` is given the queries and what its `update_and_fetch` returned.
+    A cache with a method `attend` gets the queries and the keys and values that its `update_and_fetch` returned.
     """
-    module = sys.modules[type(model.layers[0].self_attn).__module__]
+    module: Any = sys.modules[type(model.layers[0].self_attn).__module__]
     library = module.scaled_dot_product_attention
     if getattr(library, "asks_cache", False):
         return
@@ -99,5 +99,5 @@ def dispatch_on_cache(model: nn.Module) -> None:
             return cache.attend(queries, keys, values, options["scale"])
         return library(queries, keys, values, cache=cache, **options)
 
-    attention.asks_cache = True
+    attention.asks_cache = True  # type: ignore[attr-defined]  # marks the function as replaced
     module.scaled_dot_product_attention = attention

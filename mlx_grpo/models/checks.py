@@ -1,4 +1,4 @@
-"""A model's folder, held against what it must be before mlx-lm and transformers read it: weights, never code."""
+"""Checks of a model's folder before mlx-lm and transformers read it: it may hold weights, never code to run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mlx_grpo.errors import UserError, shown
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.npz")
-# What mlx-lm, transformers and MLX raise where a file holds something else than they expect.
+# Raised by mlx-lm, transformers and MLX for a file whose content they do not expect.
 FAULTS = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """A model folder's config.json; raises UserError where it names no architecture, or code of its own."""
+    """Read a model folder's config.json; raise UserError if it names no architecture, or code of its own."""
     file = path / "config.json"
     settings = read_object(file)
     if not isinstance(settings.get("model_type"), str):
@@ -38,7 +38,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in one of a model's files; raises UserError where it holds something else."""
+    """Read the JSON object in one of a model's files; raise UserError if it holds anything else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -49,10 +49,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def check_weights(path: Path) -> None:
-    """Raise UserError where the folder has no readable safetensors; other formats may run code when they are read."""
+    """Raise UserError if the folder has no readable safetensors; other formats may run code when they are read."""
     for file in sorted(path.glob("model*.safetensors")):
-        with faults_told(f"model: {file}", "fetch it again"):
-            mx.load(str(file))  # its header alone: arrays are read when they are used
+        with faults_as_user_error(f"model: {file}", "fetch it again"):
+            mx.load(str(file))  # reads the header only; arrays are read when they are used
     if any(path.glob("model*.safetensors")):
         return
     others = sorted(file.name for kind in PICKLES for file in path.glob(kind))
@@ -63,7 +63,7 @@ def check_weights(path: Path) -> None:
 
 
 def check_tokenizer_files(path: Path) -> None:
-    """Raise UserError where the tokenizer is absent (transformers would make an empty one), or no JSON."""
+    """Raise UserError if the tokenizer is absent (transformers would make an empty one) or not JSON."""
     if not any((path / name).is_file() for name in TOKENIZERS):
         raise UserError(f"model: {path} has no tokenizer ({', '.join(TOKENIZERS)}); fetch the folder again")
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -72,31 +72,31 @@ def check_tokenizer_files(path: Path) -> None:
 
 
 def check_tokenizer(path: Path, tokenizer: TokenizerWrapper, settings: dict[str, Any]) -> None:
-    """Raise UserError where no token ends a completion, or some are beyond the model's vocabulary."""
+    """Raise UserError if no token ends a completion, or if a token lies beyond the model's vocabulary."""
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"model: {path}: its tokenizer names no eos_token, so completions would never end; "
             "add it to tokenizer_config.json"
         )
-    # Gemma 3 adds a token beyond its vocabulary and never writes it; a text's own tokens must all be inside.
-    known = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder)
-    most, size = max({*known, *tokenizer.eos_token_ids}), settings.get("vocab_size")
-    if isinstance(size, int) and most >= size:
+    # Gemma 3 adds a token beyond its vocabulary and never writes it; the tokens of a text must all be inside.
+    text_ids = set(tokenizer.get_vocab().values()) - set(tokenizer.added_tokens_decoder)
+    largest, size = max({*text_ids, *tokenizer.eos_token_ids}), settings.get("vocab_size")
+    if isinstance(size, int) and largest >= size:
         raise UserError(
-            f"model: {path}: its tokenizer has token {most}, its config.json a vocab_size of {size}; "
+            f"model: {path}: its tokenizer has token {largest}, its config.json a vocab_size of {size}; "
             "give the tokenizer that the model was trained with"
         )
 
 
 @contextmanager
-def faults_told(what: str, remedy: str) -> Iterator[None]:
-    """Tell whatever a reader of foreign files raises as a mistake in `what`."""
+def faults_as_user_error(what: str, remedy: str) -> Iterator[None]:
+    """Turn the errors of a library that reads foreign files into a UserError about `what`."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        # tokenizers raises Exception itself for a broken file.
+        # For a broken file, tokenizers raises Exception itself.
         if not (isinstance(error, (*FAULTS, StrictDataclassError)) or type(error) is Exception):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,9 +1,9 @@
-"""A model and a batch to the log-probability and entropy of every completion token."""
+"""The log-probability and entropy of every completion token of a batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,7 +16,6 @@ from mlx_grpo.models.prefix import Prefix, common_start, plain_hidden, prompt_pr
 
 HEAD_CHUNK = 512
 """Positions whose logits exist at once: 512 of Qwen3's 151,936-wide fp32 rows are 0.3 GB."""
-
 
 Projection = Callable[[mx.array], mx.array]
 """Hidden states to logits."""
@@ -37,10 +36,10 @@ def score_tokens(
     prefixes: Sequence[Prefix | None] | None = None,
     shared: bool | None = None,
 ) -> TokenScores:
-    """Log-softmax of `logits / temperature` at each completion token, and its entropy (no gradient).
+    """Compute log-softmax of `logits / temperature` at each completion token, and its entropy (no gradient).
 
-    `prefixes` are the batch's `prompt_prefixes` where they are known already. `shared` False runs every row's
-    prompt by itself; None shares what can be: a group's prompt, or what the rows' own prompts begin with.
+    `prefixes` are the batch's `prompt_prefixes` if they are computed already. `shared` False runs every row's prompt
+    by itself. None shares a group's prompt, or the tokens that all prompts begin with, if the model allows it.
     """
     if shared is None:
         shared = shares_prompt(model)
@@ -52,7 +51,7 @@ def score_tokens(
 
 
 def score_parts(model: nn.Module, parts: Sequence[Batch], temperature: float = 1.0) -> list[TokenScores]:
-    """The scores of micro-batches without gradient, one at a time, each prompt run once."""
+    """Score micro-batches without gradient, one at a time; each prompt is run once."""
     scored = []
     for group in by_prompt(parts):
         known = prompt_prefixes(model, group[0]) if len(group) > 1 and shares_prompt(model) else None
@@ -80,7 +79,7 @@ def _head_scores(model: nn.Module, hidden: mx.array, batch: Batch, temperature: 
 def _chunk_scores(
     model: nn.Module, hidden: mx.array, targets: mx.array, temperature: float
 ) -> tuple[mx.array, mx.array]:
-    """Log-probabilities and entropies [M] of hidden states [M, D]; the logits [M, V] are not kept for backward."""
+    """Score hidden states [M, D]: log-probabilities and entropies [M]. The logits [M, V] are not kept for backward."""
     head, project = output_head(model)
     weights = head.trainable_parameters()
 
@@ -97,10 +96,10 @@ def _chunk_scores(
 def _frozen_head_scores(
     project: Projection, hidden: mx.array, targets: mx.array, temperature: float
 ) -> tuple[mx.array, mx.array]:
-    """The same where only the hidden states learn: the gradient of each log-probability is taken along with it.
+    """Score hidden states [M, D] under a frozen head, with the gradient of each log-probability taken at once.
 
-    That is one row [D] for each position, all that backward needs, so the logits are computed once instead of
-    twice (as fused linear cross-entropy does: Liger Kernel, arXiv:2410.10989).
+    That gradient is one row [D] for each position, all that backward needs. So the logits are computed once instead
+    of twice, as in fused linear cross-entropy (Liger Kernel, arXiv:2410.10989).
     """
 
     @mx.custom_function
@@ -114,12 +113,12 @@ def _frozen_head_scores(
     def scores_vjp(primals: object, cotangents: tuple, outputs: tuple) -> mx.array:
         return (cotangents[0][:, None] * outputs[2]).astype(hidden.dtype)
 
-    logps, entropies, _ = scores(hidden)
+    logps, entropies, _ = cast(tuple[mx.array, mx.array, mx.array], scores(hidden))
     return logps, entropies
 
 
 def token_scores(logits: mx.array, targets: mx.array, temperature: float) -> tuple[mx.array, mx.array]:
-    """Log-probabilities of the targets and entropies, [M], from logits [M, V] by one exponential of each."""
+    """Return log-probabilities of the targets and entropies, [M], from logits [M, V] by one exponential of each."""
     logits = logits.astype(mx.float32) / temperature
     shifted = logits - mx.stop_gradient(logits.max(axis=-1, keepdims=True))  # [M, V]
     exponentials = mx.exp(shifted)
@@ -130,16 +129,16 @@ def token_scores(logits: mx.array, targets: mx.array, temperature: float) -> tup
 
 
 def output_head(model: nn.Module) -> tuple[nn.Module, Projection]:
-    """The module that holds the head's weights, and how it turns hidden states into logits."""
+    """Return the module that holds the head's weights, and its projection of hidden states to logits."""
     if model.args.tie_word_embeddings:
         return model.model.embed_tokens, model.model.embed_tokens.as_linear
     return model.lm_head, model.lm_head
 
 
 def check_architecture(model: nn.Module) -> None:
-    """Raise UserError for models whose logits are more than a head on hidden states, which `score_tokens` assumes.
+    """Raise UserError for a model whose logits are more than a head on hidden states, as `score_tokens` assumes.
 
-    Granite scales its logits, Gemma 2 caps them; trained on other log-probabilities they would go wrong in silence.
+    Granite scales its logits, Gemma 2 caps them. Trained on other log-probabilities they would go wrong in silence.
     """
     ids = mx.array([[0, 1, 2]])
     try:

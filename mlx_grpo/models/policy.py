@@ -1,4 +1,4 @@
-"""The policy: load it, make it trainable, hold a reference to it, save and load its adapter in mlx-lm's format."""
+"""The policy: load it, make it trainable, lend it its reference's parameters, save and load its adapter."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -21,8 +21,9 @@ from convert.folder import nested_rope_theta
 from mlx_grpo.backend.device import auto_dtype, multiplies_packed, set_memory_limits, this_device
 from mlx_grpo.config.schema import Config
 from mlx_grpo.errors import UserError
-from mlx_grpo.models.checks import check_tokenizer, check_tokenizer_files, check_weights, faults_told, read_settings
-from mlx_grpo.models.hub import PAPERS, download
+from mlx_grpo.models.checks import check_tokenizer, check_tokenizer_files, check_weights, faults_as_user_error
+from mlx_grpo.models.folder import ModelFolder
+from mlx_grpo.models.hub import CARD_SOURCES, download
 from mlx_grpo.models.logps import check_architecture
 
 ADAPTER_WEIGHTS = "adapters.safetensors"
@@ -30,33 +31,32 @@ ADAPTER_CONFIG = "adapter_config.json"
 NO_CODE = {"trust_remote_code": False}  # unset, transformers would ask at the terminal whether to run a model's code
 TOKENIZER_FILES = ("*.json", "*.jinja", "tokenizer.model", "*.txt")
 # What mlx-lm and the exporter read; anything else in a Hub repository (ONNX, GGUF, pickles) stays there.
-HUB_FILES = (*TOKENIZER_FILES, "*.safetensors", *PAPERS)
+HUB_FILES = (*TOKENIZER_FILES, "*.safetensors", *CARD_SOURCES)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A model in training, with what it takes to talk to it."""
+    """A model with its tokenizer and the folder of its base."""
 
     model: nn.Module
     tokenizer: TokenizerWrapper
-    path: Path
-    """Folder of the base model, in the Hugging Face format."""
+    base: ModelFolder
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """Tokens that end a completion, ascending."""
+        """Return the tokens that end a completion, ascending."""
         return tuple(sorted(self.tokenizer.eos_token_ids))
 
 
 def model_name(model: str) -> str:
-    """A model as run files name it: its Hub id, or its folder's name, since paths are nobody else's business."""
+    """Return a model's name for a run's files: its Hub id, or its folder's name without the private path."""
     return Path(model).name if Path(model).is_dir() else model
 
 
 def find_model(model: str, files: tuple[str, ...] = HUB_FILES) -> Path:
-    """The folder of a model given by path or Hub id; downloads what is not yet in the Hub's cache.
+    """Return the folder of a model given by path or Hub id; download what the Hub's cache lacks.
 
-    Raises UserError where it is neither, or the Hub can't be reached and the cache lacks it.
+    Raises UserError if it is neither, or if the cache lacks it and the Hub can't be reached.
     """
     if Path(model).is_file():
         raise UserError(
@@ -72,24 +72,24 @@ def find_model(model: str, files: tuple[str, ...] = HUB_FILES) -> Path:
 
 def load_policy(config: Config) -> Policy:
     """Load the base model and make it trainable, as LoRA adapters or in full; dropout stays off until training."""
-    path = find_model(config.model)
+    folder = ModelFolder.read(find_model(config.model))
     mx.random.seed(config.seed)  # LoRA's starting matrices
-    if config.fine_tune_type == "full" and stores_packed(path):
+    if config.fine_tune_type == "full" and folder.is_packed:
         raise UserError(
             f"fine_tune_type: full, but {model_name(config.model)} is quantized, and packed weights cannot learn; "
             "use fine_tune_type lora, or the model that it was quantized from"
         )
-    model, tokenizer = _load(path)
+    model, tokenizer = _load(folder)
     make_trainable(model, config)
     model.eval()
     mx.eval(model.parameters())
     check_range(model)
     check_architecture(model)
-    return Policy(model, tokenizer, path)
+    return Policy(model, tokenizer, folder)
 
 
 def make_trainable(model: nn.Module, config: Config) -> None:
-    """Give the model its dtype and its trainable parameters; nothing is computed yet."""
+    """Give the model its dtype and its trainable parameters, without computing anything yet."""
     if config.fine_tune_type == "lora":
         model.set_dtype(compute_dtype(config.dtype))
         model.freeze()
@@ -101,74 +101,84 @@ def make_trainable(model: nn.Module, config: Config) -> None:
         raise UserError(f"lora.keys: {config.lora.keys} matches no linear layer of this model; leave it out for all")
 
 
-def _load(path: Path) -> tuple[nn.Module, TokenizerWrapper]:
-    settings = read_settings(path)
-    check_weights(path)
-    check_tokenizer_files(path)
+def _load(folder: ModelFolder) -> tuple[nn.Module, TokenizerWrapper]:
+    check_weights(folder.path)
+    check_tokenizer_files(folder.path)
     set_memory_limits()
-    with faults_told(f"model: {path}", "give a complete folder, or fetch it again"):
-        changes = nested_rope_theta(settings)
-        model, tokenizer = load_model_and_tokenizer(str(path), tokenizer_config=NO_CODE, model_config=changes)
-    check_tokenizer(path, tokenizer, settings)
-    if "quantization" in settings and not multiplies_packed(this_device()):
-        model.set_dtype(mx.float32)  # of the scales, or what is unpacked would be rounded as they are
-        model = dequantize_model(model)
+    with faults_as_user_error(f"model: {folder.path}", "give a complete folder, or fetch it again"):
+        model, tokenizer = load_model_and_tokenizer(
+            str(folder.path), tokenizer_config=NO_CODE, model_config=nested_rope_theta(folder.settings)
+        )
+    check_tokenizer(folder.path, tokenizer, folder.settings)
+    if folder.is_packed and not multiplies_packed(this_device()):
+        model = _unpacked(model)
     return model, tokenizer
 
 
-def outline(path: Path, config: Config, bits: int | None = None, packed: bool = True) -> nn.Module:
-    """The model in training as `load_policy` makes it, of config.json alone; its arrays have shapes and no values.
+def _unpacked(model: nn.Module) -> nn.Module:
+    """Turn packed weights into the fp32 ones they stand for; rounded scales would round them too."""
+    model.set_dtype(mx.float32)
+    return dequantize_model(model)
 
-    Evaluated, it is a model with random weights. `bits` quantizes its base; a quantized one is unpacked unless
-    the device keeps it `packed`.
+
+def outline(folder: ModelFolder, config: Config, bits: int | None = None, packed: bool = True) -> nn.Module:
+    """Build the model in training as `load_policy` does, from config.json alone: its arrays have no values.
+
+    Evaluated, it is a model with random weights. `bits` quantizes a plain base. A quantized base is unpacked
+    unless the device keeps it `packed`.
     """
     try:
-        model, _ = load_model(path, lazy=True, strict=False, model_config=nested_rope_theta(read_settings(path)))
+        changes = nested_rope_theta(folder.settings)
+        model, _ = load_model(folder.path, lazy=True, strict=False, model_config=changes)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"model: {path / 'config.json'} describes no model that mlx-lm knows ({error})") from None
-    quantization = {"group_size": 64, "bits": bits} if bits else read_settings(path).get("quantization")
-    if quantization and not any(isinstance(module, nn.QuantizedLinear) for module in model.modules()):
-        size = quantization["group_size"]
-
-        def divides(_: str, module: nn.Module) -> bool:
-            return isinstance(module, (nn.Linear, nn.Embedding)) and module.weight.shape[-1] % size == 0
-
-        nn.quantize(model, group_size=size, bits=quantization["bits"], class_predicate=divides)
-    if not packed and any(isinstance(module, nn.QuantizedLinear) for module in model.modules()):
-        model.set_dtype(mx.float32)
-        model = dequantize_model(model)
+        file = folder.path / "config.json"
+        raise UserError(f"model: {file} describes no model that mlx-lm knows ({error})") from None
+    quantization = {"group_size": 64, "bits": bits} if bits else folder.quantization
+    if quantization and not _has_packed_layers(model):
+        _quantize(model, quantization)
+    if not packed and _has_packed_layers(model):
+        model = _unpacked(model)
     make_trainable(model, config)
     model.eval()
     return model
 
 
+def _has_packed_layers(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.QuantizedLinear) for module in model.modules())
+
+
+def _quantize(model: nn.Module, quantization: dict[str, Any]) -> None:
+    """Pack every layer whose width is a multiple of the group size."""
+    size = quantization["group_size"]
+
+    def divides(_: str, module: nn.Module) -> bool:
+        return isinstance(module, (nn.Linear, nn.Embedding)) and module.weight.shape[-1] % size == 0
+
+    nn.quantize(model, group_size=size, bits=quantization["bits"], class_predicate=divides)
+
+
 def compute_dtype(name: str) -> mx.Dtype:
-    """The dtype of the base weights; `auto` is what suits this device."""
+    """Return the dtype of the base weights; `auto` chooses the one that suits this device."""
     if name == "auto":
         name, _ = auto_dtype(this_device())
     return {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[name]
 
 
-def stores_packed(folder: Path) -> bool:
-    """Whether a model's weights are packed integers, as in mlx-community's 4- and 8-bit checkpoints."""
-    return "quantization" in read_settings(folder)
-
-
 def check_range(model: nn.Module) -> None:
-    """Raise UserError where activations leave the dtype's range, as large ones do in float16 at the first token."""
+    """Raise UserError if activations leave the dtype's range, as large ones do in float16 at the first token."""
     if not mx.isfinite(model(mx.array([[0, 1, 2]]))).all().item():
         raise UserError("dtype: this model's activations are too large for it; set dtype: float32")
 
 
 def lora_parameters(config: Config) -> dict[str, Any]:
-    """The LoRA settings as mlx-lm's adapter_config.json names them."""
+    """Return the LoRA settings under the names of mlx-lm's adapter_config.json."""
     lora = config.lora
     return {"rank": lora.rank, "scale": lora.scale, "dropout": lora.dropout, "keys": lora.keys}
 
 
 @contextmanager
 def swapped(model: nn.Module, parameters: dict[str, Any]) -> Iterator[None]:
-    """Lend the model other trainable parameters: with the starting ones, it is its own KL reference.
+    """Lend the model other trainable parameters; with the starting ones it is its own KL reference.
 
     Arrays are immutable, so holding a run's first parameters costs memory only once training replaces them.
     """
@@ -181,7 +191,7 @@ def swapped(model: nn.Module, parameters: dict[str, Any]) -> Iterator[None]:
 
 
 def save_adapter(policy: Policy, config: Config, folder: Path) -> None:
-    """Write the trained parameters as `mlx_lm.generate --adapter-path` reads them."""
+    """Write the trained parameters in the form that `mlx_lm.generate --adapter-path` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = dict(tree_flatten(policy.model.trainable_parameters()))
     # Renamed when whole: a fault never leaves half an adapter, and a checkpoint's link to the old one keeps it.
@@ -198,44 +208,48 @@ def save_adapter(policy: Policy, config: Config, folder: Path) -> None:
 
 
 def load_adapter(policy: Policy, folder: Path) -> None:
-    """Put an adapter that `save_adapter` wrote into a policy made with the same settings."""
-    with faults_told(f"adapter: {folder / ADAPTER_WEIGHTS}", "train it again"):
-        weights = mx.load(str(folder / ADAPTER_WEIGHTS))
-    wanted = {name: w.shape for name, w in tree_flatten(policy.model.trainable_parameters())}
-    if wanted != {name: w.shape for name, w in weights.items()}:
+    """Load an adapter that `save_adapter` wrote into a policy made with the same settings."""
+    with faults_as_user_error(f"adapter: {folder / ADAPTER_WEIGHTS}", "train it again"):
+        weights = cast(dict[str, mx.array], mx.load(str(folder / ADAPTER_WEIGHTS)))
+    expected = {name: w.shape for name, w in tree_flatten(policy.model.trainable_parameters())}
+    if expected != {name: w.shape for name, w in weights.items()}:
         raise UserError(f"{folder}: its adapter does not fit this model and LoRA settings; use the run's own config")
     policy.model.update(tree_unflatten(list(weights.items())))
 
 
 def load_for_inference(model: Path, adapter: Path | None, dtype: str = "auto") -> Policy:
-    """The base model, with an adapter where one is given, for generation only."""
-    loaded, tokenizer = _load(model)
+    """Load a base model for generation only, with an adapter if one is given."""
+    folder = ModelFolder.read(model)
+    loaded, tokenizer = _load(folder)
     loaded.set_dtype(compute_dtype(dtype))
     if adapter is not None:
-        with faults_told(f"adapter: {adapter}", "give the adapter that was trained on this model"):
+        with faults_as_user_error(f"adapter: {adapter}", "give the adapter that was trained on this model"):
             loaded = load_adapters(loaded, str(adapter))
     loaded.eval()
-    return Policy(loaded, tokenizer, model)
+    return Policy(loaded, tokenizer, folder)
 
 
 def load_tokenizer_of(model: str | Path) -> TokenizerWrapper:
-    """A model's tokenizer alone, with every stop token that its config.json names; weights are not fetched."""
-    path = find_model(str(model), TOKENIZER_FILES)
-    settings = read_settings(path)
-    check_tokenizer_files(path)
+    """Load a model's tokenizer, with every stop token that its config.json names; fetch no weights."""
+    return load_tokenizer_in(ModelFolder.read(find_model(str(model), TOKENIZER_FILES)))
+
+
+def load_tokenizer_in(folder: ModelFolder) -> TokenizerWrapper:
+    """Load the tokenizer of a folder at hand, with every stop token that its config.json names."""
+    check_tokenizer_files(folder.path)
     set_memory_limits()
-    with faults_told(f"model: {path}", "give a complete folder, or fetch it again"):
-        tokenizer = load_tokenizer(path, NO_CODE, eos_token_ids=settings.get("eos_token_id"))
-    check_tokenizer(path, tokenizer, settings)
+    with faults_as_user_error(f"model: {folder.path}", "give a complete folder, or fetch it again"):
+        tokenizer = load_tokenizer(folder.path, NO_CODE, eos_token_ids=folder.settings.get("eos_token_id"))
+    check_tokenizer(folder.path, tokenizer, folder.settings)
     return tokenizer
 
 
 def trained_dtype(fine_tune_type: str, dtype: str) -> str:
-    """The dtype that a run computed in, as a config names it."""
+    """Return the dtype that a run computed in, by its name in a config."""
     return "float32" if fine_tune_type == "full" else str(compute_dtype(dtype)).rpartition(".")[2]
 
 
 def token_counter(model: str) -> Callable[[str], int]:
-    """How many tokens a model makes of a text, for budgets."""
+    """Return a function that counts a text's tokens by a model's tokenizer, for budgets."""
     tokenizer = load_tokenizer_of(model)
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False))

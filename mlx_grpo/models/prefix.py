@@ -1,8 +1,8 @@
-"""One pass over a prompt serves its whole group, in training as in generation.
+"""Run a prompt once for its whole group, in training and in generation.
 
-A group's G completions continue the same prompt of P tokens. Running the prompt once and letting all rows
-attend to its one copy of keys and values turns G·(P + T) tokens into P + G·T. The gradient is the same: what
-flows back into the keys and values continues through the prompt pass.
+A group's G completions continue the same prompt of P tokens. All rows attend to one copy of its keys and values,
+which turns G·(P + T) tokens into P + G·T. The gradient is the same: it flows back into the keys and values and
+continues through the prompt's pass.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from mlx_grpo.models.attention import causal_partial, dispatch_on_cache, merge, 
 
 
 class KeysValues(NamedTuple):
-    """What one layer remembers of S tokens, each [1, K, S, d]."""
+    """One layer's keys and values of S tokens, each [1, K, S, d]."""
 
     keys: mx.array
     values: mx.array
 
 
 SHARED_TOKENS = 32
-"""Prompts that begin alike share the pass over at least this many tokens; fewer are not worth a pass of their own."""
+"""Fewest common tokens at the prompts' start that are run once for all; fewer are not worth a pass of their own."""
 
 Prefix = list[KeysValues]
-"""A run of tokens as every layer remembers it."""
+"""The keys and values of a sequence of tokens, layer by layer."""
 
 
 class PrefixCache:
-    """One layer's cache for a pass whose rows all continue the same prefix, or that starts anew.
+    """One layer's cache for a pass whose rows all continue the same prefix, or start without one.
 
-    mlx-lm's attention asks a cache for `offset`, `update_and_fetch` and `make_mask`; `attend` answers in its place.
+    mlx-lm uses a cache's `offset`, `update_and_fetch` and `make_mask`; `attend` replaces its attention.
     """
 
     def __init__(self, prefix: KeysValues | None = None):
@@ -47,15 +47,15 @@ class PrefixCache:
         self.offset = 0 if prefix is None else prefix.keys.shape[2]
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Remember the pass's own keys and values [B, K, L, d], and hand them back."""
+        """Store the pass's own keys and values [B, K, L, d], and return them."""
         self.own = KeysValues(keys, values)
         return keys, values
 
     def make_mask(self, n: int, **_: object) -> None:
-        """None: `attend` knows what each query may see."""
+        """Return no mask: `attend` masks by itself."""
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        """Attention of queries [B, H, L, d] over the prefix and, causally, over the pass's own tokens."""
+        """Attend with queries [B, H, L, d] over the prefix and, causally, over the pass's own tokens."""
         rows, _, length, size = queries.shape
         grouped = (queries * scale).reshape(rows, keys.shape[1], -1, length, size)  # [B, K, r, L, d]
         parts = [causal_partial(grouped, keys, values)]
@@ -65,14 +65,15 @@ class PrefixCache:
         return merge(parts).reshape(queries.shape).astype(queries.dtype)
 
     def extended(self) -> KeysValues:
-        """The prefix and the pass's own tokens after it; for a pass of one row."""
+        """Return the keys and values of the prefix and the pass's own tokens after it; for a pass of one row."""
+        assert self.own is not None, "the layer has not run yet"
         if self.prefix is None:
             return self.own
-        return KeysValues(*(mx.concatenate(pair, axis=2) for pair in zip(self.prefix, self.own, strict=True)))
+        return KeysValues(*(mx.concatenate(list(pair), axis=2) for pair in zip(self.prefix, self.own, strict=True)))
 
 
 def shares_prompt(model: nn.Module) -> bool:
-    """True for models whose every layer uses a plain KV cache and whose attention is mlx-lm's shared one.
+    """Return True if every layer uses a plain KV cache and mlx-lm's shared attention function.
 
     Sliding windows and recurrent states cannot be recorded once and shared; Gemma 2 masks in its own way.
     """
@@ -81,28 +82,30 @@ def shares_prompt(model: nn.Module) -> bool:
 
 
 def caches_after(model: nn.Module, prefix: Prefix | None) -> list[PrefixCache]:
-    """A cache for each layer, for a pass of rows that continue `prefix`."""
+    """Make a cache for each layer, for a pass of rows that continue `prefix`."""
     dispatch_on_cache(model)
-    return [PrefixCache(known) for known in prefix or [None] * len(model.layers)]
+    if prefix is None:
+        return [PrefixCache() for _ in model.layers]
+    return [PrefixCache(layer) for layer in prefix]
 
 
 def extend(model: nn.Module, token_ids: mx.array, prefix: Prefix | None = None) -> Prefix:
-    """What the layers remember of `prefix` and the tokens [S] after it; differentiable."""
+    """Return the keys and values of `prefix` and the tokens [S] after it; differentiable."""
     caches = caches_after(model, prefix)
     model.model(token_ids[None], caches)
     return [cache.extended() for cache in caches]
 
 
 def prompt_prefixes(model: nn.Module, batch: Batch) -> list[Prefix | None]:
-    """For each prompt, all of it but the last token, which the completions' pass begins with; None for one token."""
+    """Run each prompt but its last token, which the completions' pass begins with; None for prompts of one token."""
     return [extend(model, ids[:-1]) if ids.size > 1 else None for ids in batch.prompt_ids]
 
 
 def shared_hidden(model: nn.Module, batch: Batch, prefixes: Sequence[Prefix | None] | None = None) -> mx.array:
-    """Hidden states that predict each completion token, [B, T, D], with one pass over each prompt.
+    """Compute the hidden states that predict each completion token, [B, T, D], with one pass over each prompt.
 
-    Each group runs as far as its own longest row: behind that, where the mask is 0, the states are 0.
-    `prefixes` are the batch's `prompt_prefixes`, where they are known already.
+    Each group runs as far as its own longest row; after it, where the mask is 0, the states are 0.
+    `prefixes` are the batch's `prompt_prefixes` if they are computed already.
     """
     if prefixes is None:
         prefixes = prompt_prefixes(model, batch)
@@ -119,20 +122,20 @@ def shared_hidden(model: nn.Module, batch: Batch, prefixes: Sequence[Prefix | No
 
 
 def reach(mask: np.ndarray) -> int:
-    """How many columns of a mask [G, T] hold its ones, in whole buckets of tokens, at least one bucket."""
+    """Return the width of a mask [G, T] up to its last one, in whole buckets of tokens, at least one bucket."""
     columns = np.flatnonzero(mask.any(axis=0))
     buckets = 1 + int(columns[-1]) // LENGTH_BUCKET if columns.size else 1
     return min(buckets * LENGTH_BUCKET, mask.shape[1])
 
 
 def plain_hidden(model: nn.Module, batch: Batch, start: int = 0) -> mx.array:
-    """The same hidden states [B, T, D], running each row's prompt and completion as one right-padded sequence.
+    """Compute the hidden states [B, T, D] of `shared_hidden` with each row as one right-padded sequence.
 
-    The first `start` tokens, which all prompts must begin with, are run once for all rows.
+    The first `start` tokens, which all prompts must have in common, are run once for all rows.
     """
     width = batch.completion_ids.shape[1]
     lengths = [batch.prompt_ids[i].size for i in batch.prompt_index]
-    # What stands behind a row's last unmasked token matters to nobody; causal attention never looks right.
+    # Tokens after a row's last unmasked one change nothing: causal attention never looks ahead.
     last = np.array(batch.mask * mx.arange(width)).max(axis=1).astype(int)
     longest = -(-int((lengths + last).max()) // LENGTH_BUCKET) * LENGTH_BUCKET
     rows = []
@@ -147,17 +150,17 @@ def plain_hidden(model: nn.Module, batch: Batch, start: int = 0) -> mx.array:
 
 
 def common_start(prompt_ids: Sequence[mx.array]) -> int:
-    """How many tokens all prompts begin with alike, 0 where too few for a pass of their own; never a whole prompt."""
+    """Return how many tokens all prompts share at their start, 0 if below `SHARED_TOKENS`; never a whole prompt."""
     shortest = min(ids.size for ids in prompt_ids) - 1
     rows = np.stack([np.array(ids[:shortest]) for ids in prompt_ids])  # [prompts, shortest]
     differs = (rows != rows[0]).any(axis=0)
-    alike = int(differs.argmax()) if differs.any() else shortest
-    return alike if alike >= SHARED_TOKENS else 0
+    shared = int(differs.argmax()) if differs.any() else shortest
+    return shared if shared >= SHARED_TOKENS else 0
 
 
 def random_seed() -> int:
-    """The seed that sets MLX's random state to what it is now; a key is its seed's two halves."""
-    high, low = mx.random.state[0].tolist()
+    """Return the seed that sets MLX's random state to its present value; a key is its seed's two halves."""
+    high, low = mx.random.state[0].tolist()  # type: ignore[index]  # typed as object
     return high << 32 | low
 
 
@@ -165,24 +168,26 @@ def random_seed() -> int:
 def checkpointed_layers(model: nn.Module) -> Iterator[None]:
     """Recompute each layer in the backward pass instead of keeping its activations (arXiv:1604.06174).
 
-    `mx.checkpoint` drops the gradient of arrays that its function closes over, so weights and the prompt's keys
+    `mx.checkpoint` drops the gradient of arrays that its function closes over. So weights and the prompt's keys
     and values go in as arguments, and recorded ones come out as results.
     """
     layer_type = type(model.layers[0])
     forward = layer_type.__call__
 
-    def recomputed(layer: nn.Module, x: mx.array, mask=None, cache: PrefixCache | None = None) -> mx.array:
+    def recomputed(
+        layer: nn.Module, x: mx.array, mask: mx.array | str | None = None, cache: PrefixCache | None = None
+    ) -> mx.array:
         first = random_seed()
 
         def inner(weights: dict, x: mx.array, prefix: tuple[mx.array, ...]) -> tuple[mx.array, ...]:
             layer.update(weights)
             inside = PrefixCache(KeysValues(*prefix) if prefix else None) if cache is not None else None
             later = random_seed()
-            mx.random.seed(first)  # recomputed, dropout drops what it dropped at first
+            mx.random.seed(first)  # dropout repeats its first choice when it is recomputed
             out = forward(layer, x, mask, inside)
             if later != first:
                 mx.random.seed(later)
-            return out, *(inside.own if inside else ())
+            return out, *(inside.own if inside and inside.own else ())
 
         prefix = tuple(cache.prefix or ()) if cache is not None else ()
         out, *own = mx.checkpoint(inner)(layer.trainable_parameters(), x, prefix)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
-import mlx.nn as nn
 
 from mlx_grpo.models.logps import output_head
-from mlx_grpo.planning.architecture import head_size
+from mlx_grpo.planning.architecture import head_size, weights_in
 
 MATRIX = 1024
 """Side of the square matrices whose product is the machine's measured speed."""
@@ -27,7 +26,7 @@ class Shape:
 
     @classmethod
     def parse(cls, text: str) -> Shape:
-        """`750x8x96` as P = 750, G = 8, T = 96; raises ValueError for anything else."""
+        """Read `750x8x96` as P = 750, G = 8, T = 96; raise ValueError for anything else."""
         prompt_tokens, num_generations, completion_tokens = (int(part) for part in text.split("x"))
         if min(prompt_tokens, num_generations, completion_tokens) < 1:
             raise ValueError(text)
@@ -35,7 +34,7 @@ class Shape:
 
 
 def matrix_speed(dtype: mx.Dtype, side: int = MATRIX) -> float:
-    """Floating point operations a second in a large matrix product."""
+    """Measure the floating point operations a second of a large matrix product."""
     a = mx.random.normal((side, side)).astype(dtype)
     mx.eval(a)
     times = [timed(lambda: mx.eval([a @ a for _ in range(8)]))[0] for _ in range(4)]
@@ -43,35 +42,29 @@ def matrix_speed(dtype: mx.Dtype, side: int = MATRIX) -> float:
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what the function returned."""
+    """Run a function; return its seconds and its result."""
     started = time.perf_counter()
     result = run()
     return time.perf_counter() - started, result
 
 
 def training_flops(model: Any, shape: Shape, full: bool) -> float:
-    """Operations of one forward and backward pass with a shared prompt: matrix products alone, LoRA's own left out.
+    """Return the operations of one forward and backward pass with a shared prompt.
 
-    A frozen weight costs its product with the activations and one with their gradient; a trained one a third.
+    Only matrix products count, without LoRA's own. A frozen weight takes part in two, with the activations and with
+    their gradient; a trained weight in a third, for its own gradient.
     """
     weights, attention = forward_flops(model, shape)
     return weights * (3 if full else 2) + attention * 3
 
 
 def forward_flops(model: Any, shape: Shape) -> tuple[float, float]:
-    """Operations of a forward pass with a shared prompt: products with weights, and within attention."""
+    """Return the operations of a forward pass with a shared prompt: products with weights, and within attention."""
     tokens = shape.prompt_tokens + shape.num_generations * shape.completion_tokens
     head, _ = output_head(model)
     linear = 2 * len(model.model.layers) * sum(map(weights_in, model.model.layers[0].modules())) * tokens
     vocabulary = 2 * weights_in(head) * shape.num_generations * shape.completion_tokens
-    own = shape.completion_tokens**2 / 2 + shape.completion_tokens * shape.prompt_tokens
-    pairs = shape.prompt_tokens**2 / 2 + shape.num_generations * own
+    pairs_of_row = shape.completion_tokens**2 / 2 + shape.completion_tokens * shape.prompt_tokens
+    pairs = shape.prompt_tokens**2 / 2 + shape.num_generations * pairs_of_row
     heads = model.args.num_attention_heads * head_size(model)
     return linear + vocabulary, len(model.model.layers) * 4 * heads * pairs
-
-
-def weights_in(module: nn.Module) -> int:
-    """The number of weights in a linear layer or embedding, packed or not; 0 for any other module."""
-    if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding):
-        return module.weight.size * 32 // module.bits
-    return module.weight.size if isinstance(module, nn.Linear | nn.Embedding) else 0

@@ -1,4 +1,4 @@
-"""`mlx-grpo plan`: will a run fit, how long will it take, and what is the cheapest change that makes it fit."""
+"""Plan a run for `mlx-grpo plan`: its memory, its time, and the cheapest change that makes it fit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,14 +18,16 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, make_prompt, read_rows
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
+from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import (
     TOKENIZER_FILES,
     Policy,
     compute_dtype,
     find_model,
-    load_tokenizer_of,
+    load_tokenizer_in,
     model_name,
-    stores_packed,
+    outline,
+    trained_dtype,
 )
 from mlx_grpo.models.prefix import common_start
 from mlx_grpo.planning.architecture import Architecture, count
@@ -36,34 +37,37 @@ from mlx_grpo.planning.traffic import traffic
 
 GB = 2**30
 LONGEST_TEXTS = 8
-"""Rows whose text is longest; one of them has the most tokens."""
+"""Rows with the longest texts to tokenize; one of them has the most tokens."""
+Item = TypeVar("Item")
 LARGE_MAC = 36 * GB
+"""Up to this much memory, Metal recommends two thirds of it; above, three quarters."""
 
 
 def plan(
     config: Config, memory: str | None, prompt_tokens: int | None, gflops: float | None, machines: int = 1
 ) -> dict[str, Any]:
-    """A run's memory, operations and hours, for a Mac with `memory` or, by default, for this machine.
+    """Predict a run's memory, operations and hours, for a Mac with `memory` or, by default, for this machine.
 
-    With several `machines`, each like it, also what they send each other. `gflops` is the speed to reckon with; by
-    default a matrix product is timed here, which no step outruns. Raises UserError where neither a tokenizer nor
-    `prompt_tokens` says how long the prompts are.
+    With several `machines`, each like it, also predicts what they send each other. `gflops` is the speed to assume;
+    by default a matrix product is timed here, which no step outruns. Raises UserError if there is neither a tokenizer
+    to measure the prompts with nor `prompt_tokens`.
     """
-    path = find_model(config.model, TOKENIZER_FILES)
+    folder = ModelFolder.read(find_model(config.model, TOKENIZER_FILES))
     on_gpu = memory is not None or mx.default_device() == mx.Device(mx.gpu)
     if memory is not None and config.dtype == "auto":  # a Mac that is not here
         config = config.model_copy(update={"dtype": "bfloat16"})
-    lengths = read_lengths(config, path) if prompt_tokens is None else given_lengths(config, prompt_tokens)
-    sizes, model = count(path, config, packed=memory is not None or multiplies_packed(this_device()))
+    lengths = read_lengths(config, folder) if prompt_tokens is None else given_lengths(config, prompt_tokens)
+    model = outline(folder, config, packed=memory is not None or multiplies_packed(this_device()))
+    sizes = count(model, folder, config)
     needs = estimate(sizes, config, lengths, on_gpu)
     given = parse_memory(memory) if memory else None
     available = available_memory() if given is None else working_set(given)
     fits = needs.peak <= available
-    speed = gflops * 1e9 if gflops else None if memory else matrix_speed(compute_dtype(config.dtype))
+    speed = assumed_speed(config, memory, gflops)
     return {
         "model": model_name(config.model),
         "fine_tune_type": config.fine_tune_type,
-        "dtype": "float32" if sizes.full else str(compute_dtype(config.dtype)).rpartition(".")[2],
+        "dtype": trained_dtype(config.fine_tune_type, config.dtype),
         "parameters": sizes.parameters,
         "trainable": sizes.trainable,
         "lengths": asdict(lengths),
@@ -71,19 +75,26 @@ def plan(
         "bytes": needs.parts,
         "phases": needs.phases,
         "peak": needs.peak,
-        "peak_in": needs.where,
+        "peak_in": needs.peak_phase,
         "memory": given,
         "available": available,
         "fits": fits,
-        "change": None if fits else cheapest_change(path, config, lengths, on_gpu, available),
+        "change": None if fits else cheapest_change(folder, config, lengths, on_gpu, available),
         **time_needs(config, operations(model, config, lengths), speed, sizes.trainable, machines),
     }
+
+
+def assumed_speed(config: Config, memory: str | None, gflops: float | None) -> float | None:
+    """Return the speed [FLOP/s] to plan with: the given one, or this machine's; None for a Mac that is not here."""
+    if gflops:
+        return gflops * 1e9
+    return None if memory else matrix_speed(compute_dtype(config.dtype))
 
 
 def time_needs(
     config: Config, work: dict[str, float], speed: float | None, trainable: int, machines: int
 ) -> dict[str, Any]:
-    """The `work` in operations, and at a speed [FLOP/s], where one is known, hours and what machines send."""
+    """Return `work` in operations and, if a speed [FLOP/s] is known, the run's hours and what machines send."""
     step = speed and work["step_flops"] / speed
     return {
         **work,
@@ -102,69 +113,68 @@ def check_memory(
     force: bool = False,
     processes: int = 1,
 ) -> None:
-    """Note what a run will need before it takes it; raise UserError where it can't fit, unless `force`.
+    """Note a run's predicted peak before it starts; raise UserError if it can't fit, unless `force`.
 
     `processes` of the run share this machine's memory.
     """
     fused = mx.default_device() == mx.Device(mx.gpu)
     texts = [prompt.columns["completion"] for prompt in prompts] if config.warm_start.steps_to_train else []
     lengths = measured_lengths(prompts, texts, policy.tokenizer)
-    sizes, _ = count(policy.path, config, packed=multiplies_packed(this_device()))
-    needs = estimate(sizes, config, lengths, fused)
+    needs = estimate(count(policy.model, policy.base, config), config, lengths, fused)
     available = available_memory() / processes
-    note(f"memory: {verdict(needs.peak, needs.where, available)}")
+    note(f"memory: {verdict(needs.peak, needs.peak_phase, available)}")
     if needs.peak > available and not force:
-        change = cheapest_change(policy.path, config, lengths, fused, available)
+        change = cheapest_change(policy.base, config, lengths, fused, available)
         remedy = f"set {change}" if change else "take a smaller model"
         raise UserError(
-            f"memory: {verdict(needs.peak, needs.where, available)}; {remedy}, or go on regardless with --force"
+            f"memory: {verdict(needs.peak, needs.peak_phase, available)}; {remedy}, or go on regardless with --force"
         )
 
 
-def verdict(peak: float, where: str, available: float) -> str:
-    """Whether it fits, in a line."""
+def verdict(peak: float, phase: str, available: float) -> str:
+    """Return the line that says if a run fits."""
     word = "fits" if peak <= available else "does not fit"
-    return f"{peak / GB:.1f} GB predicted at the peak ({where}), {available / GB:.1f} GB available: {word}"
+    return f"{peak / GB:.1f} GB predicted at the peak ({phase}), {available / GB:.1f} GB available: {word}"
 
 
 def parse_memory(text: str) -> int:
-    """`16GB`, `16 GiB` or `16` as bytes; a Mac's memory is sold in GiB."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:g|gb|gib)?\s*", text.lower())
-    if not found or not float(found[1]):
+    """Read `16GB`, `16 GiB` or `16` as bytes; a Mac's memory is sold in GiB."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:g|gb|gib)?\s*", text.lower())
+    if not match or not float(match[1]):
         raise UserError(f"--memory: {text!r} is no size; give one such as 16GB")
-    return round(float(found[1]) * GB)
+    return round(float(match[1]) * GB)
 
 
 def working_set(memory: int) -> int:
-    """What Metal recommends to stay below on a Mac of so much unified memory, the rest being left to macOS.
+    """Return the bytes that Metal recommends to stay below on a Mac of so much unified memory.
 
-    Two thirds up to 36 GB and three quarters above, as Macs report `recommendedMaxWorkingSetSize` by default;
-    newer versions of macOS give somewhat more.
+    Macs report `recommendedMaxWorkingSetSize` as two thirds up to 36 GB and three quarters above. Newer versions of
+    macOS give somewhat more.
     """
     return memory * 2 // 3 if memory <= LARGE_MAC else memory * 3 // 4
 
 
 def available_memory() -> int:
-    """This machine's: Metal's recommended working set, a GPU's memory, or all physical memory."""
+    """Return this machine's available bytes: Metal's recommended working set, a GPU's memory, or physical memory."""
     info = mx.device_info()
     for name in ("max_recommended_working_set_size", "total_memory"):
         if name in info:
-            return info[name]
+            return int(info[name])
     return physical_memory()
 
 
 def given_lengths(config: Config, prompt_tokens: int) -> Lengths:
-    """Lengths where only the prompts' is known: completions to imitate count as long as sampled ones may be."""
+    """Return the lengths for given prompts; the warm start's completions count as long as sampled ones may be."""
     return Lengths(prompt_tokens, config.max_completion_length if config.warm_start.steps_to_train else 0)
 
 
-def read_lengths(config: Config, path: Path) -> Lengths:
-    """The longest lengths in the configured training data, by the model's own tokenizer."""
-    if not (path / "tokenizer_config.json").is_file():
-        raise UserError(f"model: {path} has no tokenizer to count the prompts with; give --prompt-tokens")
-    tokenizer = load_tokenizer_of(path)
+def read_lengths(config: Config, folder: ModelFolder) -> Lengths:
+    """Measure the longest texts of the configured training data by the model's own tokenizer."""
+    if not (folder.path / "tokenizer_config.json").is_file():
+        raise UserError(f"model: {folder.path} has no tokenizer to count the prompts with; give --prompt-tokens")
+    tokenizer = load_tokenizer_in(folder)
     rows = read_rows(dataset_files(config.data)[0])
-    by_text = sorted(rows, key=lambda row: str(row["prompt"]))  # what the first and last share, all share
+    by_text = sorted(rows, key=lambda row: str(row["prompt"]))  # all share what the first and last share
     chosen = [*longest(rows, lambda row: str(row["prompt"])), by_text[0], by_text[-1]]
     prompts = [make_prompt(row, tokenizer, config.data.enable_thinking) for row in chosen]
     texts = [str(row.get("completion", "")) for row in rows] if config.warm_start.steps_to_train else []
@@ -172,29 +182,30 @@ def read_lengths(config: Config, path: Path) -> Lengths:
 
 
 def measured_lengths(prompts: Sequence[Prompt], completions: Sequence[str], tokenizer: TokenizerWrapper) -> Lengths:
-    """The longest prompt, the longest completion to imitate with its stop token, and what all prompts begin with."""
+    """Measure the longest prompt, the longest completion with its stop token, and the prompts' common start."""
     ids = [prompt.token_ids for prompt in prompts]
-    imitated = [len(tokenizer.encode(text, add_special_tokens=False)) + 1 for text in longest(completions, str)]
-    alike = common_start([mx.array(min(ids)), mx.array(max(ids))])  # what the first and last in order share, all do
-    return Lengths(max(map(len, ids)), max(imitated, default=0), alike)
+    targets = [len(tokenizer.encode(text, add_special_tokens=False)) + 1 for text in longest(completions, str)]
+    shared = common_start([mx.array(min(ids)), mx.array(max(ids))])  # all share what the first and last share
+    return Lengths(max(map(len, ids)), max(targets, default=0), shared)
 
 
-def longest(items: Sequence[Any], text: Any) -> list[Any]:
-    """The few items whose text is longest."""
+def longest(items: Sequence[Item], text: Callable[[Item], str]) -> list[Item]:
+    """Return the few items with the longest texts."""
     return sorted(items, key=lambda item: len(text(item)))[-LONGEST_TEXTS:]
 
 
 def operations(model: nn.Module, config: Config, lengths: Lengths) -> dict[str, float]:
-    """Tokens and floating point operations of a step, and of the run, were all prompts and completions the longest."""
+    """Count the tokens and floating point operations of a step and of the run, with every text the longest."""
     shape = Shape(lengths.prompt, config.num_generations, config.max_completion_length)
     full = config.fine_tune_type == "full"
     forward, training = sum(forward_flops(model, shape)), training_flops(model, shape, full)
-    again = forward if config.gradient_checkpointing else 0
-    again_uncertain = (config.num_iterations - 1) * (config.top_entropy_quantile < 1)
-    stem = sum(forward_flops(model, replace(shape, num_generations=1))) if config.branch_at else 0
-    scored = (config.beta > 0) + (config.num_iterations > 1) + again_uncertain
-    step = config.prompts_per_step * (stem + forward * (1 + scored) + config.num_iterations * (training + again))
-    warm = Shape(lengths.prompt, 1, max(1, lengths.imitated))
+    recomputed = forward if config.gradient_checkpointing else 0
+    entropies = (config.num_iterations - 1) * (config.top_entropy_quantile < 1)  # passes that choose tokens by entropy
+    branch = sum(forward_flops(model, replace(shape, num_generations=1))) if config.branch_at else 0
+    scored = (config.beta > 0) + (config.num_iterations > 1) + entropies
+    updates = config.num_iterations * (training + recomputed)
+    step = config.prompts_per_step * (branch + forward * (1 + scored) + updates)
+    warm = Shape(lengths.prompt, 1, max(1, lengths.target))
     warm_step = config.warm_start.batch_size * training_flops(model, warm, full)
     completions = config.prompts_per_step * config.num_generations * config.max_completion_length
     return {
@@ -204,44 +215,51 @@ def operations(model: nn.Module, config: Config, lengths: Lengths) -> dict[str, 
     }
 
 
-def cheapest_change(path: Path, config: Config, lengths: Lengths, fused: bool, available: float) -> str | None:
-    """The overrides that make a run fit, the least costly first; None where none of them does."""
+def cheapest_change(folder: ModelFolder, config: Config, lengths: Lengths, fused: bool, available: float) -> str | None:
+    """Return the least costly overrides that make a run fit, None if none of them does."""
 
     @lru_cache
     def sizes(kind: str, bits: int | None) -> Architecture:
         changed = validate({**config.model_dump(), "fine_tune_type": kind})
-        return count(path, changed, bits)[0]
+        return count(outline(folder, changed, bits), folder, changed, bits)
 
     for overrides, bits in changes(config):
-        if bits and (stores_packed(path) or not fused):  # quantized already, or unpacked when loaded
+        if bits and (folder.is_packed or not fused):  # quantized already, or unpacked when loaded
             continue
-        values = config.model_dump()
-        for key, value in overrides.items():
-            section, _, name = key.rpartition(".")
-            (values[section] if section else values)[name] = value
-        changed = validate(values)
+        changed = overridden(config, overrides)
         if estimate(sizes(changed.fine_tune_type, bits), changed, lengths, fused).peak <= available:
             words = [f"{key}={str(value).lower()}" for key, value in overrides.items()]
-            return " ".join([*words, *([f"model=<the model in {bits} bits, by mlx_lm.convert -q>"] if bits else [])])
+            if bits:
+                words.append(f"model=<the model in {bits} bits, by mlx_lm.convert -q>")
+            return " ".join(words)
     return None
 
 
-def changes(config: Config) -> Iterator[tuple[dict[str, Any], int | None]]:
-    """Overrides from the least to the most costly, and the base's bits.
+def overridden(config: Config, overrides: dict[str, Any]) -> Config:
+    """Return the configuration with some keys replaced; `section.key` names a nested one."""
+    values = config.model_dump()
+    for key, value in overrides.items():
+        section, _, name = key.rpartition(".")
+        (values[section] if section else values)[name] = value
+    return validate(values)
 
-    First those that leave what is learned as it is and cost time alone, then those that change it.
+
+def changes(config: Config) -> Iterator[tuple[dict[str, Any], int | None]]:
+    """Yield overrides and the base's bits, from the least to the most costly.
+
+    The first ones cost only time and change nothing that is learned; the later ones change it.
     """
     group = config.micro_batch_size or config.num_generations
-    # A whole group at once needs no sum of its parts' gradients, which for a full fine-tune weighs more.
+    # A whole group at once needs no sum of its parts' gradients, which for a full fine-tune takes more memory.
     others = [config.num_generations] if group < config.num_generations else []
     others += [group // 2**i for i in range(1, group.bit_length())]
-    same: list[dict[str, Any]] = [{}, *({"micro_batch_size": n} for n in others)]
+    exact: list[dict[str, Any]] = [{}, *({"micro_batch_size": n} for n in others)]
     if not config.gradient_checkpointing:
-        same += [{"gradient_checkpointing": True, **exact} for exact in list(same)]
+        exact += [{"gradient_checkpointing": True, **change} for change in list(exact)]
     if config.warm_start.steps_to_train and config.warm_start.batch_size > 1:
-        same += [{**exact, "warm_start.batch_size": 1} for exact in list(same)]
+        exact += [{**change, "warm_start.batch_size": 1} for change in list(exact)]
     fewer: dict[str, Any] = {"prompts_per_step": max(1, config.prompts_per_step // 2)}
     shorter: dict[str, Any] = {"max_completion_length": max(16, config.max_completion_length // 2)}
     lora: dict[str, Any] = {"fine_tune_type": "lora"} if config.fine_tune_type == "full" else {}
     for other, bits in (({}, None), (fewer, None), (lora, None), (lora, 8), (lora, 4), ({**lora, **shorter}, 4)):
-        yield from (({**other, **exact}, bits) for exact in same)
+        yield from (({**other, **change}, bits) for change in exact)

@@ -14,7 +14,7 @@ from mlx_grpo.models.policy import Policy
 
 
 def make_rows(prompt_lengths: list[int], completion_lengths: list[int]) -> Batch:
-    """Groups of random prompts and completions of given lengths."""
+    """Make groups of random prompts and completions of given lengths."""
     rng = np.random.default_rng(0)
     rows = []
     for i, length in enumerate(prompt_lengths):
@@ -24,14 +24,17 @@ def make_rows(prompt_lengths: list[int], completion_lengths: list[int]) -> Batch
 
 
 def gradients(policy: Policy, batch: Batch, **options: object) -> dict[str, np.ndarray]:
+    """Return the gradient of a loss on the batch's log-probabilities, by parameter."""
+
     def loss(part: Batch) -> mx.array:
         return -(score_tokens(policy.model, part, 0.7, **options).logps * part.advantages[:, None]).sum()
 
-    _, found = nn.value_and_grad(policy.model, loss)(batch)
-    return {name: np.array(gradient) for name, gradient in tree_flatten(found)}
+    _, result = nn.value_and_grad(policy.model, loss)(batch)
+    return {name: np.array(gradient) for name, gradient in tree_flatten(result)}
 
 
-def assert_same(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> None:
-    for name, gradient in wanted.items():
-        np.testing.assert_allclose(found[name], gradient, atol=1e-4 * np.abs(gradient).max(), err_msg=name)
+def assert_same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """Fail if a gradient differs from the expected one, or if that one is zero."""
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(actual[name], gradient, atol=1e-4 * np.abs(gradient).max(), err_msg=name)
         assert np.abs(gradient).max() > 0, name

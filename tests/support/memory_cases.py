@@ -29,7 +29,8 @@ from support.tiny_models import LLAMA, QWEN3, STOP, TEMPLATE, byte_tokenizer
 from mlx_grpo.config.files import validate
 from mlx_grpo.data.batch import make_supervised_batch
 from mlx_grpo.data.types import Prompt
-from mlx_grpo.models.policy import Policy, load_tokenizer_of, outline
+from mlx_grpo.models.folder import ModelFolder
+from mlx_grpo.models.policy import Policy, load_tokenizer_in, outline
 from mlx_grpo.planning.architecture import count
 from mlx_grpo.planning.memory import Lengths, estimate
 from mlx_grpo.rewards import Scores
@@ -68,7 +69,7 @@ CHECKPOINTED = {"gradient_checkpointing": True}
 
 
 def case(base: dict, layers: int, p: int, g: int, t: int, sizes: dict | None = None, **config: Any) -> dict[str, Any]:
-    """A model, a prompt of p tokens, g completions of t tokens, and config keys."""
+    """Describe a model, a prompt of p tokens, g completions of t tokens, and config keys."""
     arch = {**base, **(sizes or {}), "num_hidden_layers": layers}
     config = {"prompts_per_step": 1, "dtype": "float32", **config}
     return {"arch": arch, "p": p, "config": {**config, "num_generations": g, "max_completion_length": t}}
@@ -108,22 +109,23 @@ CASES = {
 }
 
 
-def predicted_and_measured(wanted: dict[str, Any]) -> tuple[int, int]:
-    """Bytes at the peak, as `estimate` has it and as MLX counted it."""
+def predicted_and_measured(spec: dict[str, Any]) -> tuple[int, int]:
+    """Return the bytes at the peak as `estimate` predicts and as MLX measured them."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         byte_tokenizer().save(str(folder / "tokenizer.json"))
         (folder / "tokenizer_config.json").write_text(
             json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": STOP, "chat_template": TEMPLATE})
         )
-        settings = {**wanted["arch"], "torch_dtype": "float32", "eos_token_id": wanted["arch"]["vocab_size"] - 1}
+        settings = {**spec["arch"], "torch_dtype": "float32", "eos_token_id": spec["arch"]["vocab_size"] - 1}
         (folder / "config.json").write_text(json.dumps(settings))
-        config = validate({"model": name, **wanted["config"]})
+        config = validate({"model": name, **spec["config"]})
         mx.random.seed(0)
-        policy = Policy(outline(folder, config), load_tokenizer_of(folder), folder)
-        sizes, _ = count(folder, config)
+        base = ModelFolder.read(folder)
+        policy = Policy(outline(base, config), load_tokenizer_in(base), base)
+        sizes = count(policy.model, base, config)
     width = config.max_completion_length
-    lengths = Lengths(wanted["p"], width if config.warm_start.steps else 0)
+    lengths = Lengths(spec["p"], width if config.warm_start.steps else 0)
     mx.eval(policy.model.parameters())
     rng = np.random.default_rng(0)
 
@@ -132,7 +134,7 @@ def predicted_and_measured(wanted: dict[str, Any]) -> tuple[int, int]:
         return Scores(values, {"chance": values})
 
     # Random prompts begin differently, and random weights hardly ever stop: every completion has its full length.
-    prompts = [Prompt(str(i), "", tuple(rng.integers(3, 40000, wanted["p"]).tolist())) for i in range(4)]
+    prompts = [Prompt(str(i), "", tuple(rng.integers(3, 40000, spec["p"]).tolist())) for i in range(4)]
     reference = policy.model.trainable_parameters() if config.beta else None
     state = TrainState(policy, config, reward, grpo_optimizer(config), reference)
     peaks = [mx.get_active_memory()]
@@ -150,7 +152,7 @@ def predicted_and_measured(wanted: dict[str, Any]) -> tuple[int, int]:
 
 
 def measure_all(names: list[str]) -> Iterator[tuple[str, int, int]]:
-    """Each case in a process of its own."""
+    """Measure each case in a process of its own."""
     for name in names:
         done = subprocess.run(
             [sys.executable, "-m", "support.memory_cases", "--one", name], cwd=TESTS, capture_output=True, text=True
@@ -160,7 +162,7 @@ def measure_all(names: list[str]) -> Iterator[tuple[str, int, int]]:
 
 
 def row(name: str, predicted: int, measured: int) -> str:
-    """A line of the table, in GB."""
+    """Format a line of the table, in GB."""
     return f"| {name} | {predicted / 2**30:.3f} | {measured / 2**30:.3f} | {predicted / measured - 1:+.1%} |"
 
 
@@ -169,5 +171,5 @@ if __name__ == "__main__":
         print(json.dumps(predicted_and_measured(CASES[sys.argv[2]])))
     else:
         print("| case | predicted GB | measured GB | off by |\n| --- | ---: | ---: | ---: |")
-        for found in measure_all(sys.argv[1:] or list(CASES)):
-            print(row(*found), flush=True)
+        for result in measure_all(sys.argv[1:] or list(CASES)):
+            print(row(*result), flush=True)

@@ -23,6 +23,7 @@ from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.types import Batch, Prompt, Rollout
+from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import Policy
 from mlx_grpo.training.state import TrainState
 from mlx_grpo.training.update import FixedLogps, loss_gradients, score_batch
@@ -102,7 +103,7 @@ def load_state(folder: Path, config: Config) -> TrainState:
     """The fixture's model with every weight trained; no tokenizer is needed."""
     model, _ = load_model(folder)
     model.set_dtype(mx.float32)
-    return TrainState(Policy(model, None, folder), config, None, optim.SGD(0.0), None)
+    return TrainState(Policy(model, None, ModelFolder.read(folder)), config, None, optim.SGD(0.0), None)
 
 
 def batch_of(config: Config) -> Batch:

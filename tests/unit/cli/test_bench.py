@@ -11,7 +11,8 @@ from support.command import cli
 from support.tiny_models import LLAMA, make_model_folder
 
 from mlx_grpo.models.policy import load_for_inference
-from mlx_grpo.planning.flops import Shape, training_flops, weights_in
+from mlx_grpo.planning.architecture import weights_in
+from mlx_grpo.planning.flops import Shape, training_flops
 
 
 def config_file(model: Path, folder: Path) -> None:

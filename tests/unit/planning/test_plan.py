@@ -1,4 +1,4 @@
-"""`mlx-grpo plan`, and what `train` says and refuses before it starts."""
+"""`mlx-grpo plan`, and the memory check of `mlx-grpo train`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Notes(Silent):
         self.lines.append(text)
 
 
-def test_sizes_are_gibibytes_and_metal_gets_two_thirds_or_three_quarters():
+def test_memory_is_in_gibibytes_and_metal_gets_two_thirds_or_three_quarters():
     assert parse_memory("16GB") == parse_memory("16") == parse_memory(" 16 gib") == 16 * GB
     assert working_set(16 * GB) / GB == pytest.approx(10.67, abs=0.01)
     assert working_set(64 * GB) == 48 * GB
@@ -38,14 +38,14 @@ def test_sizes_are_gibibytes_and_metal_gets_two_thirds_or_three_quarters():
             parse_memory(text)
 
 
-def test_stems_are_work_of_their_own(tiny_qwen3: Path):
+def test_shared_completion_prefixes_cost_one_more_pass_over_a_row(tiny_qwen3: Path):
     plain, branched = (
         plan(tiny_config(tiny_qwen3, branch_at=mark, prompts_per_step=3), "8GB", 50, None) for mark in (None, "x")
     )
-    alone = plan(tiny_config(tiny_qwen3, num_generations=2, prompts_per_step=3), "8GB", 50, None)
-    stem = branched["step_flops"] - plain["step_flops"]
-    assert 0 < stem < alone["step_flops"] / 3  # one forward pass over a row, where a step learns from two
-    assert branched["phases"] == plain["phases"]  # what a stem adds to the prompt it takes from each completion
+    two_rows = plan(tiny_config(tiny_qwen3, num_generations=2, prompts_per_step=3), "8GB", 50, None)
+    prefix = branched["step_flops"] - plain["step_flops"]
+    assert 0 < prefix < two_rows["step_flops"] / 3  # one forward pass over a row, while a step trains on two
+    assert branched["phases"] == plain["phases"]  # each completion is shorter by as much as its prompt is longer
 
 
 @needs_qwen3
@@ -62,7 +62,7 @@ def test_qwen3_fits_16_gb_with_room_and_its_full_fine_tune_does_not(tmp_path: Pa
 @needs_qwen3
 @pytest.mark.parametrize("name", ["qwen3", "qwen3-full", "published"])
 @pytest.mark.parametrize("memory", ["4GB", "6GB", "8GB", "12GB"])
-def test_the_change_that_is_named_makes_it_fit(name: str, memory: str):
+def test_the_named_change_makes_a_run_fit(name: str, memory: str):
     model = f"model={QWEN3_FOLDER}"
     result = plan(load_config(name, [model]), memory, 1000, None)
     if result["fits"] or "bits" in (result["change"] or "bits"):
@@ -71,7 +71,7 @@ def test_the_change_that_is_named_makes_it_fit(name: str, memory: str):
     assert plan(changed, memory, 1000, None)["fits"]
 
 
-def test_prompts_are_counted_by_the_tokenizer_and_need_one(tiny_qwen3: Path, tmp_path: Path):
+def test_plan_measures_prompts_by_the_tokenizer_and_needs_one(tiny_qwen3: Path, tmp_path: Path):
     rows_file(tmp_path, completion="yes")
     (tmp_path / "c.yaml").write_text(
         f"model: {tiny_qwen3}\ndata: {{train: rows.jsonl}}\nwarm_start: {{steps: 1}}\n"
@@ -80,7 +80,7 @@ def test_prompts_are_counted_by_the_tokenizer_and_need_one(tiny_qwen3: Path, tmp
     done = cli("plan", "c.yaml", "--gflops", "100", "--json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["lengths"] == {"prompt": len("say 0"), "imitated": len("yes") + 1, "alike": 0}
+    assert result["lengths"] == {"prompt": len("say 0"), "target": len("yes") + 1, "shared": 0}
     assert result["hours"] == pytest.approx(result["run_flops"] / 100e9 / 3600)
     assert result["peak"] == max(result["phases"].values())
     (tmp_path / "bare").mkdir()
@@ -95,7 +95,7 @@ def test_prompts_are_counted_by_the_tokenizer_and_need_one(tiny_qwen3: Path, tmp
 
 
 @needs_qwen3
-def test_a_warm_start_that_another_run_has_trained_costs_nothing(tmp_path: Path):
+def test_a_warm_start_taken_from_another_run_costs_nothing(tmp_path: Path):
     overrides = [f"model={QWEN3_FOLDER}", "warm_start.steps=500", "warm_start.batch_size=64"]
     own = plan(load_config("qwen3", overrides), "16GB", 500, None)
     taken = plan(load_config("qwen3", [*overrides, f"warm_start.run={tmp_path}"]), "16GB", 500, None)
@@ -104,7 +104,7 @@ def test_a_warm_start_that_another_run_has_trained_costs_nothing(tmp_path: Path)
     assert taken["run_flops"] == none["run_flops"] < own["run_flops"]
 
 
-def test_train_says_its_verdict_first_and_refuses_what_cannot_fit(tiny_qwen3: Path, tmp_path: Path):
+def test_memory_check_notes_its_verdict_and_refuses_a_run_that_cannot_fit(tiny_qwen3: Path, tmp_path: Path):
     changes = {
         "data": {"train": rows_file(tmp_path)},
         "reward": paid_for("share_of_letters"),
@@ -124,7 +124,7 @@ def test_train_says_its_verdict_first_and_refuses_what_cannot_fit(tiny_qwen3: Pa
             assert all(line.endswith("does not fit") for line in notes.lines)
 
 
-def test_the_command_refuses_before_a_run_folder_is_made(tiny_qwen3: Path, tmp_path: Path):
+def test_train_refuses_before_it_makes_a_run_folder(tiny_qwen3: Path, tmp_path: Path):
     rows_file(tmp_path)
     (tmp_path / "toy.py").write_text("def f(completions, **columns):\n    return [len(c) for c in completions]\n")
     (tmp_path / "c.yaml").write_text(
@@ -140,7 +140,7 @@ def test_the_command_refuses_before_a_run_folder_is_made(tiny_qwen3: Path, tmp_p
     assert done.stdout.startswith("memory: ")
 
 
-def test_what_machines_send_is_counted_by_hand():
+def test_traffic_between_machines_is_counted_by_hand():
     sent = traffic(1_000_000, 4, step_seconds=2.0)
     assert sent["sent_bytes"] == 2 * 3 / 4 * 4_000_000
     ethernet = sent["links"]["10 Gb/s Ethernet"]
@@ -151,7 +151,7 @@ def test_what_machines_send_is_counted_by_hand():
     assert traffic(1_000_000, 1, 2.0)["sent_bytes"] == 0
 
 
-def test_machines_are_planned_for_when_asked(tiny_qwen3: Path, tmp_path: Path):
+def test_plan_counts_traffic_only_with_machines(tiny_qwen3: Path, tmp_path: Path):
     (tmp_path / "c.yaml").write_text(f"model: {tiny_qwen3}\ndata: {{train: shortlist}}\n")
     options = ("c.yaml", "--prompt-tokens", "300", "--memory", "16GB", "--gflops", "1")
     alone, several = (cli("plan", *options, *more, folder=tmp_path) for more in ((), ("--machines", "4")))
