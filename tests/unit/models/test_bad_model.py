@@ -1,4 +1,4 @@
-"""Bad model folders, run folders and reward functions: exit code 2, and the words that help."""
+"""Bad model folders, run folders and reward functions: exit code 2 and a message with a remedy."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ MODELS: dict[str, tuple[Callable[[Path], None], Words]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_bad_model_folder_is_told(name: str, workdir: Path, tiny_qwen3: Path):
+def test_bad_model_folder_is_refused_with_a_remedy(name: str, workdir: Path, tiny_qwen3: Path):
     change, words = MODELS[name]
     shutil.copytree(tiny_qwen3, workdir / "m")
     change(workdir / "m")
@@ -201,14 +201,14 @@ RUNS: dict[str, tuple[Callable[[Path], None], tuple[str, ...], Words]] = {
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_bad_run_folder_is_told(name: str, workdir: Path, finished: Path):
+def test_bad_run_folder_is_refused_with_a_remedy(name: str, workdir: Path, finished: Path):
     change, arguments, words = RUNS[name]
     shutil.copytree(finished, workdir / "run")
     change(workdir / "run")
     holds(told(*arguments), words)
 
 
-def test_a_reward_function_that_fails_names_the_row_and_the_completion(workdir: Path, tiny_qwen3: Path):
+def test_failing_reward_function_is_reported_with_row_and_completion(workdir: Path, tiny_qwen3: Path):
     write(workdir / "rows.jsonl", lines({**ROW, "id": "r7"}))
     faults = {
         "raises": ("support.toy_rewards:raises raised KeyError", "for row r7", "completion:"),

@@ -1,4 +1,4 @@
-"""One pass over a shared prompt gives the plain path's log-probabilities and gradients, exactly."""
+"""One pass over a shared prompt gives the log-probabilities and gradients of the plain path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlx_grpo.models.prefix import checkpointed_layers
 from mlx_grpo.training.accumulate import accumulate
 
 
-def test_log_probabilities_are_those_of_the_full_forward_pass_divided_by_the_temperature(tiny_qwen3: Path):
+def test_logps_are_those_of_the_full_forward_pass_at_the_temperature(tiny_qwen3: Path):
     policy, batch = tiny_policy(tiny_qwen3), make_rows([5], [3, 6])
     scores = score_tokens(policy.model, batch, temperature=0.7)
     prompt = batch.prompt_ids[0].tolist()
@@ -38,14 +38,14 @@ def test_log_probabilities_are_those_of_the_full_forward_pass_divided_by_the_tem
 
 @pytest.mark.parametrize("lengths", [([9, 4], [3, 7, 1]), ([1], [4, 2]), ([2], [5]), ([1, 6], [2, 2])])
 @pytest.mark.parametrize("model", ["tiny_qwen3", "tiny_llama"])
-def test_the_shared_pass_equals_the_plain_one(model: str, lengths: tuple, request: pytest.FixtureRequest):
+def test_shared_pass_equals_the_plain_one(model: str, lengths: tuple, request: pytest.FixtureRequest):
     policy, batch = tiny_policy(request.getfixturevalue(model)), make_rows(*lengths)
     shared, plain = (np.array(score_tokens(policy.model, batch, shared=way).logps) for way in (True, False))
     np.testing.assert_allclose(shared, plain, atol=1e-5)
     assert_same(gradients(policy, batch, shared=True), gradients(policy, batch, shared=False))
 
 
-def test_a_group_runs_no_further_than_its_own_longest_row(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+def test_group_runs_only_to_its_own_longest_row(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
     policy, rng = tiny_policy(tiny_qwen3), np.random.default_rng(0)
     ids = [tuple(rng.integers(0, 250, n).tolist()) for n in (9, 3, 16, 5, 60, 33, 6, 50, 50)]
     short, long, cut = (Prompt(str(n), "", prompt) for n, prompt in enumerate(ids[::3]))
@@ -53,27 +53,27 @@ def test_a_group_runs_no_further_than_its_own_longest_row(tiny_qwen3: Path, monk
     rows = [(short, ids[1]), (short, ids[2]), (long, ids[4]), (long, ids[5]), (cut, ids[7]), (cut, ids[8])]
     rollouts = [Rollout(prompt, row, "", end) for (prompt, row), end in zip(rows, ends, strict=True)]
     batch = make_batch(rollouts, mx.array(rng.normal(size=(3, 2))), mask_truncated=True)
-    wanted = gradients(policy, batch, shared=False)
+    expected = gradients(policy, batch, shared=False)
     passes = count_tokens(policy.model, monkeypatch)
     scores = np.array(score_tokens(policy.model, batch).logps)
     assert sum(passes) == 8 + 2 * 16 + 4 + 2 * 64 + 5 + 2 * 16  # prompts but their last token, rows in buckets of 16
     plain = np.array(score_tokens(policy.model, batch, shared=False).logps)
     np.testing.assert_allclose(scores, plain, rtol=1e-5, atol=1e-5)
-    assert_same(gradients(policy, batch), wanted)
+    assert_same(gradients(policy, batch), expected)
 
 
 @pytest.mark.parametrize("lengths", [[3, 3, 3], [1, 6, 9], [4]])
 @pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
-def test_prompts_that_begin_alike_share_that_pass_in_a_supervised_batch(
+def test_common_start_of_prompts_is_run_once_in_a_supervised_batch(
     tiny_qwen3: Path, lengths: list[int], changes: dict, monkeypatch: pytest.MonkeyPatch
 ):
     policy, rng = tiny_policy(tiny_qwen3, **changes), np.random.default_rng(0)
     start = tuple(rng.integers(0, 250, 40).tolist())
     prompts = [Prompt(str(n), "", (*start, *rng.integers(0, 250, n).tolist())) for n in lengths]
     batch = make_supervised_batch(prompts, [rng.integers(0, 250, 7 - i).tolist() for i in range(len(lengths))])
-    wanted = gradients(policy, batch, shared=False)
+    expected = gradients(policy, batch, shared=False)
     passes = count_tokens(policy.model, monkeypatch)
-    assert_same(gradients(policy, batch), wanted)
+    assert_same(gradients(policy, batch), expected)
     if len(lengths) > 1:
         assert passes[0] == 40  # once for all rows
     np.testing.assert_allclose(
@@ -85,7 +85,7 @@ def test_prompts_that_begin_alike_share_that_pass_in_a_supervised_batch(
 
 
 @pytest.mark.parametrize("prompt", [16, 17, 33, 49])
-def test_a_row_that_is_masked_whole_scores_nothing(tiny_qwen3: Path, prompt: int):
+def test_fully_masked_row_has_zero_logps(tiny_qwen3: Path, prompt: int):
     policy = tiny_policy(tiny_qwen3)
     cut = Rollout(Prompt("a", "", tuple(range(prompt))), (5, 6, 7), "", "length")
     batch = make_batch([cut], mx.zeros((1, 1)), mask_truncated=True)
@@ -93,17 +93,17 @@ def test_a_row_that_is_masked_whole_scores_nothing(tiny_qwen3: Path, prompt: int
 
 
 @pytest.mark.parametrize("model", ["tiny_qwen3", "tiny_llama"])
-def test_a_full_fine_tune_gets_the_same_gradient_on_both_paths(model: str, request: pytest.FixtureRequest):
+def test_full_fine_tune_gets_the_same_gradient_on_both_paths(model: str, request: pytest.FixtureRequest):
     policy = tiny_policy(request.getfixturevalue(model), fine_tune_type="full", lora={})
     batch = make_rows([6, 3], [4, 2])
-    found = gradients(policy, batch, shared=True)
-    assert "model.embed_tokens.weight" in found
-    assert_same(found, gradients(policy, batch, shared=False))
+    actual = gradients(policy, batch, shared=True)
+    assert "model.embed_tokens.weight" in actual
+    assert_same(actual, gradients(policy, batch, shared=False))
 
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
-def test_recomputing_layers_in_the_backward_pass_changes_no_gradient(tiny_qwen3: Path, shared: bool, changes: dict):
+def test_checkpointing_changes_no_gradient(tiny_qwen3: Path, shared: bool, changes: dict):
     policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([6, 3], [4, 2])
     kept = gradients(policy, batch, shared=shared)
     with checkpointed_layers(policy.model):
@@ -113,7 +113,7 @@ def test_recomputing_layers_in_the_backward_pass_changes_no_gradient(tiny_qwen3:
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_a_recomputed_layer_drops_what_it_dropped_at_first(tiny_qwen3: Path, rows: int):
+def test_recomputed_layer_repeats_its_dropout(tiny_qwen3: Path, rows: int):
     policy = tiny_policy(tiny_qwen3, lora={"rank": 4, "dropout": 0.5})
     batch = make_rows([6, 3], [4, 2])
 
@@ -122,8 +122,8 @@ def test_a_recomputed_layer_drops_what_it_dropped_at_first(tiny_qwen3: Path, row
 
     def run(seed: int, checkpointing: bool) -> dict[str, np.ndarray]:
         mx.random.seed(seed)
-        _, found = accumulate(policy.model, loss, split_batch(batch, rows), checkpointing=checkpointing)
-        return {name: np.array(gradient) for name, gradient in tree_flatten(found)}
+        _, actual = accumulate(policy.model, loss, split_batch(batch, rows), checkpointing=checkpointing)
+        return {name: np.array(gradient) for name, gradient in tree_flatten(actual)}
 
     kept = run(5, False)
     assert_same(run(5, True), kept)
@@ -132,7 +132,7 @@ def test_a_recomputed_layer_drops_what_it_dropped_at_first(tiny_qwen3: Path, row
 
 
 @pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
-def test_the_head_in_chunks_gives_the_gradient_of_the_head_at_once(
+def test_head_in_chunks_gives_the_gradient_of_the_whole_head(
     tiny_qwen3: Path, changes: dict, monkeypatch: pytest.MonkeyPatch
 ):
     policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([6, 3], [4, 2])
@@ -141,27 +141,27 @@ def test_the_head_in_chunks_gives_the_gradient_of_the_head_at_once(
     assert_same(gradients(policy, batch), whole)
 
 
-def test_a_head_that_learns_and_one_that_does_not_pass_the_same_gradient_down(tiny_llama: Path):
+def test_trained_and_frozen_heads_pass_the_same_gradient_down(tiny_llama: Path):
     batch = make_rows([6, 3], [4, 2])
-    frozen, learning = tiny_policy(tiny_llama), tiny_policy(tiny_llama)
-    learning.model.lm_head.unfreeze()
-    wanted = gradients(frozen, batch)
-    found = gradients(learning, batch)
-    assert found.pop("lm_head.weight").any()
-    assert_same(found, wanted)
+    frozen, trained = tiny_policy(tiny_llama), tiny_policy(tiny_llama)
+    trained.model.lm_head.unfreeze()
+    expected = gradients(frozen, batch)
+    actual = gradients(trained, batch)
+    assert actual.pop("lm_head.weight").any()
+    assert_same(actual, expected)
 
 
-def test_attention_in_blocks_of_queries_is_attention_at_once(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+def test_attention_in_blocks_of_queries_equals_attention_at_once(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
     policy, batch = tiny_policy(tiny_qwen3), make_rows([11, 8], [9, 5])
-    wanted = gradients(policy, batch, shared=False)
+    expected = gradients(policy, batch, shared=False)
     monkeypatch.setattr(attention, "CAUSAL_BLOCK", 3)
-    assert_same(gradients(policy, batch, shared=True), wanted)
+    assert_same(gradients(policy, batch, shared=True), expected)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
-def test_micro_batches_share_the_prompts_pass_and_add_up_to_the_whole(
+def test_micro_batches_share_the_prompts_pass_and_sum_to_the_batch(
     tiny_qwen3: Path, rows: int, checkpointing: bool, changes: dict, monkeypatch: pytest.MonkeyPatch
 ):
     policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([7, 5], [4, 2, 6, 1])
@@ -170,12 +170,12 @@ def test_micro_batches_share_the_prompts_pass_and_add_up_to_the_whole(
         scores = score_tokens(policy.model, part, 0.7, prefixes=prefixes)
         return -(scores.logps * part.advantages[:, None]).sum(), scores.logps
 
-    (wanted_values,), wanted = accumulate(policy.model, loss, [batch])
+    (expected_values,), expected = accumulate(policy.model, loss, [batch])
     passes = count_tokens(policy.model, monkeypatch)
-    values, found = accumulate(policy.model, loss, split_batch(batch, rows), checkpointing=checkpointing)
+    values, actual = accumulate(policy.model, loss, split_batch(batch, rows), checkpointing=checkpointing)
     assert sum(passes) == 6 + 4 + batch.completion_ids.size  # each prompt but its last token once, each completion once
-    np.testing.assert_allclose(np.concatenate([v[1] for v in values]), np.array(wanted_values[1]), rtol=1e-5)
-    assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(wanted)})
+    np.testing.assert_allclose(np.concatenate([v[1] for v in values]), np.array(expected_values[1]), rtol=1e-5)
+    assert_same(dict(tree_flatten(actual)), {name: np.array(g) for name, g in tree_flatten(expected)})
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_micro_batches_share_the_prompts_pass_and_add_up_to_the_whole(
         ({"fine_tune_type": "full", "lora": {}}, False),
     ],
 )
-def test_micro_batches_evaluated_apart_give_the_gradient_of_one_evaluation(
+def test_micro_batches_evaluated_one_by_one_give_the_gradient_of_one_evaluation(
     tiny_qwen3: Path, changes: dict, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ):
     policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([7, 5], [4, 2, 6, 1])
@@ -199,26 +199,26 @@ def test_micro_batches_evaluated_apart_give_the_gradient_of_one_evaluation(
         mx.random.seed(5)
         return accumulate(policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, apart=apart)
 
-    wanted_values, wanted = run(False)
+    expected_values, expected = run(False)
     passes = count_tokens(policy.model, monkeypatch)
-    values, found = run(True)
+    values, actual = run(True)
     assert sum(passes) == 2 * (6 + 4) + batch.completion_ids.size  # each prompt forward once, and again to go back
-    np.testing.assert_allclose(*(np.concatenate([v[1] for v in vs]) for vs in (values, wanted_values)), rtol=1e-5)
-    assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(wanted)})
+    np.testing.assert_allclose(*(np.concatenate([v[1] for v in vs]) for vs in (values, expected_values)), rtol=1e-5)
+    assert_same(dict(tree_flatten(actual)), {name: np.array(g) for name, g in tree_flatten(expected)})
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_a_part_without_gradient_adds_its_values_alone(tiny_qwen3: Path, apart: bool):
+def test_micro_batch_without_gradient_adds_only_its_values(tiny_qwen3: Path, apart: bool):
     policy, batch = tiny_policy(tiny_qwen3), make_rows([7], [4, 2])
 
     def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
         return (-score_tokens(policy.model, part, prefixes=prefixes).logps.sum(),)
 
     parts = split_batch(batch, 1)
-    values, found = accumulate(policy.model, loss, parts, has_gradient=lambda part: part is parts[1], apart=apart)
+    values, actual = accumulate(policy.model, loss, parts, has_gradient=lambda part: part is parts[1], apart=apart)
     alone = accumulate(policy.model, loss, [slice_batch(batch, 1, 2)])[1]
     assert len(values) == 2
-    assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(alone)})
+    assert_same(dict(tree_flatten(actual)), {name: np.array(g) for name, g in tree_flatten(alone)})
     assert accumulate(policy.model, loss, parts, has_gradient=lambda part: False, apart=apart)[1] is None
 
 

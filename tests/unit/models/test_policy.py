@@ -1,4 +1,4 @@
-"""The policy trains what it should, is its own reference, and saves what mlx-lm reads."""
+"""The policy's trainable parameters, its reference, and adapters in mlx-lm's format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlx_grpo.models.policy import find_model, load_adapter, load_for_inference,
 IDS = mx.array([[5, 60, 70, 80]])
 
 
-def test_lora_covers_every_linear_layer_and_starts_as_the_base_model(tiny_qwen3: Path):
+def test_lora_adapts_every_linear_layer_and_starts_as_the_base_model(tiny_qwen3: Path):
     policy = load_policy(tiny_config(tiny_qwen3))
     names = {name.rsplit(".", 1)[0] for name, _ in tree_flatten(policy.model.trainable_parameters())}
     assert len(names) == 2 * 7  # q, k, v, o, gate, up, down of two layers
@@ -27,7 +27,7 @@ def test_lora_covers_every_linear_layer_and_starts_as_the_base_model(tiny_qwen3:
     np.testing.assert_array_equal(np.array(policy.model(IDS)), np.array(base(IDS)))
 
 
-def test_lora_keys_and_layers_limit_what_is_trained(tiny_qwen3: Path):
+def test_lora_keys_and_layers_limit_the_trained_parameters(tiny_qwen3: Path):
     lora = {"rank": 2, "num_layers": 1, "keys": ["self_attn.q_proj"]}
     trained = dict(tree_flatten(load_policy(tiny_config(tiny_qwen3, lora=lora)).model.trainable_parameters()))
     assert {name: w.shape for name, w in trained.items()} == {
@@ -36,7 +36,7 @@ def test_lora_keys_and_layers_limit_what_is_trained(tiny_qwen3: Path):
     }
 
 
-def test_a_full_fine_tune_trains_every_weight_in_fp32_whatever_the_dtype(tiny_qwen3: Path):
+def test_full_fine_tune_trains_every_weight_in_fp32(tiny_qwen3: Path):
     policy = load_policy(tiny_config(tiny_qwen3, fine_tune_type="full", lora={}, dtype="bfloat16"))
     trained = dict(tree_flatten(policy.model.trainable_parameters()))
     assert trained.keys() == dict(tree_flatten(policy.model.parameters())).keys()
@@ -49,7 +49,7 @@ def test_lora_weights_stay_fp32_on_a_half_precision_base(tiny_qwen3: Path):
     assert {w.dtype for _, w in tree_flatten(policy.model.trainable_parameters())} == {mx.float32}
 
 
-def test_swapping_in_the_starting_parameters_gives_the_starting_policy_and_puts_back_the_trained_one(tiny_qwen3: Path):
+def test_swapped_lends_the_starting_parameters_and_restores_the_trained_ones(tiny_qwen3: Path):
     policy = load_policy(tiny_config(tiny_qwen3))
     start, before = policy.model.trainable_parameters(), np.array(policy.model(IDS))
     trained = {n: mx.ones_like(w) * 0.01 for n, w in tree_flatten(policy.model.trainable_parameters())}
@@ -62,7 +62,7 @@ def test_swapping_in_the_starting_parameters_gives_the_starting_policy_and_puts_
 
 
 @pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
-def test_a_saved_adapter_is_read_by_mlx_lm_itself(tiny_qwen3: Path, tmp_path: Path, changes: dict):
+def test_saved_adapter_is_read_by_mlx_lm(tiny_qwen3: Path, tmp_path: Path, changes: dict):
     config = tiny_config(tiny_qwen3, **changes)
     policy = tiny_policy(tiny_qwen3, **changes)
     save_adapter(policy, config, tmp_path / "adapter")
@@ -75,7 +75,7 @@ def test_a_saved_adapter_is_read_by_mlx_lm_itself(tiny_qwen3: Path, tmp_path: Pa
     np.testing.assert_array_equal(np.array(fresh.model(IDS)), np.array(policy.model(IDS)))
 
 
-def test_a_rope_theta_where_transformers_5_writes_it_is_heeded(tiny_llama: Path, tmp_path: Path):
+def test_rope_theta_nested_as_in_transformers_5_is_used(tiny_llama: Path, tmp_path: Path):
     def logits(**changes: object) -> np.ndarray:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         shutil.copytree(tiny_llama, folder)
@@ -99,20 +99,20 @@ def test_activations_beyond_float16_are_refused_with_a_remedy(tiny_llama: Path, 
     assert load_policy(tiny_config(tmp_path / "m"))
 
 
-def test_a_folder_without_weights_says_so(tiny_llama: Path, tmp_path: Path):
+def test_folder_without_weights_is_refused(tiny_llama: Path, tmp_path: Path):
     shutil.copytree(tiny_llama, tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors"))
     with pytest.raises(UserError, match="can't be loaded"):
         load_policy(tiny_config(tmp_path / "m"))
 
 
-def test_an_adapter_of_another_shape_is_refused(tiny_qwen3: Path, tmp_path: Path):
+def test_adapter_of_another_shape_is_refused(tiny_qwen3: Path, tmp_path: Path):
     save_adapter(tiny_policy(tiny_qwen3), tiny_config(tiny_qwen3), tmp_path)
     other = load_policy(tiny_config(tiny_qwen3, lora={"rank": 2}))
     with pytest.raises(UserError, match="does not fit"):
         load_adapter(other, tmp_path)
 
 
-def test_the_same_seed_starts_from_the_same_adapter(tiny_qwen3: Path):
+def test_seed_decides_the_starting_adapter(tiny_qwen3: Path):
     def start(seed: int) -> np.ndarray:
         return np.array(
             tree_flatten(load_policy(tiny_config(tiny_qwen3, seed=seed)).model.trainable_parameters())[0][1]
@@ -122,7 +122,7 @@ def test_the_same_seed_starts_from_the_same_adapter(tiny_qwen3: Path):
     assert np.abs(start(1) - start(2)).max() > 0
 
 
-def test_a_folder_without_config_and_a_name_that_is_nowhere_say_what_to_do(
+def test_find_model_refuses_a_folder_without_config_and_an_unknown_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     with pytest.raises(UserError, match=r"no config\.json"):

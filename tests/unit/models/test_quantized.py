@@ -1,4 +1,4 @@
-"""QLoRA: a LoRA on packed 4- and 8-bit weights learns what it would on the weights they stand for, and is exported."""
+"""QLoRA: a LoRA on packed 4- and 8-bit weights trains as on the weights they stand for, and is exported."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def logps(model: nn.Module, batch: Batch, **options: object) -> np.ndarray:
     return np.array(score_tokens(model, batch, 0.7, **options).logps)
 
 
-def test_the_shared_prompt_pass_is_exact_on_packed_weights(packed: Path, kept_packed: None):
+def test_shared_prompt_pass_is_exact_on_packed_weights(packed: Path, kept_packed: None):
     policy, batch = tiny_policy(packed), make_rows([9, 4], [3, 7, 1])
     shared, plain = (logps(policy.model, batch, shared=way) for way in (True, False))
     np.testing.assert_allclose(shared, plain, rtol=1e-5, atol=1e-5)
     assert_same(gradients(policy, batch, shared=True), gradients(policy, batch, shared=False))
 
 
-def test_packed_weights_give_the_log_probabilities_and_gradients_of_the_plain_weights_they_stand_for(
+def test_packed_weights_give_the_logps_and_gradients_of_their_plain_weights(
     packed: Path, kept_packed: None, tmp_path: Path
 ):
     export_hf(packed, tmp_path / "plain", dtype="float32")
@@ -78,24 +78,24 @@ def test_packed_weights_give_the_log_probabilities_and_gradients_of_the_plain_we
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_micro_batches_add_up_on_packed_weights(packed: Path, kept_packed: None, checkpointing: bool):
+def test_micro_batches_sum_to_the_batch_on_packed_weights(packed: Path, kept_packed: None, checkpointing: bool):
     policy, batch = tiny_policy(packed), make_rows([7, 5], [4, 2, 6, 1])
 
     def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
         return (-(score_tokens(policy.model, part, prefixes=prefixes).logps * part.advantages[:, None]).sum(),)
 
-    _, wanted = accumulate(policy.model, loss, [batch])
+    _, expected = accumulate(policy.model, loss, [batch])
     for apart in (False, True):
-        _, found = accumulate(policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, apart=apart)
-        assert_same(dict(tree_flatten(found)), {name: np.array(g) for name, g in tree_flatten(wanted)})
+        _, actual = accumulate(policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, apart=apart)
+        assert_same(dict(tree_flatten(actual)), {name: np.array(g) for name, g in tree_flatten(expected)})
 
 
-def test_a_full_fine_tune_of_packed_weights_is_refused_with_a_remedy(packed: Path):
+def test_full_fine_tune_of_packed_weights_is_refused_with_a_remedy(packed: Path):
     with pytest.raises(UserError, match="fine_tune_type lora"):
         load_policy(tiny_config(packed, fine_tune_type="full"))
 
 
-def test_weights_that_a_cpu_unpacks_are_those_that_the_export_holds(packed: Path, tmp_path: Path):
+def test_weights_unpacked_on_a_cpu_equal_those_of_the_export(packed: Path, tmp_path: Path):
     export_hf(packed, tmp_path / "plain", dtype="float32")
     unpacked, plain = (
         dict(tree_flatten(load_for_inference(f, None, "float32").model.parameters()))
@@ -106,7 +106,7 @@ def test_weights_that_a_cpu_unpacks_are_those_that_the_export_holds(packed: Path
 
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["packed", "unpacked"])
-def test_a_run_trains_exports_and_completes_alike_in_mlx_and_pytorch(
+def test_run_on_packed_weights_completes_the_same_in_mlx_and_pytorch(
     packed: Path, keeps: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(policy_module, "multiplies_packed", lambda device: keeps)
