@@ -48,7 +48,7 @@ def killed_one(folder: Path, count: int, victim: int, moment: str, *train: str) 
     ("victim", "moment"),
     [
         (0, "generation/rollout:150"),
-        (1, "ranks:60"),
+        (1, "distributed/ranks:60"),
         pytest.param(2, "training/warm_start:3", marks=pytest.mark.long),
         pytest.param(0, "training/checkpoint:30", marks=pytest.mark.long),
     ],
