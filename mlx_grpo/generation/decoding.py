@@ -24,36 +24,43 @@ PREFILL_CHUNK = 512
 
 
 class Start(NamedTuple):
-    """Tokens that prompts of several batches begin with, and what the layers remember of them."""
+    """Tokens that prompts of several batches begin with, and the layers' keys and values for them."""
 
-    token_ids: Sequence[int]
+    token_ids: tuple[int, ...]
     prefix: Prefix | None
 
 
 NO_START = Start((), None)
 
 
-def shared_start(model: nn.Module, prompts: Sequence[Sequence[int]]) -> Start:
-    """What all prompts begin with, run once for every batch of such prompts; nothing where it can't be shared."""
-    alike = common_start([mx.array(ids) for ids in prompts]) if shares_prompt(model) else 0
-    if not alike:
+def shared_start(model: nn.Module, prompts: Sequence[tuple[int, ...]]) -> Start:
+    """Run the tokens that all prompts begin with once, for every batch of such prompts.
+
+    Returns NO_START where the prompts or the model have nothing to share.
+    """
+    length = common_start([mx.array(ids) for ids in prompts]) if shares_prompt(model) else 0
+    if not length:
         return NO_START
-    token_ids = prompts[0][:alike]
+    token_ids = prompts[0][:length]
     prefix = extend(model, mx.array(token_ids))
     mx.eval(prefix)
     return Start(token_ids, prefix)
 
 
-def prefill(model: nn.Module, prompts: Sequence[Sequence[int]], start: Start = NO_START) -> list[Prefix]:
-    """What the layers remember of each prompt but its last token; text that prompts begin with alike is run once."""
+def prefill(model: nn.Module, prompts: Sequence[tuple[int, ...]], start: Start = NO_START) -> list[Prefix]:
+    """Return the keys and values of each prompt without its last token.
+
+    Tokens that several prompts begin with are run once.
+    """
     prefixes: list[Prefix] = [[] for _ in prompts]
     latest = start
     # In sorted order the prompts of one job, which begin with its text, are neighbours.
     for index in sorted(range(len(prompts)), key=lambda i: prompts[i]):
         ids = prompts[index][:-1]
-        alike, known = max(((_alike(run.token_ids, ids), run.prefix) for run in (latest, start)), key=itemgetter(0))
-        kept = alike if alike >= SHARED_TOKENS else 0
-        prefix = cut(known, kept) if kept else None
+        runs = ((_common_length(run.token_ids, ids), run.prefix) for run in (latest, start))
+        length, known = max(runs, key=itemgetter(0))
+        kept = length if length >= SHARED_TOKENS else 0
+        prefix = cut(known, kept) if known and kept else None
         for first in range(kept, len(ids), PREFILL_CHUNK):
             prefix = extend(model, mx.array(ids[first : first + PREFILL_CHUNK]), prefix)
             mx.eval(prefix)
@@ -62,18 +69,17 @@ def prefill(model: nn.Module, prompts: Sequence[Sequence[int]], start: Start = N
     return prefixes
 
 
-def _alike(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many tokens both begin with."""
+def _common_length(left: Sequence[int], right: Sequence[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 
 def cut(prefix: Prefix, length: int) -> Prefix:
-    """The first tokens of a prefix: what layers remember of a token does not depend on later ones."""
+    """Return the first tokens of a prefix; keys and values of a token do not depend on later ones."""
     return [KeysValues(known.keys[..., :length, :], known.values[..., :length, :]) for known in prefix]
 
 
 class Layout:
-    """Which rows are live, and where each sits among the queries of its group.
+    """The rows still decoding, and the place of each among the queries of its group.
 
     `group_of` [N] is ascending; `lengths` are those of the groups' prefixes.
     """
@@ -84,9 +90,9 @@ class Layout:
         self.width = int(counts.max())  # g
         seats = np.arange(group_of.size) - np.repeat(first, counts)  # [N]
         self.even = bool((counts == self.width).all())
-        """Every group has g rows, so grouping them is only a change of shape."""
+        """True if every group has g rows, so that grouping them is only a change of shape."""
         rank = np.repeat(np.arange(self.groups.size), counts)  # [N]
-        rows = np.zeros((self.groups.size, self.width), np.int32)  # empty seats repeat row 0, and nobody reads them
+        rows = np.zeros((self.groups.size, self.width), np.int32)  # empty places repeat row 0 and are never read
         rows[rank, seats] = np.arange(group_of.size)
         self.rows, self.seats = mx.array(rows), mx.array(rank * self.width + seats)
         live = lengths[self.groups]
@@ -95,15 +101,15 @@ class Layout:
         self.starts = mx.array(lengths[group_of])  # [N]
 
     def keep(self, rows: Sequence[int]) -> Layout:
-        """The layout of some of these rows."""
+        """Return the layout of some of these rows."""
         return Layout(self.group_of[np.array(rows)], self.lengths)
 
     def to_groups(self, x: mx.array) -> mx.array:
-        """[N, ...] -> [R, g, ...]"""
+        """Reshape rows [N, ...] to groups [R, g, ...]."""
         return x.reshape(self.groups.size, self.width, *x.shape[1:]) if self.even else x[self.rows]
 
     def to_rows(self, x: mx.array) -> mx.array:
-        """[R, g, ...] -> [N, ...]"""
+        """Reshape groups [R, g, ...] to rows [N, ...]."""
         flat = x.reshape(-1, *x.shape[2:])
         return flat if self.even else flat[self.seats]
 
@@ -119,18 +125,18 @@ class GroupCache:
 
     @property
     def offset(self) -> mx.array:
-        """The position of each row's next token, [N]."""
+        """Return the position of each row's next token, [N]."""
         return self.layout.starts + self.own.offset
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Remember a token of each row; returns each row's own keys and values so far, [N, K, t, d]."""
+        """Add a token of each row; return each row's own keys and values so far, [N, K, t, d]."""
         return self.own.update_and_fetch(keys, values)
 
     def make_mask(self, n: int, **_: object) -> None:
-        """None: `attend` knows what each query may see."""
+        """Return None, since `attend` masks by itself."""
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
-        """Attention of each row's one query, [N, H, 1, d], over its group's prefix and its own tokens."""
+        """Attend with each row's one query, [N, H, 1, d], over its group's prefix and its own tokens."""
         rows, _, _, size = queries.shape
         grouped = (queries * scale).reshape(rows, keys.shape[1], -1, size)  # [N, K, r, d]
         parts = [partial_attention(grouped, keys, values)]
@@ -142,7 +148,7 @@ class GroupCache:
         return merge(parts).reshape(queries.shape).astype(queries.dtype)
 
     def keep(self, rows: mx.array, layout: Layout, groups: np.ndarray | None) -> None:
-        """Go on with some rows, and with the `groups` that still have any (None: all of them)."""
+        """Keep some rows, and the `groups` that still have any (None: all groups)."""
         self.layout = layout
         self.own.keys, self.own.values = self.own.keys[rows], self.own.values[rows]
         if groups is not None and self.prefix is not None:
@@ -150,9 +156,12 @@ class GroupCache:
 
 
 def decoding_caches(
-    model: nn.Module, prompts: Sequence[Sequence[int]], rows_each: int, max_tokens: int, start: Start = NO_START
+    model: nn.Module, prompts: Sequence[tuple[int, ...]], rows_each: int, max_tokens: int, start: Start = NO_START
 ) -> list:
-    """A cache for each layer, with all prompts but their last tokens in it, for `rows_each` rows of each prompt."""
+    """Return a cache for each layer, filled with all prompts without their last tokens.
+
+    `rows_each` rows continue each prompt.
+    """
     if not shares_prompt(model):
         return _copied_prompts(model, prompts, rows_each)
     dispatch_on_cache(model)
@@ -161,11 +170,11 @@ def decoding_caches(
     return [GroupCache(stack(prefixes, layer), layout, max_tokens) for layer in range(len(model.layers))]
 
 
-def keep_rows(caches: list, rows: Sequence[int]) -> None:
-    """Let the other rows leave the batch."""
+def keep_rows(caches: list, rows: list[int]) -> None:
+    """Remove all rows but these from the caches."""
     if not isinstance(caches[0], GroupCache):
         for cache in caches:
-            cache.filter(list(rows))
+            cache.filter(rows)
         return
     before = caches[0].layout
     after = before.keep(rows)
@@ -175,7 +184,10 @@ def keep_rows(caches: list, rows: Sequence[int]) -> None:
 
 
 def stack(prefixes: Sequence[Prefix], layer: int) -> KeysValues | None:
-    """One layer's keys and values of R prefixes, [R, K, S, d], padded on the right; None where all are empty."""
+    """Stack one layer's keys and values of R prefixes to [R, K, S, d], padded on the right.
+
+    Returns None where all prefixes are empty.
+    """
     known = [prefix[layer] if prefix else None for prefix in prefixes]
     longest = max((kv.keys.shape[2] for kv in known if kv is not None), default=0)
     if not longest:
@@ -191,8 +203,8 @@ def stack(prefixes: Sequence[Prefix], layer: int) -> KeysValues | None:
     )
 
 
-def _copied_prompts(model: nn.Module, prompts: Sequence[Sequence[int]], rows_each: int) -> list:
-    """mlx-lm's batched caches, each row with a copy of its prompt, for models whose prompts cannot be shared."""
+def _copied_prompts(model: nn.Module, prompts: Sequence[tuple[int, ...]], rows_each: int) -> list:
+    """Fill mlx-lm's batched caches, each row with a copy of its prompt, for models whose prompts cannot be shared."""
     rows = []
     for ids in prompts:
         caches = make_prompt_cache(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -15,27 +16,50 @@ from mlx_grpo.generation.sampling import Sampling, draw, row_keys
 from mlx_grpo.models.policy import Policy
 
 OnToken = Callable[[int], None]
-"""Told after each decoded position how many rows go on; what it raises ends the decoding."""
+"""Called after each position with the number of rows still decoding; an exception that it raises ends the decoding."""
+
+
+@dataclass(slots=True)
+class _Row:
+    """One completion while it is decoded."""
+
+    prompt: Prompt
+    max_tokens: int
+    token_ids: list[int] = field(default_factory=list)
+    stopped: bool = False
+
+    def append(self, token_id: int, stop_ids: Sequence[int]) -> bool:
+        """Append a token; return True if another one follows."""
+        self.token_ids.append(token_id)
+        self.stopped = token_id in stop_ids
+        return not self.stopped and len(self.token_ids) < self.max_tokens
 
 
 @dataclass(slots=True)
 class _RowSampler:
-    """Draws for the rows that are still decoding, and remembers how likely and how uncertain each draw was."""
+    """Draws for the rows that are still decoding, and keeps the log-probability and entropy of each draw."""
 
     keys: mx.array
     sampling: Sampling
     rows: list[int]
+    """The rows still decoding, ascending."""
     draws: list[tuple[list[int], mx.array]] = field(default_factory=list)
-    """Of each position, its rows, and their log-probabilities and entropies [2, rows]."""
+    """For each position, its rows, and their log-probabilities and entropies [2, rows]."""
 
     def __call__(self, logits: mx.array) -> mx.array:
         drawn = draw(logits, self.keys[mx.array(self.rows)], len(self.draws), self.sampling)
         self.draws.append((list(self.rows), mx.stack([drawn.logps, drawn.entropies])))
         return drawn.tokens
 
-    def by_row(self) -> list[dict[int, tuple[float, float]]]:
-        """For each position, the log-probability and the entropy that each row then drew with."""
-        return [dict(zip(rows, zip(*told.tolist(), strict=True), strict=True)) for rows, told in self.draws]
+    def logps_and_entropies(self, row_count: int) -> list[tuple[list[float], list[float]]]:
+        """Return the log-probabilities and the entropies of each row's draws, in order."""
+        by_row: list[tuple[list[float], list[float]]] = [([], []) for _ in range(row_count)]
+        for rows, values in self.draws:
+            logps, entropies = cast("list[list[float]]", values.tolist())
+            for row, logp, entropy in zip(rows, logps, entropies, strict=True):
+                by_row[row][0].append(logp)
+                by_row[row][1].append(entropy)
+        return by_row
 
 
 def generate(
@@ -52,68 +76,54 @@ def generate(
 ) -> list[Rollout]:
     """Sample `num_generations` completions of each prompt: N = P·G rollouts, prompt-major.
 
-    Row r of step s draws from a stream of its own, keyed by (seed, s, r), counted from `first_row` where these
-    are some of a step's rows. `start` is what earlier calls' prompts began with too. `on_token` is told how many
-    rows are still decoding after each position.
+    Row r of step s draws from its own random stream, keyed by (seed, s, r). Rows count from `first_row`, for callers
+    that sample a part of a step. `start` holds tokens that the prompts of several calls begin with. `on_token` is
+    called after each position with the number of rows still decoding.
     """
-    total = len(prompts) * num_generations
-    sampler = _RowSampler(row_keys(seed, step, range(first_row, first_row + total)), sampling, list(range(total)))
-    tokens, stopped = _decode(policy, prompts, num_generations, sampler, start, on_token)
-    drawn = sampler.by_row()
-    told = [[drawn[position][row] for position in range(len(tokens[row]))] for row in range(total)]
-    return [
-        Rollout(
-            prompt=prompts[row // num_generations],
-            completion_ids=tuple(tokens[row]),
-            completion=decode_completion(
-                policy.tokenizer, [*prompts[row // num_generations].shared_prefix_ids, *tokens[row]]
-            ),
-            finish_reason="stop" if row in stopped else "length",
-            sampled_logps=tuple(logp for logp, _ in told[row]),
-            sampled_entropies=tuple(entropy for _, entropy in told[row]),
-        )
-        for row in range(total)
+    rows = [
+        _Row(prompt, sampling.max_tokens - len(prompt.shared_prefix_ids))
+        for prompt in prompts
+        for _ in range(num_generations)
     ]
-
-
-def _decode(
-    policy: Policy,
-    prompts: Sequence[Prompt],
-    num_generations: int,
-    sampler: _RowSampler,
-    start: Start,
-    on_token: OnToken | None,
-) -> tuple[list[list[int]], set[int]]:
-    """Each row's tokens, and the rows that ended in a stop token."""
-    tokens: list[list[int]] = [[] for _ in sampler.rows]
-    stopped = set()
-    max_tokens = sampler.sampling.max_tokens
-    limits = [max_tokens - len(prompt.shared_prefix_ids) for prompt in prompts for _ in range(num_generations)]
-    stop_ids = () if sampler.sampling.ignore_stop else policy.stop_ids
+    keys = row_keys(seed, step, range(first_row, first_row + len(rows)))
+    sampler = _RowSampler(keys, sampling, list(range(len(rows))))
     given = [prompt.given_ids for prompt in prompts]
-    caches = decoding_caches(policy.model, given, num_generations, max_tokens, start)
-    last_ids = mx.array([ids[-1] for ids in given for _ in range(num_generations)])
-    drawn = _next_tokens(policy.model, last_ids, caches, sampler)
+    caches = decoding_caches(policy.model, given, num_generations, sampling.max_tokens, start)
+    _decode(policy, rows, caches, sampler, on_token)
+    drawn = sampler.logps_and_entropies(len(rows))
+    return [_rollout(policy.tokenizer, row, *values) for row, values in zip(rows, drawn, strict=True)]
+
+
+def _decode(policy: Policy, rows: Sequence[_Row], caches: list, sampler: _RowSampler, on_token: OnToken | None) -> None:
+    """Append tokens to each row until it stops or reaches its limit."""
+    max_tokens = sampler.sampling.max_tokens
+    stop_ids = () if sampler.sampling.ignore_stop else policy.stop_ids
+    last_ids = mx.array([row.prompt.given_ids[-1] for row in rows])  # [N]
+    drawn = _next_tokens(policy.model, last_ids, caches, sampler)  # [N]
     for position in range(max_tokens):
         # The next position is under way while this one's tokens are read; rows that end here drop out of both.
-        following = _next_tokens(policy.model, drawn, caches, sampler) if position + 1 < max_tokens else None
-        live, kept = list(sampler.rows), []
-        for seat, (row, token) in enumerate(zip(live, drawn.tolist(), strict=True)):
-            tokens[row].append(token)
-            if token in stop_ids:
-                stopped.add(row)
-            elif position + 1 < limits[row]:
-                kept.append(seat)
-        sampler.rows = [live[seat] for seat in kept]
+        # After the last position no row continues, and nothing follows.
+        following = _next_tokens(policy.model, drawn, caches, sampler) if position + 1 < max_tokens else drawn
+        seats = _append(rows, sampler.rows, drawn, stop_ids)
         if on_token:
-            on_token(len(kept))
-        if not kept:
+            on_token(len(seats))
+        if not seats:
             break
+        if len(seats) < len(sampler.rows):
+            sampler.rows = [sampler.rows[seat] for seat in seats]
+            keep_rows(caches, seats)
+            following = following[mx.array(seats)]
         drawn = following
-        if len(kept) < len(live):
-            keep_rows(caches, kept)
-            drawn = following[mx.array(kept)]
-    return tokens, stopped
+
+
+def _append(rows: Sequence[_Row], live: Sequence[int], drawn: mx.array, stop_ids: Sequence[int]) -> list[int]:
+    """Append each live row's token; return the places in `live` of the rows that continue."""
+    token_ids = cast("list[int]", drawn.tolist())
+    seats = []
+    for seat, (row, token_id) in enumerate(zip(live, token_ids, strict=True)):
+        if rows[row].append(token_id, stop_ids):
+            seats.append(seat)
+    return seats
 
 
 def _next_tokens(model: nn.Module, token_ids: mx.array, caches: list, sampler: _RowSampler) -> mx.array:
@@ -124,8 +134,20 @@ def _next_tokens(model: nn.Module, token_ids: mx.array, caches: list, sampler: _
     return drawn
 
 
+def _rollout(tokenizer: TokenizerWrapper, row: _Row, logps: Sequence[float], entropies: Sequence[float]) -> Rollout:
+    length = len(row.token_ids)  # a row is drawn for once more, while its last token is read
+    return Rollout(
+        prompt=row.prompt,
+        completion_ids=tuple(row.token_ids),
+        completion=decode_completion(tokenizer, [*row.prompt.shared_prefix_ids, *row.token_ids]),
+        finish_reason="stop" if row.stopped else "length",
+        sampled_logps=tuple(logps[:length]),
+        sampled_entropies=tuple(entropies[:length]),
+    )
+
+
 def decode_completion(tokenizer: TokenizerWrapper, token_ids: Sequence[int]) -> str:
-    """The text of a completion, without the stop token that ends it."""
+    """Return the text of a completion, without the stop token that ends it."""
     kept = list(token_ids)
     if kept and kept[-1] in tokenizer.eos_token_ids:
         kept.pop()

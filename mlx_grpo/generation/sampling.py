@@ -1,8 +1,8 @@
 """The sampler: temperature first, then top-k, top-p and min-p, as TRL and transformers do.
 
-mlx-lm's own sampler filters before it tempers, which keeps other tokens. Every row draws from a key of its
-own, made of (seed, step, row) and advanced by position, so what a row samples depends neither on the rows
-beside it nor on what was drawn before.
+mlx-lm's own sampler filters first and tempers then, which keeps other tokens. Every row has its own random key, made
+of (seed, step, row) and advanced by position. So a row's samples depend neither on the rows beside it nor on earlier
+draws.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ class Sampling:
     top_k: int = 0
     min_p: float = 0.0
     ignore_stop: bool = False
-    """Go on to `max_tokens` whatever is drawn; for timing."""
+    """Decode all `max_tokens` even after a stop token; for timing."""
 
     @property
     def filters(self) -> bool:
-        """Whether anything keeps tokens from being drawn."""
+        """Return True if any filter keeps tokens from being drawn."""
         return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
 
 
 class Draw(NamedTuple):
-    """One token for each row, [B], and what is told of the tempered distribution before any filter."""
+    """One token for each row, [B]; log-probabilities and entropies are of the tempered logits before any filter."""
 
     tokens: mx.array
     logps: mx.array
@@ -44,7 +44,7 @@ class Draw(NamedTuple):
 
 
 def filtered(logits: mx.array, sampling: Sampling) -> mx.array:
-    """Tempered logits [B, V] with everything that the filters drop at -inf."""
+    """Set the tempered logits [B, V] of all tokens that the filters drop to -inf."""
     if 0 < sampling.top_k < logits.shape[-1]:
         lowest_kept = mx.topk(logits, sampling.top_k, axis=-1).min(axis=-1, keepdims=True)
         logits = mx.where(logits < lowest_kept, -mx.inf, logits)
@@ -63,7 +63,7 @@ def filtered(logits: mx.array, sampling: Sampling) -> mx.array:
 
 
 def row_keys(seed: int, step: int, rows: Sequence[int]) -> mx.array:
-    """One random key for each of these rows of a step, u32 [B, 2]."""
+    """Return one random key for each of these rows of a step, u32 [B, 2]."""
     return mx.stack([mx.random.key(_mix(seed, step, row)) for row in rows])
 
 
@@ -86,7 +86,7 @@ def draw(logits: mx.array, keys: mx.array, position: int, sampling: Sampling) ->
 
 
 def _pick(weights: mx.array, keys: mx.array) -> mx.array:
-    """A token for each row with probability in proportion to its weight [B, V], by one uniform number each."""
+    """Draw a token for each row in proportion to its weights [B, V], by one uniform number for each row."""
     cumulative = mx.cumsum(weights, axis=-1)
     total = cumulative[:, -1:]
     uniform = mx.vmap(lambda key: mx.random.uniform(key=key))(keys)[:, None]  # [B, 1]
@@ -96,9 +96,9 @@ def _pick(weights: mx.array, keys: mx.array) -> mx.array:
 
 
 def seed_step(seed: int, phase: int, step: int, rank: int) -> None:
-    """Set every global random state by what the step is, so that a resumed run draws what it would have drawn.
+    """Seed every global random state from the step, so that a resumed run draws the same numbers.
 
-    MLX's serves dropout; Python's and numpy's are there for a user's reward functions.
+    MLX's state serves dropout; Python's and numpy's serve a user's reward functions.
     """
     mixed = _mix(seed, phase, step, rank)
     mx.random.seed(mixed)
@@ -107,7 +107,7 @@ def seed_step(seed: int, phase: int, step: int, rank: int) -> None:
 
 
 def _mix(*parts: int) -> int:
-    """A 64-bit hash of small integers (splitmix64), so that neighbouring seeds and steps share no streams."""
+    """Hash small integers to 64 bits (splitmix64), so that neighbouring seeds and steps share no streams."""
     state = 0
     for part in parts:
         state = (state + part + 0x9E3779B97F4A7C15) % 2**64
