@@ -1,4 +1,4 @@
-"""What ends a command with a message and an exit code instead of a traceback."""
+"""Errors that end a command with a message and an exit code instead of a traceback."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _short = _Short()
 _short.maxstring = _short.maxother = 80
 
 
-def shown(value: object) -> str:
-    """A user's value as an error shows it: a short repr, however large it is, without a Hub token it may hold."""
+def short_repr(value: object) -> str:
+    """Return a short repr of a user's value for an error's text, without any Hub token in it."""
     try:
         return _short.repr(value)
     except ValueError:  # Python writes no integer of more than 4300 digits
@@ -28,7 +28,7 @@ def shown(value: object) -> str:
 
 
 class UserError(Exception):
-    """A mistake in a config, a file or a command line, told in the user's terms; exit code 2.
+    """A mistake in a config, a file or a command line, described in the user's terms; exit code 2.
 
     `problems` holds one line for each mistake (where, what, remedy); all are reported at once.
     """
@@ -39,7 +39,7 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """The work was ended from outside, and nothing is wrong with it; it can go on later."""
+    """The work was ended from outside without an error; it can be resumed later."""
 
     def __init__(self, exit_code: int, message: str):
         super().__init__(message)

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlx_grpo.config.schema import RewardConfig
 from mlx_grpo.data.types import Prompt
-from mlx_grpo.errors import UserError, shown
+from mlx_grpo.errors import UserError, short_repr
 from reward import RUBRICS, STRICT, Rubric
 
 RUBRIC_COLUMNS = ("decision", "score", "context")
@@ -22,7 +22,7 @@ RUBRIC_COLUMNS = ("decision", "score", "context")
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What N completions earned; NaN where nothing applies."""
+    """The rewards of N completions; NaN where no reward function applies."""
 
     rewards: np.ndarray
     """f64 [N]"""
@@ -30,8 +30,9 @@ class Scores:
     """Each [N]: the rubric's components, or the reward functions by name."""
 
     def replaced(self, rows: np.ndarray, fresh: Scores) -> Scores:
-        """These scores with those of some rows replaced."""
-        rewards, components = self.rewards.copy(), {name: values.copy() for name, values in self.components.items()}
+        """Return a copy of these scores in which some rows have new ones."""
+        rewards = self.rewards.copy()
+        components = {name: values.copy() for name, values in self.components.items()}
         rewards[rows] = fresh.rewards
         for name, values in components.items():
             values[rows] = fresh.components[name]
@@ -42,35 +43,36 @@ Reward = Callable[[Sequence[Prompt], Sequence[str]], Scores]
 
 
 def strip_thinking(text: str) -> str:
-    """A completion without its reasoning: `<think>...</think>` removed, and an unfinished thought to its end."""
+    """Remove `<think>...</think>` from a completion, and unfinished thinking up to the end."""
     return re.sub(r"<think>.*?(?:</think>|\Z)", "", text, flags=re.DOTALL).strip()
 
 
 def load_reward(config: RewardConfig) -> Reward:
-    """The reward that a config names; raises UserError where it can't be made."""
+    """Make the reward that a config names; raise UserError where it can't be made."""
     if config.rubric is None:
         return _function_reward(config)
     return rubric_reward(make_rubric(config))
 
 
 def make_rubric(config: RewardConfig) -> Rubric:
-    """The configured rubric with its weights and limits."""
+    """Return the configured rubric with its weights and limits."""
     try:
         return RUBRICS[config.rubric or "strict"].with_(weights=config.weights, limits=config.limits)
     except ValueError as error:
         raise UserError(f"reward: {error}") from None
 
 
-def has_gold(prompt: Prompt) -> bool:
-    """Whether a row brings what a rubric grades against, in values that it can grade against."""
-    return _gold_problem(prompt) is None
+def has_gold_label(prompt: Prompt) -> bool:
+    """Return True if a row has the columns that a rubric grades against, with valid values."""
+    return _label_problem(prompt) is None
 
 
 def check_columns(config: RewardConfig, prompts: Sequence[Prompt]) -> None:
     """Raise UserError naming the first row whose columns the configured rubric can't grade against."""
     if config.rubric is None:
         return
-    problems = {prompt.id: problem for prompt in prompts if (problem := _gold_problem(prompt))}
+    found = {prompt.id: _label_problem(prompt) for prompt in prompts}
+    problems = {row: problem for row, problem in found.items() if problem}
     if problems:
         row, problem = next(iter(problems.items()))
         others = f" (and {len(problems) - 1} other rows like it)" if len(problems) > 1 else ""
@@ -79,7 +81,7 @@ def check_columns(config: RewardConfig, prompts: Sequence[Prompt]) -> None:
         )
 
 
-def _gold_problem(prompt: Prompt) -> str | None:
+def _label_problem(prompt: Prompt) -> str | None:
     missing = [column for column in RUBRIC_COLUMNS if column not in prompt.columns]
     if missing:
         return f"has no {', '.join(missing)}, which the rubric grades against"
@@ -91,13 +93,13 @@ def _gold_problem(prompt: Prompt) -> str | None:
 
 
 def rubric_reward(rubric: Rubric) -> Reward:
-    """A rubric over completions; rows bring the columns `decision`, `score` and `context`."""
+    """Make a reward of a rubric; its rows need the columns `decision`, `score` and `context`."""
 
     def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> Scores:
         breakdowns = []
         for prompt, completion in zip(prompts, completions, strict=True):
-            gold = {column: prompt.columns[column] for column in RUBRIC_COLUMNS}
-            breakdowns.append(rubric(strip_thinking(completion), **gold).as_dict())
+            label = {column: prompt.columns[column] for column in RUBRIC_COLUMNS}
+            breakdowns.append(rubric(strip_thinking(completion), **label).as_dict())
         columns = {name: np.array([b[name] for b in breakdowns]) for name in breakdowns[0]}
         return Scores(columns.pop("total"), columns)
 
@@ -123,9 +125,9 @@ def _function_reward(config: RewardConfig) -> Reward:
 
 def _import_function(name: str) -> Callable[..., Any]:
     module, _, attribute = name.partition(":")
-    if "" not in sys.path:  # a console script does not look in the working folder, where users keep their rewards
+    if "" not in sys.path:  # a console script does not import from the working folder, where users keep their rewards
         sys.path.insert(0, "")
-    imported, error = _theirs(importlib.import_module, module)
+    imported, error = _call_user_code(importlib.import_module, module)
     if error is not None:
         raise UserError(
             f"reward.functions: {name}: {type(error).__name__}: {error}; the module must be importable from here"
@@ -133,12 +135,14 @@ def _import_function(name: str) -> Callable[..., Any]:
     if attribute not in vars(imported):
         raise UserError(f"reward.functions: {name}: {module} has no {attribute}; correct the name")
     if not callable(vars(imported)[attribute]):
-        raise UserError(f"reward.functions: {name}: is no function but {shown(vars(imported)[attribute])}; name one")
+        raise UserError(
+            f"reward.functions: {name}: is no function but {short_repr(vars(imported)[attribute])}; name one"
+        )
     return vars(imported)[attribute]
 
 
-def _theirs(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> tuple[Any, Exception | None]:
-    """What a user's own code returns, or what it raises."""
+def _call_user_code(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> tuple[Any, Exception | None]:
+    """Call a user's own code; return its value, or None and its exception."""
     try:
         return call(*arguments, **keywords), None
     except Exception as error:  # it may raise anything, and the run must say whose fault it was
@@ -148,9 +152,9 @@ def _theirs(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> tuple
 def _call(
     name: str, function: Callable[..., Any], prompts: Sequence[Prompt], completions: list[str], columns: dict[str, list]
 ) -> np.ndarray:
-    """One function's values [N], None as NaN; whatever goes wrong in a user's code is told as theirs."""
+    """Return one function's values [N], None as NaN; raise UserError for every fault in a user's code."""
     texts = [prompt.text for prompt in prompts]
-    values, error = _theirs(function, prompts=texts, completions=completions, **columns)
+    values, error = _call_user_code(function, prompts=texts, completions=completions, **columns)
     if error is not None:
         where = _culprit(function, prompts, completions, columns)
         raise UserError(
@@ -160,29 +164,34 @@ def _call(
     try:
         values = list(values)
     except TypeError:
-        raise UserError(f"reward.functions: {name} returned {shown(values)}; return a list of numbers") from None
+        raise UserError(f"reward.functions: {name} returned {short_repr(values)}; return a list of numbers") from None
     if len(values) != len(completions):
         raise UserError(
             f"reward.functions: {name} returned {len(values)} values for {len(completions)} completions "
             f"(rows {prompts[0].id} to {prompts[-1].id}); return one for each, None where it does not apply"
         )
     for prompt, completion, value in zip(prompts, completions, values, strict=True):
-        # NaN compares false; an integer past the largest float must not reach float().
-        number = isinstance(value, (int, float, np.number)) and abs(value) <= sys.float_info.max
-        if value is not None and not number:
+        if value is not None and not _is_finite(value):
             raise UserError(
-                f"reward.functions: {name} returned {shown(value)} for row {prompt.id}; "
+                f"reward.functions: {name} returned {short_repr(value)} for row {prompt.id}; "
                 f"return a finite number, or None where it does not apply (completion: {completion[:80]!r})"
             )
     return np.array([math.nan if value is None else float(value) for value in values])
 
 
+def _is_finite(value: Any) -> bool:
+    if not isinstance(value, (int, float, np.number)):
+        return False
+    size: Any = abs(value)  # NaN compares false; an integer past the largest float must not reach float()
+    return bool(size <= sys.float_info.max)
+
+
 def _culprit(
     function: Callable[..., Any], prompts: Sequence[Prompt], completions: list[str], columns: dict[str, list]
 ) -> str:
-    """Which completion a function fails on when it is given one at a time."""
+    """Name the completion that a function fails on when it is called with one at a time."""
     for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
         one = {column: [values[i]] for column, values in columns.items()}
-        if _theirs(function, prompts=[prompt.text], completions=[completion], **one)[1] is not None:
+        if _call_user_code(function, prompts=[prompt.text], completions=[completion], **one)[1] is not None:
             return f"for row {prompt.id} (completion: {completion[:80]!r})"
     return f"for {len(completions)} completions together, though for none of them alone"

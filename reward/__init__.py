@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from reward.breakdown import COMPONENTS, Breakdown, Finding
 from reward.limits import PublishedLimits, StrictLimits
 from reward.published import grade_published
@@ -12,8 +14,8 @@ from reward.rubric import Rubric, Weights
 from reward.strict import grade_strict
 
 PUBLISHED = Rubric("published", grade_published, Weights(0.20, 0.30, 0.15, 0.15, 0.05, 0.15), PublishedLimits())
-# Less for the format, which any policy soon has, and more for the reasons, which it never gets for nothing.
+# Less weight for the format, which any policy learns soon, and more for the reasons, which need the profile.
 STRICT = Rubric("strict", grade_strict, Weights(0.10, 0.30, 0.15, 0.25, 0.05, 0.15), StrictLimits())
-RUBRICS = {"published": PUBLISHED, "strict": STRICT}
+RUBRICS: dict[str, Rubric[Any]] = {"published": PUBLISHED, "strict": STRICT}
 
 __all__ = ["COMPONENTS", "PUBLISHED", "RUBRICS", "STRICT", "Breakdown", "Finding", "Rubric", "Weights"]

@@ -1,4 +1,4 @@
-"""What a rubric hands back: six components, their total, and the reasons for each in words."""
+"""The result of a rubric: six components, their total, and the reasons for each mark in words."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DECISIONS = ("shortlist", "reject")
 
 
 class Finding(NamedTuple):
-    """Why a component earned what it earned: the component's name and one phrase."""
+    """The reason for a component's mark: the component's name and one phrase."""
 
     component: str
     text: str
 
 
 class GoldLabel(NamedTuple):
-    """What a completion is graded against: the label, the fit in [0, 1], and the text the policy was shown."""
+    """The label that a completion is graded against: decision, fit in [0, 1], and the user message of the prompt."""
 
     decision: str
     score: float
@@ -33,16 +33,18 @@ class GoldLabel(NamedTuple):
 
 @dataclass
 class GradeSheet:
-    """The marks while grading: components not given stay 0; findings are noted where the marks are decided."""
+    """The marks during grading; components without a mark are 0, and findings are noted where a mark is decided."""
 
     marks: dict[str, float] = field(default_factory=lambda: dict.fromkeys(COMPONENTS, 0.0))
     findings: list[Finding] = field(default_factory=list)
 
     def give(self, component: str, mark: float, *texts: str) -> None:
+        """Set a component's mark and note findings about it."""
         self.marks[component] = mark
         self.note(component, *texts)
 
     def note(self, component: str, *texts: str) -> None:
+        """Note findings about a component."""
         self.findings.extend(Finding(component, text) for text in texts)
 
 
@@ -60,19 +62,19 @@ class Breakdown:
     findings: tuple[Finding, ...] = ()
 
     def as_dict(self) -> dict[str, float]:
-        """The six components and `total` by name, without the findings."""
+        """Return the six components and `total` by name, without the findings."""
         return {name: getattr(self, name) for name in (*COMPONENTS, "total")}
 
     def lines(self) -> list[str]:
-        """One line for each component, in order, then the total: its mark and what was found."""
-        told = []
+        """Return one line for each component with its mark and findings, in order, then the total."""
+        printed = []
         for name in COMPONENTS:
             texts = [finding.text for finding in self.findings if finding.component == name]
-            told.append(f"{name} {getattr(self, name):.2f}: {'; '.join(texts) or 'nothing to object'}")
-        return [*told, f"total {self.total:.2f}"]
+            printed.append(f"{name} {getattr(self, name):.2f}: {'; '.join(texts) or 'nothing to object'}")
+        return [*printed, f"total {self.total:.2f}"]
 
 
 def quote(text: str, width: int = 60) -> str:
-    """Foreign text made safe to print: cut at `width`, with what UTF-8 cannot carry (lone surrogates) escaped."""
+    """Make foreign text safe to print: cut it at `width`, and escape what UTF-8 cannot hold (lone surrogates)."""
     short = text if len(text) <= width else text[: width - 1] + "…"
     return "'" + short.encode("utf-8", "backslashreplace").decode("utf-8") + "'"

@@ -1,4 +1,4 @@
-"""The claims of a completion's reasons, placed in their text: what the job or the profile bears out, and what not."""
+"""The claims of a completion's reasons, by their place in the text: true ones and false ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Claim(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """One reason: its text, why it earns nothing ("" if it counts), what in it is false, and its claims in order."""
+    """One reason: its text, the objection to it ("" if it counts), its false statements, and its claims in order."""
 
     text: str
     objection: str
@@ -30,7 +30,7 @@ class Reason(NamedTuple):
 
 
 def read_claims(completion: str, context: str, limits: StrictLimits) -> list[Reason] | None:
-    """The reasons of a completion as the strict rubric reads them; None where it reads no list of texts.
+    """Return the reasons of a completion as the strict rubric reads them; None where they are no list of texts.
 
     Never raises on any completion text. As in grading, reasons past the most allowed are left unread.
     """
@@ -47,12 +47,12 @@ def read_claims(completion: str, context: str, limits: StrictLimits) -> list[Rea
 def _reason(text: str, judgement: Judgement, context: Context) -> Reason:
     tokens = tokenise(text)
     faults = [_fault_of(at, tokens, judgement, context) for at in range(len(tokens))]
-    told = tuple(dict.fromkeys(fault.text for fault in judgement.false))
-    return Reason(text, judgement.objection, told, tuple(_claims(text, tokens, faults, context)))
+    faults_once = tuple(dict.fromkeys(fault.text for fault in judgement.false))
+    return Reason(text, judgement.objection, faults_once, tuple(_claims(text, tokens, faults, context)))
 
 
 def _fault_of(at: int, tokens: list[Token], judgement: Judgement, context: Context) -> str:
-    """What is false where this token stands; an invented name is told of once, and as false where it comes again."""
+    """Return the fault at this token, or ""; an invented name is a fault wherever it comes again."""
     for fault in judgement.false:
         again = not cites(tokens[at], context) and tokens[at].key == tokens[fault.start].key
         if fault.start <= at < fault.stop or again:
@@ -61,7 +61,7 @@ def _fault_of(at: int, tokens: list[Token], judgement: Judgement, context: Conte
 
 
 def _claims(text: str, tokens: list[Token], faults: list[str], context: Context) -> list[Claim]:
-    """Tokens that claim something; neighbours that claim it together are one: "Steel Erection", "1 year is in 3-6"."""
+    """Join neighbouring tokens that make one claim: "Steel Erection", "1 year is in 3-6"."""
     claims: list[Claim] = []
     joins = False  # whether the token before this one is part of the last claim
     for token, fault in zip(tokens, faults, strict=True):

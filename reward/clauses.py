@@ -1,6 +1,6 @@
-"""A reason's clauses: the terms it names, and what each clause says of them.
+"""A reason's clauses: the terms it names, and the polarity and degree that each clause gives them.
 
-"has Python but lacks Spark, thin on SQL": Python is said to be there, Spark to be missing, SQL to be little.
+"has Python but lacks Spark, thin on SQL": Python is present, Spark is missing, SQL is thin.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _HARD = frozenset(".!?;:")
 
 
 class Fault(NamedTuple):
-    """What is false in a reason: the tokens it stands in, from `start` to before `stop`, and one phrase."""
+    """A false claim in a reason: its tokens, from `start` to before `stop`, and one phrase."""
 
     start: int
     stop: int
@@ -42,7 +42,7 @@ class Fault(NamedTuple):
 
 @dataclass(slots=True)
 class Item:
-    """A term or a single word of a reason, with the clause it stands in and what the clause says of it."""
+    """A term or a single word of a reason, with its clause and what the clause says of it."""
 
     words: Term
     start: int  # index of its first token in the reason
@@ -54,16 +54,16 @@ class Item:
 
     @property
     def name(self) -> str:
-        """The term as a fault quotes it."""
+        """Return the term as a fault quotes it."""
         return quote(" ".join(self.words))
 
     def fault(self, text: str) -> Fault:
-        """A fault that stands where the term does."""
+        """Return a fault at the term's place."""
         return Fault(self.start, self.start + len(self.words), text)
 
 
 def find_terms(tokens: list[Token], terms: frozenset[Term]) -> list[tuple[int, Term]]:
-    """Where terms stand in `tokens`, the longest at each place, left to right without overlap: (index, term)."""
+    """Find terms in `tokens`, the longest at each place, left to right without overlap: (index, term)."""
     keys = [token.key for token in tokens]
     found: list[tuple[int, Term]] = []
     at = 0
@@ -77,7 +77,7 @@ def find_terms(tokens: list[Token], terms: frozenset[Term]) -> list[tuple[int, T
 
 
 def read_items(tokens: list[Token], context: Context) -> list[Item]:
-    """Terms and words in order, each term with what is said of it."""
+    """Read terms and words in order, each term with its polarity and degree."""
     items = _items(tokens, context)
     _set_polarities(items)
     _set_degrees(items)
@@ -85,12 +85,12 @@ def read_items(tokens: list[Token], context: Context) -> list[Item]:
 
 
 def clauses_of(tokens: list[Token], context: Context) -> list[list[Item]]:
-    """The items of each clause, in order."""
+    """Return the items of each clause, in order."""
     return _clauses(_items(tokens, context))
 
 
 def _items(tokens: list[Token], context: Context) -> list[Item]:
-    """Terms and words in order, cut into clauses at punctuation and "and"; words in brackets are left out."""
+    """Cut terms and words into clauses at punctuation and "and"; leave out words in brackets."""
     starts = dict(find_terms(tokens, context.terms))
     items: list[Item] = []
     depth = clause = at = 0
@@ -150,7 +150,7 @@ def _clauses(items: list[Item]) -> list[list[Item]]:
 
 
 def _said_of_waiting(clause: list[Item], at: int, waiting: list[Item]) -> int:
-    """What the word says of the terms before it: "A and B are missing" -1, "A and B are there" 1, else 0."""
+    """Return the polarity that a word gives the terms before it: "A and B are missing" -1, "are there" 1, else 0."""
     word = clause[at].words[0]
     before = clause[at - 1] if at else None
     follows = before is not None and (before.named or before.words[0] in AUXILIARIES)
@@ -161,7 +161,7 @@ def _said_of_waiting(clause: list[Item], at: int, waiting: list[Item]) -> int:
 
 
 def _turn(state: int, word: str, before: str) -> int:
-    """The polarity after `word`: a second denial right after a first one undoes it ("not lacking Python")."""
+    """Return the polarity after `word`; a second denial right after a first one undoes it ("not lacking Python")."""
     if before in LACKS and (word in SHORTCOMINGS or (word == "only" and before == "not")):
         return 1  # "no gap in Python", "not only Python"
     if word in LACKS:

@@ -1,4 +1,4 @@
-"""Where a reason says the opposite of the profile, as far as rules can tell.
+"""Find reasons that say the opposite of the profile, as far as rules can.
 
 Read: "lacks Python" where the candidate lists it, "has Rust" where only the job does, "covers none / all of the
 required skills", "Python is beginner level", "(advanced, 48m)" or "48m of Python" where the profile says otherwise,
@@ -43,7 +43,7 @@ _COPULAS = frozenset(("is", "are", "was", "falls", "fall", "lies", "well", "just
 
 
 def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
-    """What the reason made of `tokens` says against the context; [] where nothing is found."""
+    """Return what the reason made of `tokens` says against the context."""
     wrong = [fault for at, token in enumerate(tokens) if (fault := _wrong_comparison(at, token, tokens))]
     wrong += _bare_numbers(tokens, context) + _hanging_numbers(tokens)
     if context.job is None or context.candidate is None:
@@ -61,13 +61,15 @@ def contradictions(tokens: list[Token], context: Context) -> list[Fault]:
 
 
 def _wrong_years(tokens: list[Token], candidate: Part) -> list[Fault]:
-    """ "6 years is inside 3-6" of a candidate who has 9; what the job asks for may be compared with those 9."""
+    """Find "6 years is inside 3-6" of a candidate who has 9; the job's own years may be compared with those 9."""
     wrong: list[Fault] = []
     for at, token in enumerate(tokens):
         stop = at + 1 + (at + 1 < len(tokens) and tokens[at + 1].key in UNITS and tokens[at + 1].value is None)
         # "Python for 2.5 years is below 3-6" and the 6 of "3-6 years" are of something else.
         own = at == 0 or tokens[at - 1].key in HAS | _OPENS or not _CUTS.isdisjoint(token.before)
-        if token.unit != "year" or not own or token.value in candidate.years or not _compared(tokens[stop:], candidate):
+        if token.unit != "year" or token.value is None or not own or token.value in candidate.years:
+            continue
+        if not _compared(tokens[stop:], candidate):
             continue
         if candidate.years and all(abs(token.value - years) > _ROUNDED for years in candidate.years):
             wrong.append(Fault(at, stop, f"speaks of {token.value:g} years, which the candidate does not have"))
@@ -75,7 +77,7 @@ def _wrong_years(tokens: list[Token], candidate: Part) -> list[Fault]:
 
 
 def _compared(after: list[Token], candidate: Part) -> bool:
-    """Whether "is inside 3-6", "falls well below" or ", inside" follows, and no years of the candidate."""
+    """Return True if "is inside 3-6", "falls well below" or ", inside" follows, and no years of the candidate."""
     lead = sum(1 for _ in takewhile(lambda token: token.key in _COPULAS, after))
     if not after[lead:] or after[lead].key not in BELOW | ABOVE | INSIDE or bool(lead) == ("," in after[0].before):
         return False
@@ -84,7 +86,7 @@ def _compared(after: list[Token], candidate: Part) -> bool:
 
 
 def _bare_numbers(tokens: list[Token], context: Context) -> list[Fault]:
-    """ "claims SQL, 5, 7": numbers that only years or months in the context agree with, in a reason without either."""
+    """Find numbers such as "claims SQL, 5, 7" that agree only with years or months, in a reason without units."""
     if any(token.unit or token.key in BELOW | ABOVE | INSIDE for token in tokens):
         return []
     skipped = counted(tokens)
@@ -97,7 +99,7 @@ def _bare_numbers(tokens: list[Token], context: Context) -> list[Fault]:
 
 
 def _hanging_numbers(tokens: list[Token]) -> list[Fault]:
-    """ "claims 7 years on 5-8": numbers at a clause's end that "on" and "after" tie to a time, and to nothing."""
+    """Find numbers such as "claims 7 years on 5-8": at a clause's end, after a time and "on" or "after"."""
     wrong: list[Fault] = []
     for at in range(1, len(tokens) - 1):
         timed = tokens[at - 1].unit or tokens[at - 1].key in UNITS
@@ -130,7 +132,7 @@ def _claimed_and_denied(items: list[Item], job: Part, candidate: Part) -> list[F
 
 
 def _claimed_numbers(tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
-    """ "has 6 years" where only the job speaks of 6."""
+    """Find "has 6 years" where only the job names 6."""
     return [
         Fault(at, at + 1, f"claims {quote(token.text)}, which only the job names")
         for at, (verb, token) in enumerate(pairwise(tokens), start=1)
@@ -139,13 +141,13 @@ def _claimed_numbers(tokens: list[Token], job: Part, candidate: Part) -> list[Fa
 
 
 def _qualified(items: list[Item], at: int) -> bool:
-    """Whether "lacks Python" is about how much: "lacks advanced Python", "no Python at expert level"."""
+    """Return True if "lacks Python" is about a degree: "lacks advanced Python", "no Python at expert level"."""
     near = [item for item in items[max(0, at - 3) : at + 4] if item.clause == items[at].clause and not item.named]
     return any(item.words[0] in QUALIFIERS or item.words[0].isdigit() for item in near)
 
 
 def _quantified(items: list[Item], job: Part, candidate: Part) -> list[Fault]:
-    """ "covers none of the required skills" and "has all required skills", held against the job's own list."""
+    """Check "covers none of the required skills" and "has all required skills" against the job's own list."""
     words = [item.words[0] for item in items]
     have = {term for term in job.required if term in candidate.runs}
     wrong: list[Fault] = []
@@ -172,7 +174,7 @@ def _quantified(items: list[Item], job: Part, candidate: Part) -> list[Fault]:
 
 
 def _wrong_details(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
-    """Levels and months tied to a skill that has others: "Python (expert, 48m)" where these are SQL's."""
+    """Find levels and months given to the wrong skill: "Python (expert, 48m)" where these are SQL's."""
     wrong: list[Fault] = []
     for item in items:
         known = candidate.details.get(item.words)
@@ -190,7 +192,7 @@ def _wrong_details(items: list[Item], tokens: list[Token], job: Part, candidate:
 
 
 def _wrong_stays(items: list[Item], tokens: list[Token], candidate: Part) -> list[Fault]:
-    """ "claims 48m at Northwind", or "has 4 years at Northwind", where the profile has somebody there for 24m."""
+    """Find "claims 48m at Northwind" or "has 4 years at Northwind" where the profile gives 24m there."""
     wrong: list[Fault] = []
     for item in items:
         at = item.start - 2
@@ -206,7 +208,7 @@ def _wrong_stays(items: list[Item], tokens: list[Token], candidate: Part) -> lis
 
 
 def _said_of(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
-    """The level said of a term, and the numbers: "SQL (expert, 48m)", "expert in SQL after 2m", "48m of SQL"."""
+    """Return a term's level and numbers in a reason: "SQL (expert, 48m)", "expert in SQL after 2m", "48m of SQL"."""
     after = tokens[item.start + len(item.words) :]
     before = [token.key for token in tokens[max(0, item.start - 2) : item.start]]
     if before[1:] in (["of"], ["on"]):
@@ -235,7 +237,7 @@ def _said_of(item: Item, tokens: list[Token]) -> tuple[str, list[Token]]:
 
 
 def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None:
-    """What is wrong with a comparison of years or months such as "1 year is inside 3-6"; None if nothing is."""
+    """Return the fault in a comparison of years or months such as "1 year is inside 3-6"; None if it has none."""
     far = next((i for i in range(at - 1, max(-1, at - 5), -1) if tokens[i].value is not None), None)
     near = next((i for i in range(at + 1, min(at + 4, len(tokens))) if tokens[i].value is not None), None)
     if word.key not in BELOW | ABOVE | INSIDE or far is None:
@@ -247,23 +249,26 @@ def _wrong_comparison(at: int, word: Token, tokens: list[Token]) -> Fault | None
         return None
     left, right = tokens[far], tokens[near]
     after = tokens[near + 1] if near + 1 < len(tokens) else None
-    ranged = after is not None and after.value is not None and after.before.strip() in ("-", "–", "—")
-    low, high = right.value, after.value if ranged else math.inf if right.text.endswith("+") else right.value
+    upper = after.value if after is not None and after.before.strip() in ("-", "–", "—") else None
+    value = left.value or 0.0  # both sides are numbers
+    low = right.value or 0.0
+    high = upper if upper is not None else math.inf if right.text.endswith("+") else low
     same_unit = {left.unit, right.unit} in ({"year"}, {"year", ""}, {"month"}, {""})
     single = word.key in INSIDE and low == high
     if not same_unit or (single and not _lone_bound(at, tokens)):
         return None
     low = -math.inf if single else low  # "within 5" is up to 5
     if word.key in BELOW:
-        holds = left.value < low
+        holds = value < low
     else:
-        holds = left.value > (low if high == math.inf else high) if word.key in ABOVE else low <= left.value <= high
-    shown = f"{right.text}-{after.text}" if ranged else right.text
-    return None if holds else Fault(far, near + 1 + ranged, f"{quote(left.text)} is not {word.key} {quote(shown)}")
+        holds = value > (low if high == math.inf else high) if word.key in ABOVE else low <= value <= high
+    ranged = after is not None and upper is not None
+    bounds = f"{right.text}-{after.text}" if after is not None and upper is not None else right.text
+    return None if holds else Fault(far, near + 1 + ranged, f"{quote(left.text)} is not {word.key} {quote(bounds)}")
 
 
 def _lone_bound(at: int, tokens: list[Token]) -> bool:
-    """Whether nothing but one number may hold another: "7 years is inside 6", not "inside 6 to 9" or "at least 6"."""
+    """Return True for a comparison with one number: "7 years is inside 6", not "inside 6 to 9" or "at least 6"."""
     if tokens[at].key not in WITHIN or tokens[at - 1].key not in _COPULAS or tokens[at + 1].value is None:
         return False
     rest = tokens[at + 2 :]

@@ -1,4 +1,4 @@
-"""How much a profile shows, and reasons that say otherwise: "strong in Python" of a beginner, "124m in 5 years".
+"""The depth of a profile's skills, and reasons that contradict it: "strong in Python" of a beginner.
 
 A skill counts by its level, in proportion to its months up to 24 (`credit`).
 From `STRONG` on it is strong, below that thin. A reason is false only where it is clearly on the wrong side, by more
@@ -28,12 +28,12 @@ _VERDICT_SIGNS = frozenset(",;:-–—(")
 
 
 def credit(level: str, months: float) -> float:
-    """What one listed skill is worth, 0 to 1."""
+    """Return the credit of one listed skill, 0 to 1."""
     return LEVEL_CREDIT[level] * min(months / FULL_MONTHS, 1.0)
 
 
 def wrong_degrees(items: list[Item], candidate: Part) -> list[Fault]:
-    """ "strong in Python" where Python is (beginner, 6m), "thin on SQL" where SQL is (expert, 48m)."""
+    """Find "strong in Python" where Python is (beginner, 6m), and "thin on SQL" where SQL is (expert, 48m)."""
     wrong: list[Fault] = []
     for item in items:
         known = candidate.details.get(item.words)
@@ -48,7 +48,7 @@ def wrong_degrees(items: list[Item], candidate: Part) -> list[Fault]:
 
 
 def wrong_counts(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
-    """ "strong in Python and SQL, two of four" where the job requires three, or where one of them is not required."""
+    """Find "strong in Python and SQL, two of four" where the job requires three, or not one of those two."""
     wrong: list[Fault] = []
     least, most = job.asked
     if not least:
@@ -60,7 +60,7 @@ def wrong_counts(items: list[Item], tokens: list[Token], job: Part, candidate: P
         more = any(number(n) and word.key == "more" for n, word in pairwise(tokens[:at]))
         praised = any(item.degree > 0 for item in items if item.start < at)
         met = sum(_may_count(term, candidate, praised) for term in job.required)
-        if not least <= number(total) <= most:
+        if not least <= (number(total) or 0.0) <= most:
             wrong.append(Fault(at, stop, f"says of {total.text}, but the job requires {least}"))
         elif named and clear and not more and part != len(named):
             wrong.append(Fault(at, stop, f"says {tokens[at].text}, but names {len(named)} of what the job requires"))
@@ -71,15 +71,15 @@ def wrong_counts(items: list[Item], tokens: list[Token], job: Part, candidate: P
 
 
 def _may_count(term: Term, candidate: Part, strong: bool) -> bool:
-    """Whether the profile lists a term, or may be strong in it."""
+    """Return True if the profile lists a term, or may be strong in it."""
     known = candidate.details.get(term)
     return term in candidate.runs and (not strong or known is None or _credits(known)[1] >= STRONG - MARGIN)
 
 
 def wrong_verdicts(tokens: list[Token], candidate: Part) -> list[Fault]:
-    """ "124m of SQL in 5 years, possible", "48m of SQL in 5 years, impossible", "expert in SQL after 0m, possible".
+    """Find "124m of SQL in 5 years, possible", "48m of SQL in 5 years, impossible" and the like.
 
-    Read where a reason ends in a bare verdict; "hardly possible" and "a possible mistake" are left to the reader.
+    Read only where a reason ends in a bare verdict; "hardly possible" and "a possible mistake" are not judged.
     """
     negated = [token.key for token in tokens[-2:-1]] == ["not"]
     cut, verdict = len(tokens) - 1 - negated, tokens[-1].key
@@ -93,13 +93,14 @@ def wrong_verdicts(tokens: list[Token], candidate: Part) -> list[Fault]:
 
 
 def _wrong_verdict(claim: list[Token], can: bool, candidate: Part) -> str:
-    """Why a claim can't be as possible, or as impossible, as a reason says; "" where it can."""
+    """Return why a claim is not possible, or not impossible, as its reason says; "" where it is."""
     keys = [token.key for token in claim]
     said = "possible" if can else "impossible"
     if "expert" in keys and keys[-2:-1] == ["after"] and claim[-1].unit == "month":
-        return "" if can == (claim[-1].value >= EXPERT_MIN_MONTHS) else f"calls expert after {claim[-1].text} {said}"
-    months = [token.value for token in claim if token.unit == "month"]
-    years = [token.value for token in claim if token.unit == "year"]
+        right = can == ((claim[-1].value or 0.0) >= EXPERT_MIN_MONTHS)
+        return "" if right else f"calls expert after {claim[-1].text} {said}"
+    months = [token.value for token in claim if token.unit == "month" and token.value is not None]
+    years = [token.value for token in claim if token.unit == "year" and token.value is not None]
     if not months or len(years) != 1:
         # "claims SQL, possible": a verdict on months in years that names none.
         return f"calls {said} what has no months in years" if keys[0] in ("claims", "claim") else ""
@@ -117,7 +118,7 @@ def _wrong_verdict(claim: list[Token], can: bool, candidate: Part) -> str:
 
 
 def _credits(known: Detail) -> tuple[float, float]:
-    """The least and the most that a skill can count for, by what the profile says of it."""
+    """Return the least and the most credit that the profile allows for a skill."""
     months = sorted(value for value, unit in known.numbers if unit == "month") or [0, FULL_MONTHS]
     least = credit(known.level, months[0]) if known.level else 0.0
     return least, credit(known.level or "expert", months[-1])

@@ -1,4 +1,4 @@
-"""Whether a reason stands on the context: what it invents, and the judgement of it.
+"""Judge reasons against the context, and find what they invent.
 
 Names are compared case-folded and by whole tokens. A capitalised word counts as a name unless it starts a sentence;
 there it counts only with a second sign of being one (AWS, PyTorch, C++), with a second invented name right after it
@@ -24,7 +24,7 @@ from reward.words import EMPTY_WORDS
 
 @dataclass(frozen=True)
 class Judgement:
-    """One reason: why it does not stand ("" if it does), what in it is false, and how many things it cites."""
+    """One reason: the objection to it ("" if it counts), its false statements, and how many things it cites."""
 
     objection: str
     false: tuple[Fault, ...] = ()
@@ -33,12 +33,12 @@ class Judgement:
 
     @property
     def why(self) -> str:
-        """What is wrong with it in words; "" where it stands and says nothing false."""
+        """Return what is wrong with the reason in words; "" where it counts and is true."""
         return self.objection or "; ".join(fault.text for fault in self.false)
 
     @property
     def truth(self) -> float:
-        """The share of what it cites or claims that holds, in [0, 1]; 0 if it does not stand."""
+        """Return the share of its citations and claims that are true, in [0, 1]; 0 if it does not count."""
         if self.objection:
             return 0.0
         contradicted = len(self.false) - self.invented
@@ -80,7 +80,7 @@ def _unreadable(text: str, limits: StrictLimits) -> str:
 
 
 def _invented(tokens: list[Token], context: Context, inside: set[str]) -> list[Fault]:
-    """Numbers and names that stand nowhere in the context, each once."""
+    """Find numbers and names that are nowhere in the context, each once."""
     found: dict[str, Fault] = {}
     # "two of four" is counted, and held against what the job requires.
     skipped = counted(tokens) if context.job else set()
@@ -111,7 +111,7 @@ def _is_name(token: Token, after: Token | None, inside: set[str], context: Conte
 
 
 def _mixed(word: str) -> bool:
-    """Whether a word mixes Latin letters with look-alikes of another script."""
+    """Return True if a word mixes Latin letters with similar ones of another script."""
     if word.isascii():
         return False
     latin = {unicodedata.name(c, "").startswith("LATIN") for c in word if c.isalpha()}

@@ -1,4 +1,4 @@
-"""The constants of both rubrics, each with its unit, and what values of them make no sense."""
+"""The constants of both rubrics, each with its unit, and checks of their values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublishedLimits:
-    """The published rubric's constants: lengths in characters, and the number of reasons that earns the full count."""
+    """The published rubric's constants: lengths in characters, and the number of reasons for the full mark."""
 
     min_reason_chars: int = 3
     max_reason_chars: int = 240
@@ -17,7 +17,7 @@ class PublishedLimits:
     zero_chars: int = 2400  # from here on it has none
 
     def problems(self) -> list[str]:
-        """What is wrong with these values, each named with its remedy; [] if nothing is."""
+        """Return what is wrong with these values, each named with its remedy."""
         rising = ("min_reason_chars", "max_reason_chars"), ("short_chars", "full_chars"), ("full_chars", "zero_chars")
         return _not_positive(self, vars(self)) + _not_rising(self, *rising)
 
@@ -28,7 +28,7 @@ class StrictLimits:
 
     min_reasons: int = 2
     max_reasons: int = 5
-    max_reason_chars: int = 200  # a longer reason earns nothing
+    max_reason_chars: int = 200  # a longer reason does not count
     full_chars: int = 600  # length_penalty is 1 up to here
     zero_chars: int = 1200  # and 0 from here on
     invalid_share: float = 0.25  # what an invalid completion keeps of the other components, times format_valid
@@ -42,7 +42,7 @@ class StrictLimits:
     distinct_share: float = 0.5  # distinct tokens over tokens, or a reason repeats itself
 
     def problems(self) -> list[str]:
-        """What is wrong with these values, each named with its remedy; [] if nothing is."""
+        """Return what is wrong with these values, each named with its remedy."""
         found = _not_positive(self, [name for name in vars(self) if name != "invalid_share"])
         shares = ("invalid_share", "score_tolerance", "copy_share", "repeat_share", "distinct_share")
         for name in shares:

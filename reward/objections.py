@@ -1,4 +1,4 @@
-"""Why a reason earns nothing, true or not: it cites nothing, says nothing, repeats, is padded or copied."""
+"""Objections to a reason, true or not: it cites nothing, says nothing, repeats, is padded or copied."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from reward.words import (
 
 
 class Said(NamedTuple):
-    """What a reason says: what it cites, the terms it names, both with each term as one thing, and all its words."""
+    """A reason's citations, the terms it names, both with each term as one thing, and all its words."""
 
     cited: set[str]
     names: set[Term]
@@ -35,7 +35,7 @@ class Said(NamedTuple):
 
 
 def what_it_says(tokens: list[Token], context: Context) -> Said:
-    """What the reason made of `tokens` says; it cites words that mean something, and numbers by value."""
+    """Collect what a reason cites and names: meaningful words, and numbers by value."""
     places = find_terms(tokens, context.terms)
     inside = {at + n for at, name in places for n in range(len(name))}
     cited = {at: _word(token) for at, token in enumerate(tokens) if cites(token, context)}
@@ -50,14 +50,14 @@ def _word(token: Token) -> str:
 
 
 def cites(token: Token, context: Context) -> bool:
-    """Whether a word or number of a reason is taken from the context, and means something."""
+    """Return True if a word or number of a reason is taken from the context and means something."""
     if token.value is not None:
         return grounded(token, context.numbers)
     return token.key in context.keys and token.key not in EMPTY_WORDS
 
 
 def objection_to(tokens: list[Token], said: Said, earlier: list[Said], context: Context, limits: StrictLimits) -> str:
-    """Why a reason earns nothing whether or not it is true, or ""."""
+    """Return why a reason does not count, whether or not it is true; "" if it counts."""
     keys = [token.key for token in tokens]
     if not said.cited:
         return "cites nothing from the job or the profile"
@@ -79,7 +79,7 @@ def objection_to(tokens: list[Token], said: Said, earlier: list[Said], context: 
 
 
 def _says(tokens: list[Token], at: int, context: Context) -> bool:
-    """Whether a word makes more of a reason than names in a row: "has SQL" and "SQL at Acme", not "the SQL"."""
+    """Return True if a word makes a statement of names: "has SQL" and "SQL at Acme", not "the SQL"."""
     key = tokens[at].key
     if key in HAS | LACKS | ABSENT | FOUND | PRAISES | SLIGHTS:
         return True
@@ -98,7 +98,7 @@ def _of_candidate(token: Token, candidate: Part) -> bool:
 
 
 def _listed_twice(tokens: list[Token], context: Context) -> Term:
-    """An entry of a list that stands there before: "claims SQL, Excel, SQL"; () where there is none."""
+    """Return an entry that a list repeats: "claims SQL, Excel, SQL"; () where there is none."""
     earlier: set[Term] = set()
     for clause in clauses_of(tokens, context):
         last = clause[-1]
@@ -120,7 +120,7 @@ def _overlap(left: set[Any], right: set[Any]) -> float:
 
 
 def _copied(keys: list[str], context: Context, limits: StrictLimits) -> bool:
-    """Whether the reason is one run of the context, or mostly long runs of it."""
+    """Return True if the reason is one run of the context, or mostly long runs of it."""
     copied = at = 0
     while at < len(keys):
         start, length = _longest_run(keys[at:], context)
@@ -140,7 +140,7 @@ def _is_copied(run: tuple[Token, ...], context: Context, limits: StrictLimits) -
 
 
 def _longest_run(keys: list[str], context: Context) -> tuple[int, int]:
-    """Where the context shares the longest run of tokens with the head of `keys`: (index in the context, length)."""
+    """Find the longest run of tokens that the context and the start of `keys` share: (index in the context, length)."""
     best = (0, 0)
     for start, token in enumerate(context.tokens):
         length = 0

@@ -1,4 +1,4 @@
-"""Reading a JSON object out of a model's text: forgivingly for the published rubric, exactly for the strict one.
+"""Parse a JSON object in a model's text: leniently for the published rubric, exactly for the strict one.
 
 The only place where foreign text meets a parser, and so the only place that catches what a parser raises.
 """
@@ -13,21 +13,21 @@ UNREADABLE = (ValueError, RecursionError)
 
 
 class StrictObject(NamedTuple):
-    """An object found by `read_strict`, and what was wrong around it or inside it."""
+    """An object that `read_strict` parsed, and what was wrong around it or inside it."""
 
     fields: dict[str, Any]
-    alone: bool  # nothing but white space stands outside the object
+    alone: bool  # nothing but white space is outside the object
     repeated: bool  # some object in it has a key twice
 
 
 def braced(text: str) -> tuple[int, int] | None:
-    """The span from the first `{` to the last `}`, or None."""
+    """Return the span from the first `{` to the last `}`, or None."""
     start, end = text.find("{"), text.rfind("}") + 1
     return (start, end) if 0 <= start < end else None
 
 
 def read_published(text: str) -> dict[str, Any] | None:
-    """The object from the first `{` to the last `}`, tried again with every `'` as `"`; None where neither reads."""
+    """Parse the object from the first `{` to the last `}`, then again with every `'` as `"`; None where both fail."""
     span = braced(text)
     if span is None:
         return None
@@ -41,7 +41,10 @@ def read_published(text: str) -> dict[str, Any] | None:
 
 
 def read_strict(text: str) -> StrictObject | None:
-    """The object from the first `{` to the last `}` under the JSON standard (NaN and Infinity are none); else None."""
+    """Parse the object from the first `{` to the last `}` by the JSON standard; None where that fails.
+
+    NaN and Infinity are not JSON.
+    """
     span = braced(text)
     if span is None:
         return None

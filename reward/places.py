@@ -20,7 +20,7 @@ _LEADING = frozenset(("is", "was", "closely", "directly", "clearly", "very", "we
 
 
 def misplaced(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
-    """What a reason says of a title, a skill, a company or the work that is none of the candidate's."""
+    """Find claims about a title, a skill, a company or the work that are not the candidate's."""
     named = [item for item in items if item.named]
     wrong = [fault for item in named for fault in _misplaced(item, tokens, candidate)]
     return wrong + _wrong_work(items, tokens, job, candidate) + _wrong_kinship(named, tokens, job, candidate)
@@ -46,7 +46,7 @@ def _misplaced(item: Item, tokens: list[Token], candidate: Part) -> list[Fault]:
 
 
 def _holds_years(item: Item, tokens: list[Token]) -> bool:
-    """Whether the name in "4 years is inside Data Engineer" ends its clause, and no range such as "3-6" follows."""
+    """Return True if the name in "4 years is inside Data Engineer" ends its clause, and no range follows."""
     years = any(token.unit == "year" for token in tokens[max(0, item.start - 4) : item.start - 2])
     rest = tokens[item.start + len(item.words) :]
     ends = not rest or rest[0].key == "at" or not _CUTS.isdisjoint(rest[0].before)
@@ -55,7 +55,7 @@ def _holds_years(item: Item, tokens: list[Token]) -> bool:
 
 
 def _wrong_work(items: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
-    """ "work shows Excel" and "work ... is unrelated", held against what the profile says of the work."""
+    """Check "work shows Excel" and "work ... is unrelated" against the profile's text about the work."""
     keys = [token.key for token in tokens]
     if candidate.used is None or "work" not in keys:
         return []
@@ -72,7 +72,7 @@ def _wrong_work(items: list[Item], tokens: list[Token], job: Part, candidate: Pa
 
 
 def _wrong_kinship(named: list[Item], tokens: list[Token], job: Part, candidate: Part) -> list[Fault]:
-    """ "work as Data Analyst is unrelated" to a Data Engineer's, "work as Baker is related" where nothing says so."""
+    """Check verdicts on work such as "work as Data Analyst is unrelated" against the job's title."""
     wrong: list[Fault] = []
     for item in named:
         verdict = _kinship_said(item, tokens)
@@ -86,7 +86,7 @@ def _wrong_kinship(named: list[Item], tokens: list[Token], job: Part, candidate:
 
 
 def _kinship_said(item: Item, tokens: list[Token]) -> str:
-    """The verdict on work as somebody: "worked as a Baker, closely related" -> "related"; "" where none is plain."""
+    """Return the verdict on work: "worked as a Baker, closely related" -> "related"; "" where none is plain."""
     opens = max((at for at in range(item.start) if not _CUTS.isdisjoint(tokens[at].before)), default=0)
     before = [token.key for token in tokens[opens : item.start] if token.key not in ("a", "an")]
     if before[-1:] != ["as"] or WORKS.isdisjoint(before[-2:]) or not LACKS.isdisjoint(before):
@@ -99,7 +99,7 @@ def _kinship_said(item: Item, tokens: list[Token]) -> str:
 
 
 def _shown(items: list[Item], keys: list[str]) -> list[Item]:
-    """The terms that "work shows" is said of: those of its list."""
+    """Return the terms in the list after "work shows"."""
     start = next((at for at, pair in enumerate(pairwise(keys)) if pair == ("work", "shows")), len(keys)) + 2
     after = [item for item in items if item.start >= start]
     listed = takewhile(lambda item: item.named or (not item.hard and item.words[0] not in VERBS | TURNS), after)

@@ -20,8 +20,8 @@ MAX_TERM_TOKENS = 4
 _MARKER = re.compile(r"^[ \t]*\[(JOB|CANDIDATE)(?:[ ]\w{1,20})?\]", re.IGNORECASE | re.MULTILINE)
 _BRACKETED = re.compile(r"\([^()]*\)")
 _STAY = re.compile(r"\bat ([^,;:()\n]{1,60}), (\d[\d.]* ?(?:m|months?|years?))[ \t]*(?=[;:(.]|$)", re.MULTILINE)
-# What follows a stay on its line; nothing where a full stop ends it.
-_TOLD = re.compile(r"(?!\.)[^;\n]*|")
+# The text after a stay on its line; none where a full stop ends it.
+_WORK = re.compile(r"(?!\.)[^;\n]*|")
 _TITLE = re.compile(r"\A\s*(?:(?:job )?(?:title|role|position|job|description)[ ]?:)?([^\n:,.;|(]*)", re.IGNORECASE)
 _SEGMENT_END = re.compile(r"[,;:|\n]|[.!?](?=\s|$)")
 _JOINED = re.compile(r"\b(?:and|or)\b|[/&]")
@@ -29,7 +29,7 @@ _ASKS = re.compile(r"requir|need|must", re.IGNORECASE)
 
 
 class Detail(NamedTuple):
-    """What brackets say of a skill: "Python (advanced, 30m)" -> the level "advanced" and 30 months."""
+    """The level and months in the brackets after a skill: "Python (advanced, 30m)"."""
 
     level: str  # "" where none is given
     numbers: frozenset[tuple[float, str]]
@@ -48,7 +48,7 @@ class Part:
     numbers: frozenset[tuple[float, str]]
     years: frozenset[float]  # those written as years, not months that come to some
     details: dict[Term, Detail]  # what stands in brackets after a term
-    used: frozenset[Term] | None  # every run in what is told of the work at each stay; None where nothing is
+    used: frozenset[Term] | None  # every run in the text about the work at each stay; None where there is none
     stays: dict[Term, frozenset[tuple[float, str]]]  # how long where: "Data Analyst at Northwind, 24m"
 
 
@@ -110,8 +110,9 @@ def _part(text: str) -> Part:
         asks = asks and not starts
     required = frozenset(listed or needed)
     years = frozenset(token.value for token in tokens if token.unit == "year" and token.value is not None)
+    title = _TITLE.search(text)
     return Part(
-        title=_TITLE.search(text)[1].strip(),
+        title=title[1].strip() if title else "",
         runs=_runs(tokens),
         terms=frozenset(terms),
         required=required,
@@ -130,7 +131,7 @@ def _runs(tokens: list[Token]) -> frozenset[Term]:
 
 
 def _segments(text: str) -> list[tuple[str, str]]:
-    """`text` cut at list and sentence punctuation, each piece with the sign that ended it."""
+    """Cut `text` at list and sentence punctuation; return each piece with the sign that ended it."""
     pieces: list[tuple[str, str]] = []
     at = 0
     for match in _SEGMENT_END.finditer(text):
@@ -163,7 +164,7 @@ def _terms(tokens: list[Token], starts: bool, labelled: bool) -> set[Term]:
 
 
 def _empty(token: Token, at: int) -> bool:
-    """Whether the word at this place of a segment is no part of a name."""
+    """Return True if the word at this place of a segment is no part of a name."""
     if token.key in GENERIC_WORDS:
         return True
     # Inside a name such words have a capital ("Special Needs Teacher"); at its start only "A/B Testing" does.
@@ -194,6 +195,9 @@ def _stays(text: str) -> dict[Term, frozenset[tuple[float, str]]]:
 
 
 def _used(text: str) -> frozenset[Term] | None:
-    """The runs in what follows each stay: "at Northwind, 24m (SQL)" -> SQL."""
-    told = [_TOLD.match(text, match.end())[0] for match in _STAY.finditer(text)]
-    return frozenset().union(*(_runs(tokenise(piece)) for piece in told)) or None
+    """Return the runs in the text after each stay: "at Northwind, 24m (SQL)" -> SQL."""
+    used: frozenset[Term] = frozenset()
+    for match in _STAY.finditer(text):
+        work = _WORK.match(text, match.end())
+        used |= _runs(tokenise(work[0])) if work else frozenset()
+    return used or None

@@ -1,6 +1,6 @@
 """The published rubric ("redrob") to the letter, loopholes included, so that totals compare with published ones.
 
-Where the original would crash (a decision that is no string, a score of NaN) the component earns 0.
+Where the original would crash (a decision that is no string, a score of NaN) the component is 0.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _WORD = re.compile(r"[a-z][a-z-]{2,}")
 
 
 def grade_published(completion: str, gold: GoldLabel, limits: PublishedLimits) -> GradeSheet:
-    """The six published components of one completion (source: the redrob rubric)."""
+    """Grade one completion by the six published components (source: the redrob rubric)."""
     sheet = GradeSheet()
     _length(completion, limits, sheet)
     found = read_published(completion)
@@ -105,7 +105,7 @@ def _hallucination(reasons: Any, gold: GoldLabel, sheet: GradeSheet) -> None:
 
 
 def _claims(text: str) -> list[str]:
-    """Every number, then every run of capitalised words, repeats included: "3 years at Acme Corp" -> 3, Acme Corp."""
+    """List every number, then every run of capitalised words, with repeats: "3 years at Acme Corp" -> 3, Acme Corp."""
     claims = _NUMBER.findall(text)
     at = 0
     while chain := _CHAIN.search(text, at):
@@ -117,7 +117,7 @@ def _claims(text: str) -> list[str]:
 
 
 def _last_boundary(text: str, start: int, end: int) -> int | None:
-    """Where the last word of a chain that can end on a word boundary does; None if no word can."""
+    """Find the end of the last word of a chain that ends on a word boundary; None if no word does."""
     words = [word.start() for word in _CHAIN_WORD.finditer(text, start, end)]
     ends = (match.end() for at in reversed(words) if (match := _BOUNDED_WORD.match(text, at)))
     return next(ends, None)

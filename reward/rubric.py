@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 from reward.breakdown import COMPONENTS, DECISIONS, Breakdown, GoldLabel, GradeSheet
 from reward.limits import PublishedLimits, StrictLimits
@@ -23,18 +23,21 @@ class Weights:
     no_hallucination: float
 
 
+Limits = TypeVar("Limits", PublishedLimits, StrictLimits)
+
+
 @dataclass(frozen=True)
-class Rubric:
-    """Grades a completion by rules; immutable, and the same completion always earns the same.
+class Rubric(Generic[Limits]):
+    """Grades a completion by rules; immutable, and the same completion always gets the same grade.
 
     `grade` is a module-level function (completion, GoldLabel, limits) -> GradeSheet, so a rubric can be pickled.
     Raises ValueError naming every weight and limit that makes no sense.
     """
 
     name: str
-    grade: Callable[[str, GoldLabel, Any], GradeSheet]
+    grade: Callable[[str, GoldLabel, Limits], GradeSheet]
     weights: Weights
-    limits: PublishedLimits | StrictLimits
+    limits: Limits
 
     def __post_init__(self) -> None:
         weights = vars(self.weights)
@@ -60,9 +63,9 @@ class Rubric:
             raise ValueError("; ".join(problems))
 
     def __call__(self, completion: str, *, decision: str, score: float, context: str) -> Breakdown:
-        """Grade one completion against its label and fit; never raises on any completion text.
+        """Grade one completion against its label and fit; never raise on any completion text.
 
-        decision: "shortlist" or "reject". score: the fit, in [0, 1]. context: the job and profile the policy saw.
+        decision: "shortlist" or "reject". score: the fit, in [0, 1]. context: the job and profile of the prompt.
         Raises ValueError for any other label, fit or context: a mistake in the data, not in the completion.
         """
         _check_gold(decision, score, context)
@@ -73,19 +76,20 @@ class Rubric:
         return Breakdown(**sheet.marks, total=min(1.0, max(0.0, total)), findings=tuple(sheet.findings))
 
     def explain(self, completion: str, *, decision: str, score: float, context: str) -> list[str]:
-        """Each component's mark and why, one line for each, then the total: the findings of the call itself."""
+        """Return one line for each component, with its mark and findings, then the total."""
         return self(completion, decision=decision, score=score, context=context).lines()
 
-    def with_(self, *, weights: Mapping[str, float] | None = None, limits: Mapping[str, float] | None = None) -> Rubric:
-        """This rubric with some weights or limits changed: `STRICT.with_(weights={"length_penalty": 0})`.
+    def with_(self, *, weights: Mapping[str, float] | None = None, limits: Mapping[str, float] | None = None) -> Self:
+        """Return this rubric with some weights or limits changed: `STRICT.with_(weights={"length_penalty": 0})`.
 
-        Raises ValueError naming every key there is no such weight or limit for, and every value that makes no sense.
+        Raises ValueError naming every key that is no weight or limit, and every value that makes no sense.
         """
-        weights, limits = dict(weights or {}), dict(limits or {})
-        problems = _unknown("weights", weights, self.weights) + _unknown("limits", limits, self.limits)
+        new_weights: dict[str, Any] = dict(weights or {})
+        new_limits: dict[str, Any] = dict(limits or {})
+        problems = _unknown("weights", new_weights, self.weights) + _unknown("limits", new_limits, self.limits)
         if problems:
             raise ValueError("; ".join(problems))
-        return replace(self, weights=replace(self.weights, **weights), limits=replace(self.limits, **limits))
+        return replace(self, weights=replace(self.weights, **new_weights), limits=replace(self.limits, **new_limits))
 
 
 def _is_number(value: object) -> bool:

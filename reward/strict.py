@@ -1,13 +1,12 @@
-"""The strict rubric, the one to train on: what the published one pays for by mistake earns nothing here.
+"""The strict rubric, the one to train on: it gives no reward for the published rubric's loopholes.
 
-1. format_valid is the share of five checks that hold; unless all hold, every other component is scaled by
-   `invalid_share` * format_valid, so that a policy sees which way is up but no exploit pays.
-2. score_alignment falls to 0 at an error of `score_tolerance` (a hedged 0.5 is not nearly right). Where score and
-   decision contradict each other nothing was decided, and both earn 0.
-3. A reason stands if it cites the context in words of its own and adds something; reason_quality is the share of
-   reasons that stand and say nothing false. Two good reasons earn the full mark: a third is no padding, nor needed.
-4. no_hallucination is the share of what the reasons cite and claim that holds, reason by reason; one that does not
-   stand counts as 0.
+1. format_valid is the share of five checks that pass. Unless all pass, every other component is scaled by
+   `invalid_share` * format_valid: a policy sees the direction to improve in, and no exploit is worthwhile.
+2. score_alignment falls to 0 at an error of `score_tolerance`, since a hedged 0.5 is not nearly right. Where score
+   and decision contradict each other, both components are 0.
+3. A reason counts if it cites the context in its own words and adds something. reason_quality is the share of reasons
+   that count and say nothing false. Two good reasons get the full mark: a third is neither padding nor needed.
+4. no_hallucination is the share of true claims, reason by reason. A reason that does not count has the share 0.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ SHORTLIST_FROM = 0.5
 
 
 def grade_strict(completion: str, gold: GoldLabel, limits: StrictLimits) -> GradeSheet:
-    """The six strict components of one completion."""
+    """Grade one completion by the six strict components."""
     sheet = GradeSheet()
     found = read_strict(completion)
     if found is None:
@@ -48,20 +47,24 @@ def grade_strict(completion: str, gold: GoldLabel, limits: StrictLimits) -> Grad
 
 
 def _format_failures(found: StrictObject, limits: StrictLimits) -> list[str]:
-    """Which of the five checks fail, one phrase each."""
+    """Return one phrase for each of the five checks that fails."""
     fields = found.fields
-    reasons = fields.get("reasons")
-    listed = isinstance(reasons, list) and all(isinstance(r, str) and r.strip() for r in reasons)
     checks = {
         "text stands outside the object": found.alone,
         "the keys are not exactly decision, score and reasons, once each": fields.keys() == KEYS and not found.repeated,
         "the decision is neither shortlist nor reject": _is_decision(fields.get("decision")),
         "the score is no number from 0 to 1": _finite_score(fields.get("score")) is not None,
         f"the reasons are not {limits.min_reasons} to {limits.max_reasons} strings with text in them": (
-            listed and limits.min_reasons <= len(reasons) <= limits.max_reasons
+            _are_reasons(fields.get("reasons"), limits)
         ),
     }
     return [text for text, holds in checks.items() if not holds]
+
+
+def _are_reasons(value: Any, limits: StrictLimits) -> bool:
+    if not isinstance(value, list) or not limits.min_reasons <= len(value) <= limits.max_reasons:
+        return False
+    return all(isinstance(reason, str) and reason.strip() for reason in value)
 
 
 def _is_decision(value: Any) -> bool:

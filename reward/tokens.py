@@ -32,12 +32,12 @@ class Token:
 
     @property
     def namelike(self) -> bool:
-        """Written like a name: a capital, or a sign or digit inside a word (C++, k8s)."""
+        """Return True for words written like names: a capital, or a sign or digit inside a word (C++, k8s)."""
         return self.value is None and any(c.isupper() or c.isdigit() or c in "+#" for c in self.text)
 
 
 def tokenise(text: str) -> list[Token]:
-    """The whole tokens of `text`: "7 years of C++" -> 7 (year), years, of, c++."""
+    """Split `text` into whole tokens: "7 years of C++" -> 7 (year), years, of, c++."""
     written, text = text, _NOT.sub(" not", text)
     tokens: list[Token] = []
     end = gained = 0  # each " not" is one character longer than the n't it stands for
@@ -74,7 +74,7 @@ def _with_units(tokens: list[Token]) -> list[Token]:
 
 
 def counts(tokens: list[Token]) -> list[tuple[int, float, Token, int]]:
-    """Where "two of four" or "2 out of 4" stands: (index, the part, the whole's token, the index after it)."""
+    """Find "two of four" and "2 out of 4": (index, the part, the whole's token, the index after it)."""
     found = []
     for at, (first, of) in enumerate(pairwise(tokens)):
         to = at + 1 + (of.key == "out")
@@ -88,17 +88,17 @@ def counts(tokens: list[Token]) -> list[tuple[int, float, Token, int]]:
 
 
 def counted(tokens: list[Token]) -> set[int]:
-    """The indices of all tokens that stand in such a count."""
+    """Return the indices of all tokens in such counts."""
     return {at for start, _, _, stop in counts(tokens) for at in range(start, stop)}
 
 
 def number(token: Token) -> float | None:
-    """The value of "4" and of "four"; None for any other word."""
+    """Return the value of "4" or "four"; None for any other word."""
     return token.value if token.value is not None else NUMBER_WORDS.get(token.key)
 
 
 def quantities(tokens: list[Token]) -> frozenset[tuple[float, str]]:
-    """The numbers among `tokens` as (value, unit), months also as years and years as months: 24m is 2 years."""
+    """Collect the numbers among `tokens` as (value, unit), each time in months and in years: 24m is 2 years."""
     found = {(round(token.value, 4), token.unit) for token in tokens if token.value is not None}
     months = {(round(value * 12, 4), "month") for value, unit in found if unit == "year"}
     years = {(round(value / 12, 4), "year") for value, unit in found if unit == "month"}
@@ -106,7 +106,7 @@ def quantities(tokens: list[Token]) -> frozenset[tuple[float, str]]:
 
 
 def grounded(token: Token, known: frozenset[tuple[float, str]]) -> bool:
-    """Whether a number token stands among `known`; a number without a unit agrees with any unit."""
+    """Return True if a number token is among `known`; a number without a unit agrees with any unit."""
     value = round(token.value or 0.0, 4)
     units = (token.unit, "") if token.unit else ("", "month", "year")
     return any((value, unit) in known for unit in units)

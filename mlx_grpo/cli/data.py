@@ -14,21 +14,29 @@ from mlx_grpo.cli.terminal import show
 
 @click.group()
 def data() -> None:
-    """Make datasets: of your own files, or the synthetic benchmark."""
+    """Make a dataset from your own files, or the synthetic benchmark."""
 
 
-@data.command()
-@click.option("--jd", type=click.Path(path_type=Path), required=True, help="The job description, as text.")
-@click.option("--candidates", type=click.Path(path_type=Path), required=True, help="The pool, as JSON or JSONL.")
+@data.command(short_help="Build prompts from a job description and a pool of candidates.")
+@click.option("--jd", type=click.Path(path_type=Path), required=True, help="The job description, a text file.")
+@click.option("--candidates", type=click.Path(path_type=Path), required=True, help="The pool: JSONL, or a JSON list.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for train.jsonl and heldout.jsonl.")
-@click.option("--form", type=click.Choice(["compact", "full"]), default="compact", show_default=True)
-@click.option("--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 220 compact, 1000 full.")
-@click.option("--tokenizer", default="Qwen/Qwen3-0.6B", show_default=True, help="The model whose tokens count.")
-@click.option("--heldout-fraction", type=float, default=0.2, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--skip-bad", is_flag=True, help="Leave bad candidates out, listed, instead of stopping.")
+@click.option(
+    "--form",
+    type=click.Choice(["compact", "full"]),
+    default="compact",
+    show_default=True,
+    help="compact: titles, years and skills; full: texts too.",
+)
+@click.option(
+    "--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 220 by default, 1000 for full."
+)
+@click.option("--tokenizer", default="Qwen/Qwen3-0.6B", show_default=True, help="Model whose tokenizer counts.")
+@click.option("--heldout-fraction", type=float, default=0.2, show_default=True, help="Share of held-out candidates.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the split.")
+@click.option("--skip-bad", is_flag=True, help="Leave out bad candidates and list them, instead of stopping.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, **options: object) -> None:
+def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, **options: Any) -> None:
     """Build training and held-out prompts from one job description and a pool of candidates.
 
     \b
@@ -45,11 +53,19 @@ def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, 
     show(summary.lines())
 
 
-@data.command()
+@data.command(short_help="Write the synthetic benchmark of made-up jobs and candidates.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the four files.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--per-job", type=click.IntRange(min=1), default=20, show_default=True, help="Candidates of a job.")
-@click.option("--order", type=click.Choice(["reasons_first", "decision_first"]), default="reasons_first")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of jobs, candidates and split.")
+@click.option(
+    "--per-job", type=click.IntRange(min=1), default=20, show_default=True, help="Training candidates for each job."
+)
+@click.option(
+    "--order",
+    type=click.Choice(["reasons_first", "decision_first"]),
+    default="reasons_first",
+    show_default=True,
+    help="Order of the keys in a completion.",
+)
 @click.option(
     "--shuffle-verdicts",
     type=click.FloatRange(0, 1),
@@ -57,7 +73,7 @@ def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, 
     flag_value=1.0,
     default=0.0,
     metavar="[SHARE]",
-    help="Give this share of the training completions another row's score and decision; all without a number.",
+    help="Give this share of the training completions another row's score and decision; without a number, all.",
 )
 def synthetic(out: Path, shuffle_verdicts: float, **options: Any) -> None:
     """Write the synthetic benchmark: made-up jobs and candidates, split into training and held-out rows.

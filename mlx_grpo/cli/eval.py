@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from mlx_grpo.cli.terminal import GOES_ON, console, console_table, errors, spelled
+from mlx_grpo.cli.terminal import RESUME_HINT, console, console_table, errors, spelled
 from mlx_grpo.reporting import tables
 
 
@@ -39,7 +39,7 @@ def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: 
 
     names = [run, *others] if run else []
     with (
-        launch.processes(processes, ["eval", *spelled(options), "--", *names], GOES_ON) as ranks,
+        launch.processes(processes, ["eval", *spelled(options), "--", *names], RESUME_HINT) as ranks,
         errors.status("loading", spinner="line") as status,
     ):
         results, pictures = run_eval(

@@ -19,11 +19,30 @@ from mlx_grpo.cli.terminal import tell
 from mlx_grpo.cli.train import train
 from mlx_grpo.errors import Stopped, UserError
 
+COMMANDS: tuple[tuple[click.Command, str], ...] = (
+    (doctor_command, "Check that this machine can train, before the first run."),
+    (plan_command, "Predict a run's memory and time before it starts."),
+    (train, "Train a model as a config file says."),
+    (export, "Write a trained model for Hugging Face, mlx-lm or PEFT."),
+    (evaluate, "Compare a run with its base model on held-out prompts."),
+    (score, "Grade completions by a rubric, with the reason for each mark."),
+    (report, "Write a run as one HTML page: curves, samples and results."),
+    (rank, "Rank a pool of candidates for a job, with reasons."),
+    (data, "Make a dataset from your own files, or the synthetic benchmark."),
+    (bench_command, "Time the parts of a training step on this machine."),
+)
+"""The commands in the order in which a newcomer uses them, with their lines on the first screen of help."""
+
 
 class Commands(click.Group):
-    """Turns a user's mistake into its lines on stderr and exit code 2, in place of a traceback."""
+    """A group that prints a user's mistake on stderr with exit code 2, in place of a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they were added."""
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> object:
+        """Run the command; turn a UserError or a Stopped into lines on stderr and an exit code."""
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -37,17 +56,11 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def main() -> None:
-    """Train a small language model with GRPO on one Mac, and prove what it learned.
-
-    \b
-    mlx-grpo train configs/qwen3.yaml     train
-    mlx-grpo export --hf                  write a Hugging Face folder
-    mlx-grpo eval                         compare it with its baseline
-    mlx-grpo score FILE                   grade completions and say why
-    """
+    """Train a small language model with GRPO on one Mac, and measure the gain."""
     if openblas.on_linux_cpu() and openblas.BLAS is None:
         tell(f"warning: {openblas.REMEDY}")
 
 
-for command in (train, plan_command, bench_command, doctor_command, export, evaluate, score, report, rank, data):
+for command, line in COMMANDS:
+    command.short_help = line
     main.add_command(command)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json as json_module
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlx_grpo.cli.terminal import GOES_ON, console, errors, spelled
+from mlx_grpo.cli.terminal import RESUME_HINT, console, errors, spelled
 
 if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
     from mlx_grpo.ranking.summary import RankSummary
@@ -20,16 +20,26 @@ if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
 
 @click.command()
 @click.option("--model", required=True, help="A run's folder, a model's folder, or a Hub id.")
-@click.option("--jd", type=click.Path(path_type=Path), required=True, help="The job description, as text.")
-@click.option("--candidates", type=click.Path(path_type=Path), required=True, help="The pool; JSONL of any size.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="NAME.csv; NAME.jsonl goes beside it.")
-@click.option("--top-k", type=click.IntRange(min=1), help="Write the best so many; all are scored.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Candidates at once; the run's by default, or 16.")
-@click.option("--form", type=click.Choice(["compact", "full"]), help="As the run was trained; else compact.")
-@click.option("--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 220 compact, 1000 full.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), help="The run's by default, or 384.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the second try at an answer.")
-@click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs: share the pool among them.")
+@click.option("--jd", type=click.Path(path_type=Path), required=True, help="The job description, a text file.")
+@click.option(
+    "--candidates", type=click.Path(path_type=Path), required=True, help="The pool: JSONL of any size, or a JSON list."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="NAME.csv; NAME.jsonl is written beside it."
+)
+@click.option("--top-k", type=click.IntRange(min=1), help="Write only the best K; all are scored.")
+@click.option("--batch-size", type=click.IntRange(min=1), help="Candidates at a time; the run's by default, or 16.")
+@click.option(
+    "--form", type=click.Choice(["compact", "full"]), help="Form of the prompts; the run's by default, or compact."
+)
+@click.option(
+    "--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 220 by default, 1000 for full."
+)
+@click.option(
+    "--max-new-tokens", type=click.IntRange(min=1), help="Most tokens of an answer; the run's by default, or 384."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the second try at an answer.")
+@click.option("--processes", type=click.IntRange(min=1), default=1, help="Processes that share the pool, for CPUs.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def rank(
     model: str,
@@ -39,11 +49,11 @@ def rank(
     top_k: int | None,
     processes: int,
     as_json: bool,
-    **options: object,
+    **options: Any,
 ) -> None:
-    """Rank a pool of candidates for a job, with reasons and whether each is grounded.
+    """Rank a pool of candidates for a job, with reasons, each checked against the profile.
 
-    Interrupted, the same command goes on where it was; NAME.scores.jsonl keeps what is done.
+    After an interruption, the same command continues where it stopped; NAME.scores.jsonl holds all finished answers.
 
     \b
     mlx-grpo rank --model runs/latest --jd job.txt --candidates pool.jsonl --out ranked.csv
@@ -54,7 +64,7 @@ def rank(
 
     same = spelled({"model": model, "jd": jd, "candidates": candidates, "out": out, "top_k": top_k, **options})
     with (
-        launch.processes(processes, ["rank", *same], GOES_ON) as ranks,
+        launch.processes(processes, ["rank", *same], RESUME_HINT) as ranks,
         CountReporter(errors, "ranking") as bar,
     ):
         ranker = Ranker(model, **options, ranks=ranks)
@@ -68,22 +78,24 @@ def rank(
 
 
 def print_ranking(console: Console, summary: RankSummary) -> None:
-    """The best few, how many have no rank and why, and where everything is."""
+    """Print the best candidates, the number without a rank and why, and the paths of the files."""
     table = Table(title="Best", title_justify="left", title_style="bold", header_style="bold")
-    for name, justify in (("", "right"), ("candidate", "left"), ("score", "right"), ("decision, reasons", "left")):
-        table.add_column(name, justify=justify, overflow="fold")
+    table.add_column("", justify="right", overflow="fold")
+    table.add_column("candidate", overflow="fold")
+    table.add_column("score", justify="right", overflow="fold")
+    table.add_column("decision, reasons", overflow="fold")
     for rank, answer in enumerate(summary.best, start=1):
-        said = [reason.text if reason.grounded else f"{reason.text} (not grounded)" for reason in answer.reasons]
-        cells = str(rank), answer.candidate_id, f"{answer.score:.2f}", "\n".join([answer.decision, *said])
-        table.add_row(*(Text(_shown(cell)) for cell in cells))
+        reasons = [reason.text if reason.grounded else f"{reason.text} (not grounded)" for reason in answer.reasons]
+        cells = str(rank), answer.candidate_id, f"{answer.score:.2f}", "\n".join([answer.decision, *reasons])
+        table.add_row(*(Text(_printable(cell)) for cell in cells))
     if summary.best:
         console.print(table)
     for line in _lines(summary):
-        console.print(_shown(line), highlight=False, markup=False, soft_wrap=True)
+        console.print(_printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def _lines(summary: RankSummary) -> list[str]:
-    """What follows the table."""
+    """Return the lines below the table."""
     made = summary.candidates - summary.reused
     speed = f" ({summary.seconds / made:.2f} s each)" if made else ""
     kept = f", {summary.reused} scored earlier" if summary.reused else ""
@@ -100,6 +112,6 @@ def _lines(summary: RankSummary) -> list[str]:
     ]
 
 
-def _shown(text: str) -> str:
-    """A model's or a stranger's text without what would steer a terminal."""
+def _printable(text: str) -> str:
+    """Replace everything in foreign text that would control a terminal."""
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)

@@ -1,4 +1,4 @@
-"""Where commands print: results to stdout, everything else to stderr."""
+"""Printing for commands: results to stdout, everything else to stderr."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ Row = list[str]
 console = Console()
 errors = Console(stderr=True)
 
-GOES_ON = "the same command goes on where it was"
+RESUME_HINT = "the same command continues where it stopped"
 
 
 def tell(*lines: str) -> None:
-    """Lines to stderr as they are, whatever brackets or numbers they hold."""
+    """Print lines to stderr as they are, with any brackets and numbers in them."""
     for line in lines:
         errors.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def show(lines: Iterable[str]) -> None:
-    """Lines of a result, likewise."""
+    """Print lines of a result to stdout as they are, with any brackets and numbers in them."""
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def spelled(options: Mapping[str, object]) -> list[str]:
-    """Options as a command line spells them; those that were not given are left out."""
+    """Format options as command line arguments; leave out those without a value."""
     return [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]
 
 
 def console_table(header: Row, rows: list[Row], title: str) -> Table:
-    """A table for a terminal: headers are broken at words, and the first column gives way where it is narrow."""
+    """Make a table for a terminal: headers wrap between words, and a narrow terminal shortens the first column."""
     table = Table(
         title=title,
         title_justify="left",

@@ -1,4 +1,4 @@
-"""Configurations as files: found by name, overridden, checked with every mistake told at once, and saved."""
+"""Configuration files: found by name, overridden, checked with every mistake reported at once, and saved."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from mlx_grpo.config.schema import Config
-from mlx_grpo.errors import UserError, shown
+from mlx_grpo.errors import UserError, short_repr
 
 _SECRET = re.compile("token|secret|password|api_?key", re.IGNORECASE)
 MAX_BYTES, MAX_DEPTH = 1 << 20, 50
@@ -27,7 +27,7 @@ CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndTok
 
 
 def find_config(name: str) -> Path:
-    """A config file by path, or one of the packaged examples by its name (`configs/qwen3.yaml`, `qwen3`)."""
+    """Find a config file by path, or a packaged example by its name (`configs/qwen3.yaml`, `qwen3`)."""
     path = Path(name)
     if path.is_file():
         return path
@@ -52,7 +52,7 @@ def load_config(name: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def validate(values: dict[str, Any], source: str = "config") -> Config:
-    """Make a Config of plain values; raises UserError listing every mistake in `source`."""
+    """Make a Config of plain values; raise UserError listing every mistake in `source`."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -68,12 +68,12 @@ def validate(values: dict[str, Any], source: str = "config") -> Config:
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write every key with its value, so that a run's config needs no defaults to be understood."""
+    """Write every key with its value, so that a run's config does not depend on defaults."""
     path.write_text(yaml.safe_dump(config.model_dump(), sort_keys=False), encoding="utf-8")
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as overrides write them: {"lora": {"rank": 8}} is {"lora.rank": 8}."""
+    """Flatten nested keys as overrides write them: {"lora": {"rank": 8}} is {"lora.rank": 8}."""
     pairs: dict[str, Any] = {}
     for key, value in values.items():
         pairs |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {f"{prefix}{key}": value}
@@ -81,7 +81,7 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _config_folders() -> list[Path]:
-    """In a checkout the examples stand beside the package, in an installation inside it."""
+    """Return the folders of the examples: beside the package in a checkout, inside it in an installation."""
     package = Path(__file__).resolve().parents[1]
     return [package / "configs"] if (package / "configs").is_dir() else [package.parent / "configs"]
 
@@ -96,14 +96,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _apply_override(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UserError(f"{shown(override)}: not an override; write key=value, such as max_steps=5")
+        raise UserError(f"{short_repr(override)}: not an override; write key=value, such as max_steps=5")
     *sections, last = key.strip().split(".")
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise UserError(f"{shown(override)}: {section} is not a section; override {section} itself")
+            raise UserError(f"{short_repr(override)}: {section} is not a section; override {section} itself")
         values = inner
-    values[last] = parse_yaml(text, f"override {shown(override)}")
+    values[last] = parse_yaml(text, f"override {short_repr(override)}")
 
 
 def _describe(detail: ErrorDetails) -> list[str]:
@@ -116,15 +116,17 @@ def _describe(detail: ErrorDetails) -> list[str]:
             return [
                 f"{key}: unknown key, and no place for a secret; set HF_TOKEN or run `hf auth login`, and remove it"
             ]
-        return [f"{key}: {shown(detail['input'])}: unknown key; {hint}"]
+        return [f"{key}: {short_repr(detail['input'])}: unknown key; {hint}"]
     if detail["type"] == "value_error":
         return str(detail["ctx"]["error"]).split("\n")
     if detail["type"] == "missing":
         return [f"{key}: missing; add it"]
     if detail["type"] == "string_pattern_mismatch":
-        return [f"{key}: {shown(detail['input'])} is not accepted; give module:function, such as my_rewards:brevity"]
+        return [
+            f"{key}: {short_repr(detail['input'])} is not accepted; give module:function, such as my_rewards:brevity"
+        ]
     wanted = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    return [f"{key}: {shown(detail['input'])} is not accepted; give {wanted}"]
+    return [f"{key}: {short_repr(detail['input'])} is not accepted; give {wanted}"]
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
@@ -138,7 +140,7 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
 
 
 def read_yaml(path: Path) -> Any:
-    """The value that a YAML file holds; raises UserError where it can't be read."""
+    """Read the value of a YAML file; raise UserError where it can't be read."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(
@@ -151,7 +153,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value of a YAML text without aliases: ten lines of them can stand for gigabytes."""
+    """Parse a YAML text without aliases: ten lines of them can expand to gigabytes."""
     try:
         _refuse_bombs(text, where)
         return yaml.safe_load(text)

@@ -16,7 +16,7 @@ def _no_bool(value: Any) -> Any:
     return value
 
 
-Integer = Annotated[int, BeforeValidator(_no_bool)]  # Python counts true as 1; a config that says so is mistaken
+Integer = Annotated[int, BeforeValidator(_no_bool)]  # Python counts true as 1, which is a mistake in a config
 Number = Annotated[float, BeforeValidator(_no_bool)]
 Count = Annotated[Integer, Field(ge=1, lt=2**31)]
 Unsigned = Annotated[Integer, Field(ge=0, lt=2**31)]
@@ -27,7 +27,7 @@ Share = Annotated[Number, Field(gt=0, le=1)]
 
 
 class Section(BaseModel):
-    """What all sections share: unknown keys are errors, and a made configuration does not change."""
+    """The base of all sections: unknown keys are errors, and a configuration is immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,7 +43,7 @@ class LoraConfig(Section):
 
 
 class DataConfig(Section):
-    """Where prompts come from: `shortlist` or `shortlist-full` (bundled), or a JSONL file or a folder of two."""
+    """The source of prompts: `shortlist` or `shortlist-full` (bundled), or a JSONL file or a folder of two."""
 
     train: str = "shortlist"
     heldout: str | None = None
@@ -52,7 +52,7 @@ class DataConfig(Section):
 
 
 class RewardConfig(Section):
-    """What a completion earns: one of the rule rubrics, or functions of your own."""
+    """The reward of a completion: one of the rule rubrics, or functions of your own."""
 
     rubric: Literal["strict", "published"] | None = "strict"
     weights: dict[str, NonNegative] = {}
@@ -94,7 +94,7 @@ class WarmStartConfig(Section):
 
     @property
     def steps_to_train(self) -> int:
-        """The supervised steps that are still to be trained: none where another run's are taken."""
+        """Return the number of supervised steps to train: none where another run's are taken."""
         return 0 if self.run else self.steps
 
 
@@ -185,5 +185,5 @@ class Config(Section):
 
     @property
     def clip_high(self) -> float:
-        """The upper clipping range: `epsilon_high`, or `epsilon` where none is given."""
+        """Return the upper clipping range: `epsilon_high`, or `epsilon` where that is not set."""
         return self.epsilon if self.epsilon_high is None else self.epsilon_high

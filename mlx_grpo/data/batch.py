@@ -26,7 +26,7 @@ LENGTH_BUCKET = 16
 
 
 def make_batch(rollouts: Sequence[Rollout], advantages: mx.array, mask_truncated: bool = False) -> Batch:
-    """N rollouts, prompt-major, and their advantages [P, G] or [N] as one Batch of N rows."""
+    """Make one Batch of N rollouts, prompt-major, and their advantages [P, G] or [N]."""
     completions = [rollout.completion_ids for rollout in rollouts]
     hidden = [mask_truncated and rollout.finish_reason == "length" for rollout in rollouts]
     sampled = [rollout.sampled_logps for rollout in rollouts]
@@ -36,13 +36,16 @@ def make_batch(rollouts: Sequence[Rollout], advantages: mx.array, mask_truncated
 
 
 def make_supervised_batch(prompts: Sequence[Prompt], completions: Sequence[Sequence[int]]) -> Batch:
-    """Prompts with given completions, stop token included; every advantage is 1, so the loss is cross-entropy."""
+    """Make a Batch of prompts with given completions, stop tokens included.
+
+    Every advantage is 1, so that the loss is the cross-entropy.
+    """
     nothing = [()] * len(prompts)
     return _assemble(prompts, completions, mx.ones(len(prompts)), [False] * len(prompts), nothing, nothing)
 
 
 def split_batch(batch: Batch, rows: int) -> list[Batch]:
-    """Micro-batches of at most `rows` rows, none spanning two prompts' groups unless whole groups fit in it."""
+    """Split a batch into micro-batches of at most `rows` rows; one spans several groups only if they fit whole."""
     index = batch.prompt_index
     starts = [i for i in range(len(index)) if i == 0 or index[i] != index[i - 1]] + [len(index)]
     largest = max(b - a for a, b in pairwise(starts))
@@ -54,13 +57,13 @@ def split_batch(batch: Batch, rows: int) -> list[Batch]:
 
 
 def by_prompt(parts: Sequence[Batch]) -> list[list[Batch]]:
-    """Micro-batches in runs that continue one and the same prompt; one of several prompts is a run of its own."""
+    """Group consecutive micro-batches that continue the same prompt; one with several prompts is a group by itself."""
     runs = groupby(parts, key=lambda part: id(part.prompt_ids[0]) if len(part.prompt_ids) == 1 else id(part))
     return [list(run) for _, run in runs]
 
 
 def slice_batch(batch: Batch, start: int, stop: int) -> Batch:
-    """Rows start to stop of a batch, with the prompts that they continue."""
+    """Return rows start to stop of a batch, with the prompts that they continue."""
     index = batch.prompt_index[start:stop]
     kept = sorted(set(index))
     return Batch(

@@ -1,7 +1,7 @@
-"""Chat messages to a prompt's text: what a message says is data, and can't end its turn or begin another.
+"""Chat messages to a prompt's text: a message's content is data, and can't end its turn or begin another.
 
-The tokenizer reads its special tokens anywhere in a text, so `<|im_end|>` in a résumé would end the user's turn. In
-every message such a token gets a blank after its first character, `< |im_end|>`, and is plain text from then on.
+A tokenizer reads special tokens anywhere in a text, so that `<|im_end|>` in a résumé would end the user's turn. In
+every message such a token gets a blank after its first character, `< |im_end|>`, which makes it plain text.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OPENING, ANSWERED = ROLES[:2], ("user", "tool")
 
 
 def messages_problem(messages: Sequence[Any]) -> str | None:
-    """What is wrong with a prompt's messages, in a phrase with its remedy; None where nothing is."""
+    """Describe the first fault in a prompt's messages, with its remedy; return None where there is none."""
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             return '`prompt` has a message without `role`; write {"role": ..., "content": ...}'
@@ -39,9 +39,10 @@ def messages_problem(messages: Sequence[Any]) -> str | None:
 
 
 def render(messages: Sequence[dict[str, Any]], tokenizer: TokenizerWrapper, enable_thinking: bool) -> str:
-    """The messages by the model's chat template, ready for the completion; their own special tokens are broken.
+    """Render messages by the model's chat template, up to the start of the completion.
 
-    Raises UserError where the model has no template, or the template refuses the messages.
+    Special tokens inside the messages are broken. Raises UserError where the model has no template, or the template
+    refuses the messages.
     """
     if not tokenizer.has_chat_template:
         raise UserError("the model has no chat template; give `prompt` as text, or a model tuned for chat")
@@ -53,13 +54,13 @@ def render(messages: Sequence[dict[str, Any]], tokenizer: TokenizerWrapper, enab
             add_generation_prompt=True,
             enable_thinking=enable_thinking,
         )
-    # A template may refuse an order of roles, or what else a message has; that may be nested without end.
+    # A template may refuse an order of roles or other fields of a message, which may be nested without end.
     except (TemplateError, TypeError, RecursionError) as error:
         raise UserError(f"the model's chat template does not take these messages ({error}); change them") from None
 
 
 def as_data(value: Any, tokenizer: TokenizerWrapper) -> Any:
-    """A text, or every text inside lists and objects, in which the tokenizer finds none of its `markers`."""
+    """Break the tokenizer's `markers` in a text, or in every text inside lists and objects."""
     if isinstance(value, list):
         return [as_data(item, tokenizer) for item in value]
     if isinstance(value, dict):
@@ -67,25 +68,26 @@ def as_data(value: Any, tokenizer: TokenizerWrapper) -> Any:
     if not isinstance(value, str):
         return value
     before = None
-    while value != before:  # a token may stand inside what is left of another
-        before, value = value, markers(tokenizer).sub(lambda found: f"{found[0][0]} {found[0][1:]}", value)
+    while value != before:  # breaking one token may leave another
+        before = value
+        value = markers(tokenizer).sub(lambda match: f"{match[0][0]} {match[0][1:]}", value)
     return value
 
 
 @lru_cache(maxsize=4)
 def markers(tokenizer: TokenizerWrapper) -> re.Pattern[str]:
-    """The tokens that data may not bring: the special ones, and added ones that the chat template writes.
+    """Return a pattern of the tokens that data may not contain: special tokens, and added ones of the chat template.
 
-    DeepSeek's `<｜User｜>` is no special token, and yet begins a turn. Marks of a thought stay what they are: they end
-    no turn, and a system message may well ask for them.
+    DeepSeek's `<｜User｜>` is no special token, and yet begins a turn. Marks of thinking are allowed: they end no turn,
+    and a system message may well ask for them.
     """
     template = str(tokenizer.chat_template)
     thoughts = (tokenizer.think_start, tokenizer.think_end)
-    found = {
+    tokens = {
         token.content
         for token in tokenizer.added_tokens_decoder.values()
         if (token.special or token.content in template) and token.content not in thoughts
     }
-    # One letter, or a letter and blanks, mark nothing; the longest first, where one begins with another.
-    telling = sorted((token for token in found if token[1:2].strip()), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, telling)) or r"(?!)")
+    # One letter, or a letter and blanks, mark nothing. The longest come first, since one may begin with another.
+    kept = sorted((token for token in tokens if token[1:2].strip()), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, kept)) or r"(?!)")

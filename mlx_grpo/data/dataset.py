@@ -1,4 +1,4 @@
-"""Rows of JSONL to prompts; which prompts a step sees is a pure function of the seed and the step."""
+"""Rows of JSONL to prompts; the prompts of a step are a pure function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_grpo.config.schema import Config, DataConfig
 from mlx_grpo.data.chat import as_data, messages_problem, render
 from mlx_grpo.data.types import Prompt
-from mlx_grpo.errors import UserError, shown
+from mlx_grpo.errors import UserError, short_repr
 
 BUNDLED = {"shortlist": "", "shortlist-full": "-full"}
 """Bundled datasets by name, each with the suffix of its files in mlx_grpo/tasks/data."""
@@ -23,7 +23,7 @@ LISTED_PROBLEMS = 20
 
 
 def dataset_files(data: DataConfig) -> tuple[Path, Path | None]:
-    """The training and held-out files that a config names; a folder holds train.jsonl and heldout.jsonl."""
+    """Return the training and held-out files that a config names; a folder holds train.jsonl and heldout.jsonl."""
     train = _dataset_file(data.train, "train")
     if data.heldout is not None:
         return train, _dataset_file(data.heldout, "heldout")
@@ -33,16 +33,22 @@ def dataset_files(data: DataConfig) -> tuple[Path, Path | None]:
 
 
 def with_full_paths(config: Config) -> Config:
-    """The same with local folders and files named from the root, so that it means the same everywhere."""
+    """Return the config with absolute paths for local folders and files.
+
+    Training calls it before it creates a run, so that the run's config.yaml is valid in any working directory. Resuming
+    calls it to compare a config with that file. Nothing else needs it: other commands read a run's config, whose paths
+    are absolute already, or use a config's paths at once.
+    """
     data = config.data.model_copy(update={"train": _full(config.data.train), "heldout": _full(config.data.heldout)})
     warm = config.warm_start.model_copy(update={"run": _full(config.warm_start.run)})
     return config.model_copy(update={"model": _full(config.model), "data": data, "warm_start": warm})
 
 
 def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None) -> list[dict[str, Any]]:
-    """The rows of a JSONL file, checked; raises UserError listing bad rows by line number.
+    """Read and check the rows of a JSONL file; raise UserError listing bad rows by line number.
 
-    `problem_of` says what is wrong with a row, None if nothing is; by default it needs a prompt and an id of its own.
+    `problem_of` returns what is wrong with a row, or None. By default a row needs a prompt, and an id that no other row
+    has.
     """
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
@@ -59,7 +65,9 @@ def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None)
         if first == number or problem_of:
             rows.append(row)
         else:
-            problems.append(f"{path}, line {number}: `id` {shown(row['id'])} is that of line {first} too; change one")
+            problems.append(
+                f"{path}, line {number}: `id` {short_repr(row['id'])} is that of line {first} too; change one"
+            )
     if not rows and not problems:
         problems.append(f"{path}: holds no rows; write one JSON object per line")
     if problems:
@@ -69,16 +77,16 @@ def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None)
 
 
 def load_prompts(path: Path, tokenizer: TokenizerWrapper, enable_thinking: bool = False) -> list[Prompt]:
-    """Render and tokenize every row: chat messages by the model's template, plain text as it stands."""
+    """Render and tokenize every row: chat messages by the model's template, plain text as it is."""
     return [make_prompt(row, tokenizer, enable_thinking) for row in read_rows(path)]
 
 
 def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinking: bool = False) -> Prompt:
-    """One row as a Prompt; columns other than `id` and `prompt` go to the reward.
+    """Make a Prompt of one row; columns other than `id` and `prompt` go to the reward.
 
-    Special tokens inside chat messages are broken (see `chat`), and alike in the column `context`, so that a rubric
-    grades against the text that the model reads. A `prompt` of plain text is taken as rendered already: its special
-    tokens count, and keeping foreign ones out of it is the business of whoever rendered it.
+    Special tokens inside chat messages are broken (see `chat`). So are those in the column `context`, which lets a
+    rubric grade against the text that the model reads. A `prompt` of plain text is taken as rendered already: its
+    special tokens count, and whoever rendered it must keep foreign ones out.
     """
     columns = {key: value for key, value in row.items() if key not in ("id", "prompt")}
     if isinstance(row["prompt"], str):
@@ -98,7 +106,7 @@ def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinkin
 def check_lengths(
     prompts: Sequence[Prompt], most: int, context: int | None, key: str = "max_completion_length"
 ) -> None:
-    """Raise UserError where a prompt and a completion of `most` tokens, which `key` allows, can't fit the context."""
+    """Raise UserError where a prompt with a completion of `most` tokens, which `key` allows, exceeds the context."""
     for prompt in prompts:
         if context is not None and len(prompt.token_ids) + most > context:
             raise UserError(
@@ -110,10 +118,10 @@ def check_lengths(
 def sample_prompts(
     prompts: Sequence[Prompt], count: int, seed: int, step: int, balance_by: str | None = None
 ) -> list[Prompt]:
-    """The `count` prompts of a step: every prompt once per epoch, each epoch in an order of its own.
+    """Return the `count` prompts of a step: every prompt once per epoch, in a new order each epoch.
 
-    `balance_by` names a column whose values take turns, so that a step does not pull towards the label it drew more of.
-    Raises UserError where a row lacks it.
+    `balance_by` names a column whose values take turns, so that no step is pulled towards a label that it has more of.
+    Raises UserError where a row lacks the column.
     """
     strata: dict[str, list[Prompt]] = {}
     for prompt in prompts:
@@ -159,7 +167,7 @@ def _read_text(path: Path) -> str:
 
 
 def _read_row(line: str, problem_of: Callable[[Any], str | None]) -> dict[str, Any]:
-    """The row on a line; raises ValueError with what is wrong and the remedy."""
+    """Parse the row on a line; raise ValueError with the fault and its remedy."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:  # ValueError: also an integer of more than 4300 digits
@@ -178,7 +186,7 @@ def _row_problem(row: Any) -> str | None:
         return f"holds half a character ({error.reason}); write surrogates in pairs"
     name = row.get("id", "row")
     if isinstance(name, bool) or not isinstance(name, str | int) or not str(name).isprintable() or name == "":
-        return f"`id` is {shown(name)}; give a whole number or a printable text"
+        return f"`id` is {short_repr(name)}; give a whole number or a printable text"
     if "prompt" not in row:
         return "has no `prompt`; add it (text or chat messages)"
     prompt = row["prompt"]
@@ -190,5 +198,5 @@ def _row_problem(row: Any) -> str | None:
 
 
 def validation_rows(config: Config, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The last `eval.validation` of the held-out prompts that `eval.episodes` leaves."""
+    """Return the validation split: the last `eval.validation` of the held-out prompts that `eval.episodes` leaves."""
     return list(prompts[config.eval.episodes :][-config.eval.validation :])

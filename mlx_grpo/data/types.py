@@ -16,13 +16,13 @@ class Prompt:
     text: str
     token_ids: tuple[int, ...]
     columns: dict[str, Any] = field(default_factory=dict)
-    """Everything else in the row, handed to the reward: for shortlisting `decision`, `score`, `context`."""
+    """The row's other columns, passed to the reward."""
     shared_prefix_ids: tuple[int, ...] = ()
-    """How all completions of its group begin, drawn once (see `branch`); none where each is drawn from the start."""
+    """The tokens that all completions of its group begin with, drawn once (see `branch`); usually none."""
 
     @property
     def given_ids(self) -> tuple[int, ...]:
-        """All that a completion of its group continues."""
+        """Return the tokens that a completion of its group continues: prompt and shared prefix."""
         return self.token_ids + self.shared_prefix_ids
 
 
@@ -32,9 +32,9 @@ class Rollout:
 
     prompt: Prompt
     completion_ids: tuple[int, ...]
-    """Tokens sampled after the prompt and its stem, **including the stop token** when there is one."""
+    """Tokens sampled after the prompt and its shared prefix, **including the stop token** if there is one."""
     completion: str
-    """The text of the prompt's stem and of `completion_ids`, without the stop token."""
+    """The text of the shared prefix and of `completion_ids`, without the stop token."""
     finish_reason: Literal["stop", "length"]
     sampled_logps: tuple[float, ...] = ()
     """The sampler's log-probability of each token, of logits / temperature before any filter."""
@@ -49,9 +49,9 @@ class Batch:
     prompt_ids: tuple[mx.array, ...]
     """One i32 [P_i] for each distinct prompt."""
     prompt_index: tuple[int, ...]
-    """For each row, which of `prompt_ids` it continues; equal indices are contiguous."""
+    """For each row, the index of its prompt in `prompt_ids`; equal indices are contiguous."""
     completion_ids: mx.array
-    """i32 [B, T]; what stands beyond a row's length is padding that `mask` hides."""
+    """i32 [B, T]; tokens beyond a row's length are padding that `mask` hides."""
     mask: mx.array
     """f32 [B, T]: 1 where the token's log-probability counts."""
     advantages: mx.array
@@ -59,6 +59,6 @@ class Batch:
     sampled_logps: mx.array
     """f32 [B, T]: the sampler's log-probabilities, 0 where there are none."""
     sampled_entropies: mx.array
-    """f32 [B, T]: likewise."""
+    """f32 [B, T]: the entropies of the distributions that the tokens were drawn from, 0 where there are none."""
     rows: tuple[int, int]
-    """Which rows of the step's whole batch these are: 0 to B, or a micro-batch's share."""
+    """The range of rows in the step's whole batch: 0 to B, or a micro-batch's part."""

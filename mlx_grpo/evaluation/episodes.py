@@ -14,7 +14,7 @@ from mlx_grpo.evaluation.run_matrix import build_run_matrix
 from mlx_grpo.evaluation.summary import summarize
 from mlx_grpo.models.checks import read_settings
 from mlx_grpo.models.policy import find_model, load_tokenizer_of, model_name
-from mlx_grpo.rewards import Reward, check_columns, has_gold, load_reward, rubric_reward, strip_thinking
+from mlx_grpo.rewards import Reward, check_columns, has_gold_label, load_reward, rubric_reward, strip_thinking
 from mlx_grpo.runs import Run
 from reward import PUBLISHED
 from reward.parsing import read_published, read_strict
@@ -87,7 +87,7 @@ def score_completions(prompts: Sequence[Prompt], completions: Sequence[str], rew
     twice.
     """
     scores = reward(prompts, completions)
-    labelled = all(has_gold(prompt) for prompt in prompts)
+    labelled = all(has_gold_label(prompt) for prompt in prompts)
     published = rubric_reward(PUBLISHED)(prompts, completions) if labelled else None
     by_job = all("job_id" in prompt.columns for prompt in prompts)
     episodes = []

@@ -12,7 +12,7 @@ import mlx.core as mx
 from huggingface_hub.errors import StrictDataclassError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from mlx_grpo.errors import UserError, shown
+from mlx_grpo.errors import UserError, short_repr
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.npz")
@@ -26,12 +26,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     settings = read_object(file)
     if not isinstance(settings.get("model_type"), str):
         raise UserError(
-            f"model: {file}: model_type is {shown(settings.get('model_type'))}; it must name an architecture, "
+            f"model: {file}: model_type is {short_repr(settings.get('model_type'))}; it must name an architecture, "
             'such as "qwen3"'
         )
     if settings.get("model_file") is not None:
         raise UserError(
-            f"model: {file}: model_file is {shown(settings['model_file'])}: a model's own code is never run; "
+            f"model: {file}: model_file is {short_repr(settings['model_file'])}: a model's own code is never run; "
             "remove the key, or take a model that mlx-lm knows"
         )
     return settings

@@ -1,4 +1,4 @@
-"""A completion as an answer that can be ranked: decision, score, and each reason with what the rubric says of it."""
+"""A completion as an answer that can be ranked: decision, score, and each reason with the rubric's judgement."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 from mlx_grpo.rewards import strip_thinking
 from reward import Rubric
 from reward.grounding import judge_reasons
+from reward.limits import StrictLimits
 from reward.parsing import read_strict
 from reward.profile import read_context
 from reward.strict import SHORTLIST_FROM
@@ -18,14 +19,14 @@ class Reason(NamedTuple):
 
     text: str
     grounded: bool
-    """The strict rubric finds that it stands on the job and the profile, in words of its own."""
+    """True if the strict rubric has no objection: the reason cites the job or the profile in its own words."""
     why: str
-    """What the rubric objects to; "" where it is grounded."""
+    """The rubric's objection; "" where it is grounded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model says of one candidate, or why it says nothing that can be ranked."""
+    """A model's answer about one candidate, or the note why there is none that can be ranked."""
 
     candidate_id: str
     decision: str = ""
@@ -34,35 +35,35 @@ class Answer:
     reasons: tuple[Reason, ...] = ()
     retried: bool = False
     note: str = ""
-    """Why there is no valid answer; of a valid one, what contradicts itself in it."""
+    """Why there is no valid answer; or the contradiction in a valid one."""
     completion: str = ""
-    """What the model wrote, where that is no valid answer."""
+    """The completion, where it is no valid answer."""
 
     @property
     def valid(self) -> bool:
-        """Whether it has a decision, a score and reasons."""
+        """Return True if the answer has a decision, a score and reasons."""
         return self.score is not None
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Self:
-        """The answer that `dataclasses.asdict` made these fields of, after a round through JSON."""
+        """Make an answer from the fields of `dataclasses.asdict`, after a round trip through JSON."""
         answer = cls(**fields)
         return replace(answer, reasons=tuple(Reason(*reason) for reason in answer.reasons))
 
 
-def read_answer(candidate_id: str, completion: str, context: str, rubric: Rubric) -> Answer:
-    """Read a completion strictly: valid is what the strict rubric finds valid in form.
+def read_answer(candidate_id: str, completion: str, context: str, rubric: Rubric[StrictLimits]) -> Answer:
+    """Read a completion strictly: it is a valid answer if the strict rubric calls its format valid.
 
-    `context` is the user message that the model was shown; `rubric` is the strict one with a run's limits.
+    `context` is the user message of the prompt; `rubric` is the strict one with a run's limits.
     """
     text = strip_thinking(completion)
-    # The form does not depend on what is right, so any label does.
+    # The format does not depend on the label, so any label will do.
     graded = rubric(text, decision="reject", score=0.0, context=context)
-    found = read_strict(text)
-    if found is None or graded.format_valid < 1:
+    parsed = read_strict(text)
+    if parsed is None or graded.format_valid < 1:
         faults = [finding.text for finding in graded.findings if finding.component == "format_valid"]
         return Answer(candidate_id, note="; ".join(faults), completion=completion)
-    decision, score, reasons = (found.fields[key] for key in ("decision", "score", "reasons"))
+    decision, score, reasons = (parsed.fields[key] for key in ("decision", "score", "reasons"))
     judged = judge_reasons(reasons, read_context(context), rubric.limits)
     contradicts = (score >= SHORTLIST_FROM) != (decision == "shortlist")
     return Answer(

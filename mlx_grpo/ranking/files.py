@@ -1,6 +1,6 @@
-"""A ranking's files: the log of scores that an interrupted ranking goes on from, and the ranked CSV and JSONL.
+"""A ranking's files: the score log that an interrupted ranking continues from, and the ranked CSV and JSONL.
 
-Nothing here holds a whole pool: answers stay in the log, and what is sorted are scores, ids and places in it.
+Nothing here holds a whole pool in memory: answers stay in the log, and only scores, ids and log keys are sorted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -19,23 +18,21 @@ from typing import Any, NamedTuple, Self, TextIO
 from mlx_grpo.errors import UserError
 from mlx_grpo.ranking.answers import Answer
 
-# A lone surrogate, which JSON can spell and UTF-8 cannot carry, is written as its escape.
-TEXT = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
-# What a spreadsheet would take for a formula, its full-width twins included.
+# Characters that a spreadsheet reads as the start of a formula, full-width forms included.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 
 class Outputs(NamedTuple):
-    """Where a ranking writes."""
+    """The files that a ranking writes."""
 
     csv: Path
     jsonl: Path
     scores: Path
-    """Every answer in the order it was made."""
+    """The log of all answers, in the order of the pool."""
 
 
 def outputs(out: Path, *inputs: Path) -> Outputs:
-    """The files of a ranking; raises UserError where one of them is an input or a folder."""
+    """Return the files of a ranking; raise UserError where one of them is an input or a folder."""
     if out.suffix != ".csv":
         raise UserError(f"--out: {out}: give a name that ends in .csv; the same as JSONL is written beside it")
     files = Outputs(out, out.with_suffix(".jsonl"), out.with_suffix(".scores.jsonl"))
@@ -48,7 +45,7 @@ def outputs(out: Path, *inputs: Path) -> Outputs:
 
 
 class ScoreLog:
-    """Answers by key in a JSONL file that only grows, one batch at a time; a torn last line is cut off."""
+    """Answers by key in a JSONL file that grows a batch at a time; an incomplete last line is cut off on opening."""
 
     def __init__(self, path: Path, header: dict[str, Any]):
         self.path = path
@@ -74,11 +71,14 @@ class ScoreLog:
         self._file.close()
 
     def holds(self, keys: Iterable[str]) -> bool:
-        """Whether there is an answer for each key."""
+        """Return True if there is an answer for each key."""
         return all(key in self.offsets for key in keys)
 
     def append(self, keys: Sequence[str], answers: Sequence[Answer]) -> None:
-        """Add a batch, and wait until the disk has it; what a kill left of it already is not written twice."""
+        """Add a batch's answers and wait until they are on the disk.
+
+        After a kill the log may hold a part of the batch; that part is not written again.
+        """
         for key, answer in zip(keys, answers, strict=True):
             if key not in self.offsets:
                 self.offsets[key] = self._write({"key": key, **asdict(answer)})
@@ -86,7 +86,7 @@ class ScoreLog:
         os.fsync(self._file.fileno())
 
     def read(self, key: str) -> Answer:
-        """The answer for a key."""
+        """Return the answer for a key."""
         self._file.seek(self.offsets[key])
         record = json.loads(self._file.readline())
         del record["key"]
@@ -104,7 +104,7 @@ class ScoreLog:
             raise UserError(f"{self.path}: another ranking is writing it; wait for it, or name another --out") from None
 
     def _index(self) -> dict[str, Any] | None:
-        """Find where each answer stands; returns the header, None where the file has none yet."""
+        """Record the offset of each answer; return the header, or None where the file has none yet."""
         header, offset = None, 0
         self._file.seek(0)
         for line in self._file:
@@ -124,11 +124,11 @@ class ScoreLog:
         self._file.truncate(offset)
         return header
 
-    def _check(self, header: dict[str, Any], found: dict[str, Any] | None) -> None:
-        if found is None:
+    def _check(self, header: dict[str, Any], written: dict[str, Any] | None) -> None:
+        if written is None:
             self._write({"ranking": header})
             return
-        changed = [name for name in header if header[name] != found.get(name)]
+        changed = [name for name in header if header[name] != written.get(name)]
         if changed:
             raise UserError(
                 f"{self.path}: its scores don't compare with new ones: {' and '.join(changed)} changed since; name "
@@ -137,34 +137,42 @@ class ScoreLog:
 
 
 class Place(NamedTuple):
-    """Where an answer stands in the ranking; sorts as the ranking does."""
+    """An answer's place in the ranking; sorts in the order of the ranking."""
 
     invalid: bool
     worth: float
     """Minus the score."""
     rejected: bool
     candidate_id: str
-    """Breaks ties, so that the order of the pool does not."""
+    """Breaks ties, so that the pool's order has no influence."""
     position: int
     key: str
 
     @classmethod
     def of(cls, answer: Answer, position: int, key: str) -> Self:
-        """The place of an answer; those that are not valid stay in the pool's order, at the end."""
+        """Return the place of an answer; invalid ones come last, in the pool's order."""
         if answer.score is None:
             return cls(True, 0.0, False, "", position, key)
         return cls(False, -answer.score, answer.decision == "reject", answer.candidate_id, position, key)
 
 
 def write_ranked(files: Outputs, log: ScoreLog, places: list[Place], max_reasons: int, top_k: int | None) -> None:
-    """Sort the places and write both files, each whole or not at all; what has no rank follows the `top_k` too."""
+    """Sort the places and write both files, each completely or not at all.
+
+    Candidates without a rank follow the first `top_k` ranked ones.
+    """
     places.sort()
-    written = [path.with_name(path.name + ".tmp") for path in (files.csv, files.jsonl)]
-    with ExitStack() as stack:
-        as_csv, as_jsonl = (stack.enter_context(path.open("w", **TEXT)) for path in written)
+    new_csv = files.csv.with_name(files.csv.name + ".tmp")
+    new_jsonl = files.jsonl.with_name(files.jsonl.name + ".tmp")
+    with _open_text(new_csv) as as_csv, _open_text(new_jsonl) as as_jsonl:
         _write_rows(as_csv, as_jsonl, _ranks(log, places, top_k), max_reasons)
-    for path, final in zip(written, (files.csv, files.jsonl), strict=True):
-        path.replace(final)
+    new_csv.replace(files.csv)
+    new_jsonl.replace(files.jsonl)
+
+
+def _open_text(path: Path) -> TextIO:
+    # A lone surrogate, which JSON can hold and UTF-8 cannot, is written as its escape.
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def _ranks(log: ScoreLog, places: list[Place], top_k: int | None) -> Iterator[tuple[int | None, Answer]]:
@@ -184,15 +192,15 @@ def _write_rows(
     for rank, answer in ranked:
         cells = [cell for r in answer.reasons for cell in (safe_cell(r.text), _truth(r.grounded))]
         cells += [""] * (len(columns) - len(cells))
-        found = [rank, safe_cell(answer.candidate_id), answer.decision, answer.score]
-        table.writerow([*found, _truth(answer.valid), _truth(answer.retried), *cells, safe_cell(answer.note)])
+        verdict = [rank, safe_cell(answer.candidate_id), answer.decision, answer.score]
+        table.writerow([*verdict, _truth(answer.valid), _truth(answer.retried), *cells, safe_cell(answer.note)])
         reasons = [reason._asdict() for reason in answer.reasons]
         record = {"rank": rank, **asdict(answer), "valid": answer.valid, "reasons": reasons}
         as_jsonl.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
 def safe_cell(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula: one that starts like a formula gets an apostrophe before it."""
+    """Return the text of a CSV cell, with an apostrophe before anything that a spreadsheet reads as a formula."""
     return "'" + text if text.lstrip(" ").startswith(FORMULA) else text
 
 

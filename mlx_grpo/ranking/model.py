@@ -1,4 +1,4 @@
-"""What a ranking asks with: the model of a run or a folder, and the form of prompt that it knows."""
+"""The model that a ranking uses, from a run or a folder, and the form of its prompts."""
 
 from __future__ import annotations
 
@@ -17,14 +17,25 @@ from mlx_grpo.tasks.shortlist.build import DEFAULT_BUDGET
 from mlx_grpo.tasks.shortlist.prompt import system_message
 from mlx_grpo.tasks.shortlist.records import Form, Order
 from reward import STRICT, Rubric
+from reward.limits import StrictLimits
 
-# Of a model's folder, what its completions depend on.
-WEIGHED = ("*.safetensors", "config.json", "generation_config.json", "tokenizer*", "chat_template*", "adapter_*.json")
+# The files of a model's folder that its completions depend on.
+FINGERPRINTED = (
+    "*.safetensors",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "chat_template*",
+    "adapter_*.json",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an answer depends on beside model, job and candidate; of the batch size only its last digits do."""
+    """Settings that an answer depends on, beside the model, the job and the candidate.
+
+    The batch size is not one of them: it changes the logits in their last digits only.
+    """
 
     form: Form
     order: Order = "reasons_first"
@@ -43,14 +54,14 @@ class RankingModel:
     dtype: str
     settings: Settings
     batch_size: int
-    rubric: Rubric
-    """The strict one, with a run's limits; the published one judges no single reason."""
+    rubric: Rubric[StrictLimits]
+    """The strict rubric, with a run's limits; the published one does not judge single reasons."""
 
     def fingerprint(self) -> str:
-        """A hash of every file that completions depend on, by content: a copied folder is the same model."""
+        """Hash the content of every file that completions depend on, so that a copied folder is the same model."""
         digest = hashlib.sha256(self.dtype.encode())
         for folder in (self.base, self.adapter):
-            paths = {path for pattern in WEIGHED for path in folder.glob(pattern)} if folder else set()
+            paths = {path for pattern in FINGERPRINTED for path in folder.glob(pattern)} if folder else set()
             for path in sorted(paths):
                 with path.open("rb") as file:
                     digest.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}".encode())
@@ -58,9 +69,10 @@ class RankingModel:
 
 
 def find_ranking_model(model: str, form: Form | None) -> RankingModel:
-    """The model that a run folder, a model folder or a Hub id names, asked in the run's form where none is given.
+    """Find the model that a run folder, a model folder or a Hub id names.
 
-    Raises UserError where there is no such model, or a run's prompts are not the shortlist task's.
+    Without a `form` a run's prompts get the form that it was trained on. Raises UserError where there is no such
+    model, or a run's prompts are not those of the shortlist task.
     """
     if (Path(model) / CONFIG).is_file():
         return _of_run(Run(Path(model)), form)
@@ -70,7 +82,8 @@ def find_ranking_model(model: str, form: Form | None) -> RankingModel:
 
 
 def _of_run(run: Run, form: Form | None) -> RankingModel:
-    config, adapter = run.config, run.adapter()
+    config = run.config
+    adapter = run.adapter()
     form, order = _trained_form(run, form)
     return RankingModel(
         find_model(config.model),
@@ -83,19 +96,20 @@ def _of_run(run: Run, form: Form | None) -> RankingModel:
 
 
 def _trained_form(run: Run, wanted: Form | None) -> tuple[Form, Order]:
-    """The form and key order of the prompts that a run was trained on, told by their instruction.
+    """Return the form and key order of the prompts that a run was trained on, recognised by their instruction.
 
-    Where another form is `wanted`, or the prompts are not here, it is asked with the reasons first.
+    Returns the `wanted` form with the reasons first where the run was trained on another one, or its prompts are not
+    here.
     """
-    asks = {system_message(form, order): (form, order) for form in get_args(Form) for order in get_args(Order)}
+    known = {system_message(form, order): (form, order) for form in get_args(Form) for order in get_args(Order)}
     path, _ = dataset_files(run.config.data)
     prompt = read_rows(path)[0]["prompt"] if path.is_file() else ""
-    asked = "" if isinstance(prompt, str) else prompt[0]["content"]
-    if wanted and asks.get(asked, ("", ""))[0] != wanted:
+    instruction = "" if isinstance(prompt, str) else prompt[0]["content"]
+    if wanted and known.get(instruction, ("", ""))[0] != wanted:
         return wanted, "reasons_first"
-    if asked not in asks:
+    if instruction not in known:
         raise UserError(
             f"{run.folder}: its training prompts ({run.config.data.train}) are not here, or ask something else than "
             "the shortlist task; name the form to ask in: --form compact or --form full"
         )
-    return asks[asked]
+    return known[instruction]

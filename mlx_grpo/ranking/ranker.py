@@ -1,7 +1,7 @@
 """Rank a whole pool of candidates for one job: `mlx-grpo rank`, and as a library `Ranker`.
 
-Candidates are asked about in batches of the pool's order, greedily; what all prompts begin with, the instruction and
-the job, is run once for the whole pool. An answer that is not valid is asked for once more, at a low temperature.
+Prompts are completed greedily, in batches of the pool's order. All prompts begin with the same instruction and job,
+which are run once for the whole pool. A completion that is no valid answer is sampled once more, at a low temperature.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.types import Prompt, Rollout
@@ -29,7 +29,7 @@ from mlx_grpo.ranking.answers import Answer, read_answer
 from mlx_grpo.ranking.files import ScoreLog, outputs, write_ranked
 from mlx_grpo.ranking.model import find_ranking_model
 from mlx_grpo.ranking.summary import LISTED, RankSummary, Tally
-from mlx_grpo.tasks.shortlist.build import prompt_counter, show_candidate, show_job
+from mlx_grpo.tasks.shortlist.build import candidate_for_prompt, job_for_prompt, prompt_counter
 from mlx_grpo.tasks.shortlist.jd import read_job
 from mlx_grpo.tasks.shortlist.pool import Entry, stream_pool
 from mlx_grpo.tasks.shortlist.prompt import messages
@@ -37,7 +37,7 @@ from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 RETRY_TEMPERATURE = 0.3
-"""Warm enough to leave the greedy path that led to no valid answer, and little more."""
+"""High enough to leave the greedy completion that was no valid answer, and little more."""
 
 T = TypeVar("T")
 Progress = Callable[[int, int], None]
@@ -45,12 +45,25 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """A job as every prompt shows it."""
+class _JobPrompt:
+    """A job as every prompt of its pool contains it."""
 
     job: Job
     start: Start
-    count: Callable[[Job, Candidate], int]
+    """The tokens that all prompts begin with."""
+    count_tokens: Callable[[Job, Candidate], int]
+
+
+class _Batch(NamedTuple):
+    """Entries of the pool that are answered together.
+
+    Never a part of a batch: which rows a batch has changes its logits in their last digits.
+    """
+
+    number: int
+    entries: list[Entry]
+    keys: list[str]
+    """Of the entries' answers in the score log."""
 
 
 class Ranker:
@@ -58,8 +71,8 @@ class Ranker:
 
         Ranker("runs/latest").rank("job.txt", "pool.jsonl", "ranked.csv", top_k=20)
 
-    `model` is a run folder, a model folder or a Hub id; what is left out is as the run's config says. The weights
-    are loaded when they are first needed. Raises UserError where there is no such model.
+    `model` is a run folder, a model folder or a Hub id. Options that are left out come from the run's config. The
+    weights are loaded on first use. Raises UserError where there is no such model.
     """
 
     def __init__(
@@ -85,7 +98,7 @@ class Ranker:
 
     @cached_property
     def policy(self) -> Policy:
-        """The loaded model."""
+        """Load the model."""
         policy = load_for_inference(self.model.base, self.model.adapter, self.model.dtype)
         if not policy.tokenizer.has_chat_template:
             raise UserError(f"model: {self.model.base} has no chat template; rank with a model tuned to follow chats")
@@ -100,20 +113,21 @@ class Ranker:
         top_k: int | None = None,
         progress: Progress = lambda done, total: None,
     ) -> RankSummary | None:
-        """Rank a pool's file for a job's file into `out`.csv and .jsonl; goes on where an earlier call was cut off.
+        """Rank the candidates of a pool's file for a job's file, and write `out`.csv and .jsonl.
 
-        None on all ranks but the first, which writes.
-        Raises UserError where a file cannot be read or written, or `out` holds scores of another job or model.
+        Continues an earlier call that was interrupted. Returns None on all ranks but the first, which writes. Raises
+        UserError where a file cannot be read or written, or `out` holds scores of another job or model.
         """
-        began, jd, pool = time.monotonic(), Path(jd), Path(candidates)
+        began = time.monotonic()
+        jd, pool = Path(jd), Path(candidates)
         files = outputs(Path(out), jd, pool)
         job, total = survey(jd, pool)
         if not self.ranks.leads:
             self._score_pool(None, job, pool, lambda done: None)
             return None
-        # The job's handles come of its file's name, which no prompt shows.
-        shown = asdict(replace(job, id="", field=""))
-        header = {"job": shown, "model": self.model.fingerprint(), "settings": asdict(self.model.settings)}
+        # The job's id and field come from its file's name, and no prompt contains them.
+        in_prompts = asdict(replace(job, id="", field=""))
+        header = {"job": in_prompts, "model": self.model.fingerprint(), "settings": asdict(self.model.settings)}
         with ScoreLog(files.scores, header) as log:
             tally = self._score_pool(log, job, pool, lambda done: progress(done, total))
             write_ranked(files, log, tally.places, self.model.rubric.limits.max_reasons, top_k)
@@ -121,85 +135,93 @@ class Ranker:
         return tally.summary(files, best, time.monotonic() - began)
 
     def score(self, job: Job, candidates: Iterable[Candidate]) -> Iterator[Answer]:
-        """An answer for each candidate, in order, a batch at a time."""
-        asked = self._ask(job)
-        for number, batch in enumerate(_batches(candidates, self.model.batch_size)):
-            yield from self._answers(asked, batch, number)
+        """Yield an answer for each candidate, in order, a batch at a time."""
+        job_prompt = self._prepare(job)
+        for number, batch in enumerate(_groups_of(self.model.batch_size, candidates)):
+            yield from self._answer_candidates(job_prompt, batch, number)
 
     def _score_pool(self, log: ScoreLog | None, job: Job, pool: Path, progress: Callable[[int], None]) -> Tally:
-        """See to it that rank 0's log has an answer for every entry of the pool; each rank asks for whole batches."""
-        tally, asked = Tally(), None
+        """Add an answer for every entry of the pool to rank 0's log; the ranks take a batch each in turn.
+
+        `log` is None on all other ranks, whose tally stays empty.
+        """
+        tally = Tally()
+        prepare = cache(partial(self._prepare, job))  # once, and only if an answer is missing: it loads the model
         progress(0)
-        # Whole batches only: how a batch is made up moves its logits in their last digits.
-        numbered = enumerate(_batches(stream_pool(pool), self.model.batch_size))
-        for some in _batches(numbered, self.ranks.size):
-            keyed = [[_key(entry) for entry in batch] for _, batch in some]
-            held = self.ranks.gather([log.holds(keys) for keys in keyed] if log else None)[0]
-            mine = []
-            if self.ranks.rank < len(some) and not held[self.ranks.rank]:
-                asked = asked or self._ask(job)  # with every answer there already, no model need be loaded
-                number, batch = some[self.ranks.rank]
-                mine = [asdict(answer) for answer in self._entries(asked, batch, number)]
-            everyones = self.ranks.gather(mine)
-            for (_, batch), keys, found in zip(some, keyed, everyones[: len(some)], strict=True) if log else ():
-                if found:
-                    log.append(keys, [Answer.from_dict(answer) for answer in found])
-                else:
-                    tally.counts["reused"] += len(keys)
-                for key, entry in zip(keys, batch, strict=True):
-                    tally.add(key, entry, log.read(key))
+        for batches in _groups_of(self.ranks.size, _pool_batches(pool, self.model.batch_size)):
+            new_answers = self._answer_missing(log, batches, prepare)
+            if log is None:
+                continue
+            for batch, answers in zip(batches, new_answers, strict=True):
+                _record(log, tally, batch, answers)
                 progress(len(tally.places))
         return tally
 
-    def _ask(self, job: Job) -> _Asked:
+    def _answer_missing(
+        self, log: ScoreLog | None, batches: Sequence[_Batch], prepare: Callable[[], _JobPrompt]
+    ) -> list[list[Answer]]:
+        """Return each batch's new answers on every rank; none for a batch that rank 0's log holds already."""
+        held = self.ranks.from_leader(lambda: [log.holds(batch.keys) for batch in batches] if log else [])
+        mine: list[dict[str, Any]] = []
+        if self.ranks.rank < len(batches) and not held[self.ranks.rank]:
+            answers = self._answer_entries(prepare(), batches[self.ranks.rank])
+            mine = [asdict(answer) for answer in answers]
+        gathered = self.ranks.gather(mine)[: len(batches)]
+        return [[Answer.from_dict(fields) for fields in answers] for answers in gathered]
+
+    def _prepare(self, job: Job) -> _JobPrompt:
         settings = self.model.settings
         count = prompt_counter(self._count_tokens, settings.form, settings.order)
-        shown, _ = show_job(job, settings.form, settings.token_budget, count)
-        nobodies = [Candidate(title, 0, (), ()) for title in ("Nobody", "Anybody")]
-        token_ids = [self._prompt(shown, nobody).token_ids for nobody in nobodies]
-        return _Asked(shown, shared_start(self.policy.model, token_ids), count)
+        job, _ = job_for_prompt(job, settings.form, settings.token_budget, count)
+        # Two made-up candidates, so that what their prompts share is the instruction and the job.
+        made_up = [Candidate(title, 0, (), ()) for title in ("Nobody", "Anybody")]
+        token_ids = [self._prompt(job, candidate).token_ids for candidate in made_up]
+        return _JobPrompt(job, shared_start(self.policy.model, token_ids), count)
 
     def _count_tokens(self, text: str) -> int:
         return len(self.policy.tokenizer.encode(text, add_special_tokens=False))
 
-    def _prompt(self, job: Job, shown: Candidate) -> Prompt:
+    def _prompt(self, job: Job, candidate: Candidate) -> Prompt:
         settings = self.model.settings
-        row = {"id": shown.id, "prompt": messages(job, shown, settings.form, settings.order)}
-        row["context"] = row["prompt"][-1]["content"]
+        chat = messages(job, candidate, settings.form, settings.order)
+        row = {"id": candidate.id, "prompt": chat, "context": chat[-1]["content"]}
         return make_prompt(row, self.policy.tokenizer, settings.enable_thinking)
 
-    def _entries(self, asked: _Asked, batch: Sequence[Entry], number: int) -> list[Answer]:
-        """The answers of a batch of pool entries, in order; what cannot be read is answered with its problems."""
-        scored = iter(self._answers(asked, [entry.candidate for entry in batch if entry.candidate], number))
+    def _answer_entries(self, job_prompt: _JobPrompt, batch: _Batch) -> list[Answer]:
+        """Return the answers of a batch in order; an unreadable entry's answer holds its problems."""
+        readable = [entry.candidate for entry in batch.entries if entry.candidate]
+        scored = iter(self._answer_candidates(job_prompt, readable, batch.number))
         return [
             next(scored) if entry.candidate else Answer(entry.candidate_id, note="; ".join(entry.problems))
-            for entry in batch
+            for entry in batch.entries
         ]
 
-    def _answers(self, asked: _Asked, batch: Sequence[Candidate], number: int) -> list[Answer]:
+    def _answer_candidates(self, job_prompt: _JobPrompt, batch: Sequence[Candidate], number: int) -> list[Answer]:
         prompts: dict[int, Prompt] = {}
         answers: dict[int, Answer] = {}
-        for at, candidate in enumerate(batch):
-            prompt, fault = self._shown(asked, candidate)
+        for place, candidate in enumerate(batch):
+            prompt, fault = self._fitting_prompt(job_prompt, candidate)
             if fault:
-                answers[at] = Answer(candidate.id, note=fault)
+                answers[place] = Answer(candidate.id, note=fault)
             else:
-                prompts[at] = prompt
-        answers |= self._complete(asked, prompts, Sampling(self.model.settings.max_new_tokens, temperature=0), number)
-        again = {at: prompt for at, prompt in prompts.items() if not answers[at].valid}
-        warm = Sampling(self.model.settings.max_new_tokens, temperature=RETRY_TEMPERATURE)
-        for at, answer in self._complete(asked, again, warm, number).items():
-            answers[at] = replace(answer, retried=True)
-        return [answers[at] for at in range(len(batch))]
+                prompts[place] = prompt
+        most = self.model.settings.max_new_tokens
+        answers |= self._complete(job_prompt, prompts, Sampling(most, temperature=0), number)
+        again = {place: prompt for place, prompt in prompts.items() if not answers[place].valid}
+        retried = self._complete(job_prompt, again, Sampling(most, temperature=RETRY_TEMPERATURE), number)
+        answers |= {place: replace(answer, retried=True) for place, answer in retried.items()}
+        return [answers[place] for place in range(len(batch))]
 
-    def _shown(self, asked: _Asked, candidate: Candidate) -> tuple[Prompt, str]:
-        """A candidate's prompt, and why it can't be asked or ""."""
+    def _fitting_prompt(self, job_prompt: _JobPrompt, candidate: Candidate) -> tuple[Prompt, str]:
+        """Return a candidate's prompt, and why it does not fit the budget or the model's context ("" if it does)."""
         settings = self.model.settings
-        view, _, fault = show_candidate(asked.job, candidate, settings.form, settings.token_budget, asked.count)
-        prompt = self._prompt(asked.job, view)
-        needed, context = len(prompt.token_ids) + settings.max_new_tokens, self._context
-        if not fault and context and needed > context:
-            fault = f"prompt and answer of up to {needed} tokens exceed the model's context of {context}"
+        shortened, _, fault = candidate_for_prompt(
+            job_prompt.job, candidate, settings.form, settings.token_budget, job_prompt.count_tokens
+        )
+        prompt = self._prompt(job_prompt.job, shortened)
+        needed = len(prompt.token_ids) + settings.max_new_tokens
+        if not fault and self._context and needed > self._context:
+            fault = f"prompt and answer of up to {needed} tokens exceed the model's context of {self._context}"
         return prompt, fault
 
     @cached_property
@@ -207,13 +229,20 @@ class Ranker:
         return read_settings(self.model.base).get("max_position_embeddings")
 
     def _complete(
-        self, asked: _Asked, prompts: dict[int, Prompt], sampling: Sampling, number: int
+        self, job_prompt: _JobPrompt, prompts: dict[int, Prompt], sampling: Sampling, number: int
     ) -> dict[int, Answer]:
         if not prompts:
             return {}
-        seed = self.model.settings.seed
-        rollouts = generate(self.policy, list(prompts.values()), 1, sampling, seed=seed, step=number, start=asked.start)
-        return {at: self._read(rollout) for at, rollout in zip(prompts, rollouts, strict=True)}
+        rollouts = generate(
+            self.policy,
+            list(prompts.values()),
+            1,
+            sampling,
+            seed=self.model.settings.seed,
+            step=number,
+            start=job_prompt.start,
+        )
+        return {place: self._read(rollout) for place, rollout in zip(prompts, rollouts, strict=True)}
 
     def _read(self, rollout: Rollout) -> Answer:
         prompt = rollout.prompt
@@ -223,14 +252,25 @@ class Ranker:
         return replace(answer, note=f"{answer.note}; cut off after {len(rollout.completion_ids)} tokens")
 
 
-def survey(jd: Path, pool: Path) -> tuple[Job, int]:
-    """The job, read with the skills that a first pass over the pool finds, and how many entries the pool has.
+def _record(log: ScoreLog, tally: Tally, batch: _Batch, answers: Sequence[Answer]) -> None:
+    """Log a batch's new answers, if it has any, and count all its answers."""
+    if answers:
+        log.append(batch.keys, answers)
+    else:
+        tally.counts["reused"] += len(batch.entries)
+    for key, entry in zip(batch.keys, batch.entries, strict=True):
+        tally.add(key, entry, log.read(key))
 
-    Raises UserError where either can't be read, or nobody in the pool can.
+
+def survey(jd: Path, pool: Path) -> tuple[Job, int]:
+    """Read the job, with the skills that a first pass over the pool collects, and count the pool's entries.
+
+    Raises UserError where either file can't be read, or no candidate in the pool can.
     """
     if pool.exists() and not pool.is_file():
         raise UserError(f"{pool}: is no file, and the pool is read twice; write it to one")
-    total, readable, skills = 0, 0, Counter()
+    total, readable = 0, 0
+    skills: Counter[str] = Counter()
     problems: list[str] = []
     for entry in stream_pool(pool):
         total += 1
@@ -244,11 +284,16 @@ def survey(jd: Path, pool: Path) -> tuple[Job, int]:
 
 
 def _key(entry: Entry) -> str:
-    """What an entry's answer is found by: a hash of all that was read of it."""
+    """Return the key of an entry's answer: a hash of everything that was read of the entry."""
     return hashlib.sha256(repr(entry).encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
-def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+def _pool_batches(pool: Path, size: int) -> Iterator[_Batch]:
+    for number, entries in enumerate(_groups_of(size, stream_pool(pool))):
+        yield _Batch(number, entries, [_key(entry) for entry in entries])
+
+
+def _groups_of(size: int, items: Iterable[T]) -> Iterator[list[T]]:
     items = iter(items)
-    while batch := list(islice(items, size)):
-        yield batch
+    while group := list(islice(items, size)):
+        yield group

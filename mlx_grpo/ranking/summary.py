@@ -1,4 +1,4 @@
-"""What a ranking found, counted while it goes on, and as a person reads it."""
+"""The counts of a ranking, kept while it runs, and its summary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COUNTS = ("ranked", "shortlisted", "no_answer", "unreadable", "retried", "reused
 
 @dataclass(frozen=True, slots=True)
 class RankSummary:
-    """What `Ranker.rank` did, for printing or as JSON (`dataclasses.asdict`)."""
+    """The result of `Ranker.rank`, for printing or as JSON (`dataclasses.asdict`)."""
 
     csv: Path
     jsonl: Path
@@ -30,17 +30,17 @@ class RankSummary:
     """Entries of the pool that are no candidate of the schema."""
     retried: int
     reused: int
-    """Answers that an earlier, interrupted ranking had left."""
+    """Answers taken from an earlier, interrupted ranking."""
     reasons: int
     grounded: int
     seconds: float
     notes: tuple[str, ...]
-    """Of the first few without a rank, why."""
+    """Why the first few without a rank have none."""
     best: tuple[Answer, ...]
 
 
 class Tally:
-    """Counts answers as they come; of each it holds its place alone."""
+    """Counts answers as they come, and keeps the place of each."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -48,6 +48,7 @@ class Tally:
         self.notes: list[str] = []
 
     def add(self, key: str, entry: Entry, answer: Answer) -> None:
+        """Count the answer for a pool's entry; `key` finds it in the score log."""
         kind = "unreadable" if entry.candidate is None else "ranked" if answer.valid else "no_answer"
         self.counts.update(
             {
@@ -63,6 +64,7 @@ class Tally:
         self.places.append(Place.of(answer, len(self.places), key))
 
     def summary(self, files: Outputs, best: tuple[Answer, ...], seconds: float) -> RankSummary:
+        """Return the counts as a summary."""
         counts = {name: self.counts[name] for name in COUNTS}
         return RankSummary(
             files.csv, files.jsonl, len(self.places), **counts, seconds=seconds, notes=tuple(self.notes), best=best

@@ -1,1 +1,1 @@
-"""The shortlist task: a job and a candidate in, an explained decision out."""
+"""The tasks that a policy is trained on."""

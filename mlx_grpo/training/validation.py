@@ -14,7 +14,7 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.policy import Policy
-from mlx_grpo.rewards import check_columns, has_gold, rubric_reward, strip_thinking
+from mlx_grpo.rewards import check_columns, has_gold_label, rubric_reward, strip_thinking
 from mlx_grpo.training.metrics import known_mean
 from mlx_grpo.training.state import TrainState
 from reward import PUBLISHED
@@ -79,7 +79,7 @@ def validate(state: TrainState, prompts: Sequence[Prompt]) -> tuple[dict[str, fl
     config, ranks = state.config, state.ranks
     sampling = Sampling(min(config.eval.max_new_tokens, config.max_completion_length), temperature=0)
     mine = ranks.share(prompts)
-    labelled = all(map(has_gold, prompts))
+    labelled = all(map(has_gold_label, prompts))
     found = []
     for start in range(0, len(mine), config.eval.batch_size):
         rollouts = generate(state.policy, mine[start : start + config.eval.batch_size], 1, sampling)

@@ -1,4 +1,4 @@
-"""From a user's job description and candidate pool to train and held-out rows: `mlx-grpo data build`."""
+"""Make train and held-out rows from a user's job description and candidate pool: `mlx-grpo data build`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlx_grpo.tasks.shortlist.rows import Row, make_row, write_rows
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 DEFAULT_BUDGET: dict[Form, int] = {"compact": 220, "full": 1000}
-# The job's prose gets a third of the full form; the candidate is what has to be judged.
+# The job's prose gets a third of the full form's budget: most of it is for the candidate, who is judged.
 JOB_SHARE = 3
 
 CountTokens = Callable[[str], int]
@@ -36,12 +36,12 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class BuildSummary:
-    """What `build_dataset` wrote, for printing or as JSON (`dataclasses.asdict`)."""
+    """The result of `build_dataset`, for printing or as JSON (`dataclasses.asdict`)."""
 
     train_path: Path
     heldout_path: Path
     job: Job
-    """As every prompt shows it."""
+    """As every prompt contains it."""
     train: int
     heldout: int
     train_shortlist: int
@@ -51,14 +51,14 @@ class BuildSummary:
     """System and user text; a chat template adds about fifteen."""
     completion_tokens: Spread
     condensed: tuple[str, ...]
-    """What was cut to meet the budget, one line per job or candidate; no cut changed a fit."""
+    """The cuts made to meet the budget, one line per job or candidate; no cut changed a fit."""
     notes: tuple[str, ...]
-    """What is allowed but worth knowing before training on it."""
+    """Facts that are allowed but worth knowing before training."""
     problems: tuple[str, ...]
     """Faults of rows left out under `skip_bad`; empty otherwise."""
 
     def lines(self) -> list[str]:
-        """The summary as a person reads it."""
+        """Return the summary as lines to print."""
         job, prompt, completion = self.job, self.prompt_tokens, self.completion_tokens
         return [
             f"job: {job.title}; required: {', '.join(job.required)}; nice: {', '.join(job.nice) or 'none found'}",
@@ -86,28 +86,28 @@ def build_dataset(
     order: Order = "reasons_first",
     skip_bad: bool = False,
 ) -> BuildSummary:
-    """Write `out_dir`/train.jsonl and heldout.jsonl from one job description and one pool; same input, same bytes.
+    """Write `out_dir`/train.jsonl and heldout.jsonl from one job description and one pool.
 
-    `token_budget` bounds system and user text together (default 220 compact, 1000 full); prompts are cut at
-    sentence and field boundaries, never changing the fit. Raises UserError with every fault of every row, unless
-    `skip_bad`: then bad rows are left out and their faults are in the summary.
+    The same input gives the same bytes. `token_budget` limits system and user text together (default 220 compact,
+    1000 full). Prompts are cut at sentence and field boundaries, and no cut changes the fit. Raises UserError with
+    every fault of every row. With `skip_bad`, bad rows are left out and the summary lists their faults.
     """
-    jd_path, candidates_path, out_dir = Path(jd_path), Path(candidates_path), Path(out_dir)
     budget = DEFAULT_BUDGET.get(form, 1) if token_budget is None else token_budget
     job, pool, faults = _load(jd_path, candidates_path, _bad_options(form, order, budget, heldout_fraction))
     count = prompt_counter(count_tokens, form, order)
-    job, cuts = show_job(job, form, budget, count)
-    shown, candidate_cuts, too_long = _show_candidates(job, pool, form, budget, count, candidates_path.name)
-    if (faults := faults + too_long) and not skip_bad:
+    job, cuts = job_for_prompt(job, form, budget, count)
+    kept, candidate_cuts, too_long = _candidates_for_prompts(job, pool, form, budget, count, candidates_path.name)
+    faults += too_long
+    if faults and not skip_bad:
         raise UserError(*faults)
-    if len(shown) < 2:
-        raise UserError(f"{candidates_path}: {len(shown)} usable candidates: two sets need at least 2", *faults)
-    rows = [make_row(job, one, form, kind="pool", order=order) for one in shown]
+    if len(kept) < 2:
+        raise UserError(f"{candidates_path}: {len(kept)} usable candidates: two sets need at least 2", *faults)
+    rows = [make_row(job, candidate, form, kind="pool", order=order) for candidate in kept]
     return BuildSummary(
         **_write_split(out_dir, *split(rows, heldout_fraction, seed)),
         job=job,
         token_budget=budget,
-        prompt_tokens=_spread([count(job, one) for one in shown]),
+        prompt_tokens=_spread([count(job, candidate) for candidate in kept]),
         completion_tokens=_spread([count_tokens(row["completion"]) for row in rows]),
         condensed=tuple(cuts + candidate_cuts),
         notes=tuple(_notes(job, rows)),
@@ -116,29 +116,32 @@ def build_dataset(
 
 
 def _write_split(out_dir: Path, train: list[Row], heldout: list[Row]) -> dict[str, Any]:
-    """Write both files, and what the summary says of them."""
-    found: dict[str, Any] = {}
+    """Write both files; return their fields of the summary."""
+    fields: dict[str, Any] = {}
     for name, rows in (("train", train), ("heldout", heldout)):
         try:
             out_dir.mkdir(parents=True, exist_ok=True)
             write_rows(out_dir / f"{name}.jsonl", rows)
         except OSError as error:
             raise UserError(f"{out_dir}: can't be written ({error.strerror}); choose another folder") from None
-        found[f"{name}_path"] = out_dir / f"{name}.jsonl"
-        found[name] = len(rows)
-        found[f"{name}_shortlist"] = _shortlists(rows)
-    return found
+        fields[f"{name}_path"] = out_dir / f"{name}.jsonl"
+        fields[name] = len(rows)
+        fields[f"{name}_shortlist"] = _shortlists(rows)
+    return fields
 
 
 def split(rows: list[Row], heldout_fraction: float, seed: int) -> tuple[list[Row], list[Row]]:
-    """Train and held-out rows, each label in the same share of both; held-out rows alternate while both labels last."""
+    """Split rows into train and held-out rows, with the same share of each label in both.
+
+    Held-out rows alternate between the labels as long as both last.
+    """
     rng = Random(f"split {seed}")
     train: list[Row] = []
     held: list[list[Row]] = []
     for decision in ("shortlist", "reject"):
         group = [row for row in rows if row["decision"] == decision]
         rng.shuffle(group)
-        # One of a label is a training row: held out alone it would teach nothing and prove little.
+        # A label's only row is for training: held out alone it would teach nothing and prove little.
         count = min(round(heldout_fraction * len(group)), max(len(group) - 1, 0))
         held.append(group[:count])
         train += group[count:]
@@ -162,7 +165,10 @@ def _bad_options(form: str, order: str, budget: int, heldout_fraction: float) ->
 
 
 def _load(jd_path: Path, candidates_path: Path, problems: list[str]) -> tuple[Job, list[Candidate], list[str]]:
-    """The job, the good candidates and the faults of the others; UserError where a file or an option is no use."""
+    """Return the job, the good candidates and the faults of the others.
+
+    Raises UserError with every problem where a file cannot be used or an option is bad.
+    """
     pool, faults, unreadable = _load_pool(candidates_path)
     job, job_faults = _load_job(jd_path, pool)
     if problems or unreadable or job is None:
@@ -171,7 +177,7 @@ def _load(jd_path: Path, candidates_path: Path, problems: list[str]) -> tuple[Jo
 
 
 def _load_pool(path: Path) -> tuple[list[Candidate], list[str], list[str]]:
-    """Good candidates, faults of the others, and why the file as a whole cannot be read."""
+    """Return good candidates, the faults of the others, and why the file as a whole cannot be read."""
     try:
         return *load_pool(path), []
     except UserError as error:
@@ -187,7 +193,7 @@ def _load_job(path: Path, pool: list[Candidate]) -> tuple[Job | None, list[str]]
 
 
 def prompt_counter(count_tokens: CountTokens, form: Form, order: Order) -> Callable[[Job, Candidate], int]:
-    """How many tokens system and user text of a prompt have together."""
+    """Return a function that counts the tokens of a prompt's system and user text together."""
 
     def count(job: Job, candidate: Candidate) -> int:
         return sum(count_tokens(message["content"]) for message in messages(job, candidate, form, order))
@@ -195,49 +201,58 @@ def prompt_counter(count_tokens: CountTokens, form: Form, order: Order) -> Calla
     return count
 
 
-def show_job(job: Job, form: Form, budget: int, count: Callable[[Job, Candidate], int]) -> tuple[Job, list[str]]:
-    """The job as all prompts show it, the same for every candidate so that the prefix can be shared."""
+def job_for_prompt(job: Job, form: Form, budget: int, count: Callable[[Job, Candidate], int]) -> tuple[Job, list[str]]:
+    """Return the job as all prompts contain it, and its cuts in words.
+
+    It is the same for every candidate, so that the prompts share a prefix.
+    """
     if form == "compact":
         return replace(job, text=""), [f"job {job.id}: the compact form shows its title, years and skills only"]
     nobody = Candidate("Nobody", 0, (), ())
-    shown = condense_job(job, lambda smaller: count(smaller, nobody) <= budget // JOB_SHARE)
-    if shown.text == job.text:
-        return shown, []
-    return shown, [f"job {job.id}: text cut from {len(job.text)} to {len(shown.text)} characters, in whole sentences"]
+    short = condense_job(job, lambda smaller: count(smaller, nobody) <= budget // JOB_SHARE)
+    if short.text == job.text:
+        return short, []
+    return short, [f"job {job.id}: text cut from {len(job.text)} to {len(short.text)} characters, in whole sentences"]
 
 
-def show_candidate(
+def candidate_for_prompt(
     job: Job, candidate: Candidate, form: Form, budget: int, count: Callable[[Job, Candidate], int]
 ) -> tuple[Candidate, tuple[str, ...], str]:
-    """A candidate as its prompt shows it, what was cut beyond the form's own cuts, and why it does not fit or ""."""
-    view = compact_view(job, candidate) if form == "compact" else candidate
-    view, done = condense(job, view, lambda smaller: count(job, smaller) <= budget)
-    tokens = count(job, view)
+    """Return a candidate as its prompt contains it, the cuts in words, and why it does not fit ("" if it does).
+
+    The cuts that the compact form makes of every candidate are not listed.
+    """
+    short = compact_view(job, candidate) if form == "compact" else candidate
+    short, done = condense(job, short, lambda smaller: count(job, smaller) <= budget)
+    tokens = count(job, short)
     fault = (
         f"prompt of {tokens} tokens, {tokens - budget} over the budget, nothing left to cut that the fit does not "
         f"depend on: raise token_budget from {budget} to {tokens}"
     )
-    return view, done, fault if tokens > budget else ""
+    return short, done, fault if tokens > budget else ""
 
 
-def _show_candidates(
+def _candidates_for_prompts(
     job: Job, pool: list[Candidate], form: Form, budget: int, count: Callable[[Job, Candidate], int], name: str
 ) -> tuple[list[Candidate], list[str], list[str]]:
-    """The candidates as their prompts show them, what was cut, and which do not fit the budget whatever is cut."""
-    shown, cuts, faults = [], [], []
+    """Return the candidates as their prompts contain them, the cuts, and a line for each that does not fit."""
+    kept: list[Candidate] = []
+    cuts: list[str] = []
+    faults: list[str] = []
     for candidate in pool:
-        view, done, fault = show_candidate(job, candidate, form, budget, count)
+        short, done, fault = candidate_for_prompt(job, candidate, form, budget, count)
         if fault:
             faults.append(f"{name} ({candidate.id}): {fault}")
             continue
-        gone = _dropped(candidate, view) if form == "compact" else ", ".join(done)
-        cuts += [f"{candidate.id}: without {gone}"] if gone else []
-        shown.append(view)
-    return shown, cuts, faults
+        dropped = _dropped(candidate, short) if form == "compact" else ", ".join(done)
+        if dropped:
+            cuts.append(f"{candidate.id}: without {dropped}")
+        kept.append(short)
+    return kept, cuts, faults
 
 
-def _dropped(whole: Candidate, view: Candidate) -> str:
-    pairs = (("skills", len(whole.skills), len(view.skills)), ("jobs", len(whole.roles), len(view.roles)))
+def _dropped(whole: Candidate, short: Candidate) -> str:
+    pairs = (("skills", len(whole.skills), len(short.skills)), ("jobs", len(whole.roles), len(short.roles)))
     return ", ".join(f"{had - kept} of {had} {name}" for name, had, kept in pairs if kept < had)
 
 

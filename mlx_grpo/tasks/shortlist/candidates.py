@@ -1,8 +1,8 @@
-"""Made-up candidates of five kinds for one job, in the Redrob schema's shape, drawn until the rule agrees.
+"""Made-up candidates of five kinds for one job, in the Redrob schema, drawn until their fit matches their kind.
 
-strong: most required skills at depth. partial: some of them, either label. near_miss: looks right, one thing
-short of the shortlist. stuffed: every keyword, no depth or unrelated work. impossible: a strong profile with
-one claim that contradicts its years.
+strong: most required skills in depth. partial: some of them, either label. near_miss: right at first sight, and one
+thing short of the shortlist. stuffed: every keyword, and no depth or unrelated work. impossible: a strong profile
+with one claim that contradicts its years.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 Raw = dict[str, Any]
 TODAY = date(2026, 6, 1)
 
-# Scores next to one half are left out: which side they fall on is rounding, and nothing to learn from.
+# Scores next to one half are left out: their label depends on rounding, and there is nothing to learn from it.
 _BANDS = {
     "strong": (0.66, 1.0),
     "partial_yes": (0.54, 0.72),
@@ -46,9 +46,9 @@ _LEVELS = {
 
 
 def draw(job: Job, kind: str, identity: str, rng: Random) -> tuple[Raw, Candidate]:
-    """One candidate of a kind for a job: the raw profile and its record.
+    """Draw one candidate of a kind for a job; return the raw profile and its record.
 
-    Raises RuntimeError where a thousand draws do not meet the kind's band: the vocabulary or the rule changed.
+    Raises RuntimeError where no score of a thousand draws lies in the kind's band: the vocabulary or the rule changed.
     """
     low, high = _BANDS[kind]
     for _ in range(1000):
@@ -173,7 +173,7 @@ def _assemble(identity: str, years: float, skills: list[Raw], career: list[Raw],
 
 
 def _contradict(raw: Raw, rng: Random) -> Raw:
-    """The profile with one claim changed so that it contradicts the years by a clear margin."""
+    """Change one claim of the profile so that it contradicts the years by a clear margin."""
     career = int(raw["profile"]["years_of_experience"] * 12)
     skill, role = rng.choice(raw["skills"]), raw["career_history"][0]
     ways: tuple[Callable[[], None], ...] = (

@@ -1,13 +1,15 @@
-"""The completion a supervised warm start learns from: true reasons that cite the prompt, then the verdict.
+"""Gold completions, which a supervised warm start trains on: true reasons that cite the prompt, then the verdict.
 
-The reasons are the rule's own steps: what is covered and how much of it, what is thin or missing, years and kind of
-work, and the longest claim beside the years, or one that can't be true. A model that writes them first has what it
-needs for the score. The last two are written for everyone, and say what they rest on before the verdict ("claims 48m
-of SQL in 4 years, possible"), so that every example teaches to look; told of impossible profiles only, the claim that
-can't be true was seen in three of ten.
-Skills stand in the order of the prompt and each step has one wording: what a small model learns from an example is
-then the judgement, not a choice of synonyms (four wordings of each were a quarter of what was left of the loss after
-640 examples).
+The reasons are the rule's own steps: the skills that are strong, those that are thin or missing, years and kind of
+work, and the longest claim beside the years, or an impossible one. A model that writes them first has everything the
+score needs.
+
+The last two are written for every candidate, and give their evidence before the verdict ("claims 48m of SQL in 4
+years, possible"), so that every example trains the check. When only impossible profiles had the last reason, a trained
+model noticed an impossible claim in three of ten.
+
+Skills are in the order of the prompt, and each step has one wording. A small model then learns the judgement and not a
+choice of synonyms: with four wordings of each step, the choice was a quarter of the remaining loss after 640 examples.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ MOST_NAMES = 4
 
 
 def gold_completion(job: Job, candidate: Candidate, fit: Fit, *, order: Order = "reasons_first") -> str:
-    """The gold answer as compact JSON text."""
+    """Return the gold completion as compact JSON text."""
     reasons = gold_reasons(job, candidate, fit)
     if order == "reasons_first":
         return dump_answer({"reasons": reasons, "score": fit.score, "decision": fit.decision})
@@ -33,21 +35,24 @@ def gold_completion(job: Job, candidate: Candidate, fit: Fit, *, order: Order = 
 
 
 def gold_reasons(job: Job, candidate: Candidate, fit: Fit) -> list[str]:
-    """Two to four short reasons, each true and each citing words or numbers as the prompt writes them."""
-    covered, lacking = _covered(job, candidate, fit), _lacking(candidate, fit)
-    standing = f"{_years(job, candidate, fit)}, {_relevance(candidate, fit)}"
-    return [reason for reason in (covered, lacking, standing, _claim(candidate, fit)) if reason]
+    """Return two to four short reasons, each true and each citing words or numbers as the prompt writes them."""
+    years_and_work = f"{_years(job, candidate, fit)}, {_relevance(candidate, fit)}"
+    reasons = (_strong(job, candidate, fit), _lacking(candidate, fit), years_and_work, _claim(candidate, fit))
+    return [reason for reason in reasons if reason]
 
 
 def join(names: list[str], last: str = "and") -> str:
-    """ "A", "A and B", "A, B and C", "A, B, C and two more"; commas keep capitalised names from running together."""
+    """Join names to "A", "A and B", "A, B and C" or "A, B, C and two more".
+
+    The commas keep capitalised names from running together.
+    """
     if len(names) > MOST_NAMES:
         more = len(names) - MOST_NAMES + 1
         names = [*names[: MOST_NAMES - 1], f"{_number(more)} more"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
 
 
-def _covered(job: Job, candidate: Candidate, fit: Fit) -> str:
+def _strong(job: Job, candidate: Candidate, fit: Fit) -> str:
     if not fit.strong:
         return ""
     share = f"{_number(len(fit.strong))} of {_number(len(job.required))}"
@@ -61,14 +66,16 @@ def _lacking(candidate: Candidate, fit: Fit) -> str:
     named = {entry: name for entry in fit.missing for name in entry.split(" or ") if mentions(name, prose)}
     absent = [entry.split(" or ")[0] for entry in fit.missing if entry not in named]
     parts = [f"thin on {join(_as_listed(candidate, fit.thin))}"] if fit.thin else []
-    # Before what is lacking: whatever follows "lacks" reads as denied.
-    parts += [f"names {join(list(named.values()))} in passing only"] if named and not (fit.thin and absent) else []
-    parts += [f"lacks {join(absent, 'or')}"] if absent else []
+    # Before the absent skills: names after "lacks" read as denied.
+    if named and not (fit.thin and absent):
+        parts.append(f"names {join(list(named.values()))} in passing only")
+    if absent:
+        parts.append(f"lacks {join(absent, 'or')}")
     return ", ".join(parts)
 
 
 def _as_listed(candidate: Candidate, skills: Sequence[Skill]) -> list[str]:
-    """Names in the order of the profile, which no job's own list has: a list copied from the job is no reason."""
+    """List skill names in the order of the profile: a list copied from the job would be no reason."""
     return [skill.name for skill in candidate.skills if skill in skills]
 
 
@@ -98,5 +105,5 @@ def _number(count: int) -> str:
 
 
 def dump_answer(answer: dict[str, object]) -> str:
-    """An answer as the compact JSON text that completions are."""
+    """Format an answer as the compact JSON text of a completion."""
     return json.dumps(answer, separators=(",", ":"), ensure_ascii=False)

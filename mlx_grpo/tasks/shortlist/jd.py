@@ -1,11 +1,11 @@
-"""A user's job description, plain prose, as a Job: title, years and skills are read out of the text by rule.
+"""Read a user's job description, plain prose, as a Job: title, years and skills, by rules.
 
 - Title: the line "Job Description: ..." (or Title, Position, Role), else the first line.
-- Years: "5-9 years", "5+ years", "at least 5 years"; a line that says "experience" goes before others.
-- Skills: names that the pool or the bundled vocabulary knows and that stand in the text as whole tokens. Those
-  under a heading like "Requirements" are required, those under "Nice to have" are nice; what stands under
-  "Benefits" or "We do not want" is left out. "Pinecone, Qdrant or FAISS" is one requirement any of them meets.
-  Lines "Required: Python, SQL" and "Nice to have: dbt" are taken at their word.
+- Years: "5-9 years", "5+ years", "at least 5 years"; lines that contain "experience" are read first.
+- Skills: names from the pool or the bundled vocabulary that the text contains as whole tokens. Those under a heading
+  like "Requirements" are required, those under "Nice to have" are nice to have. Text under "Benefits" or "We do not
+  want" is left out. "Pinecone, Qdrant or FAISS" is one requirement that any of them meets.
+  Lines "Required: Python, SQL" and "Nice to have: dbt" are taken as they are.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mlx_grpo.tasks.shortlist.text import fold, label, neutralise, positions, se
 
 MAX_REQUIRED = 8
 MAX_NICE = 4
-# Fewer than this under "Requirements" means the text keeps its skills elsewhere: take those too.
+# Fewer than this under "Requirements" means that the text names its skills elsewhere: take those too.
 FEW_REQUIRED = 3
 
 _TITLE = re.compile(r"^\s*#*\s*(?:job description|job title|title|position|role)\s*:\s*(\S.*)$", re.IGNORECASE)
@@ -46,19 +46,19 @@ _ENDS_IN_OR = re.compile(rf"^(?:\s*[,/]\s*{_WORD}(?: {_WORD})?)*[\s,/]*\bor\b", 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One requirement found in the text."""
+    """One requirement in the text."""
 
     names: tuple[str, ...]
     section: str
     count: int
-    """How often the text names any of them."""
+    """The number of times that the text names any of them."""
     order: int
 
 
 def read_job(path: Path, pool_skills: Iterable[str], known_skills: Iterable[str]) -> Job:
-    """The job that a description asks for; skill names of the pool are spelled as the pool spells them.
+    """Read the job that a description asks for; skills are spelled as in the pool.
 
-    Raises UserError where the file cannot be read, or no title or no known skill stands in it.
+    Raises UserError where the file cannot be read, or contains no title or no known skill.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -100,13 +100,17 @@ def _years(lines: list[str]) -> tuple[int, int | None]:
 
 
 def _listed(lines: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The skills of "Required: A, B" and "Nice to have: C" lines, as they are written."""
-    found: dict[bool, list[str]] = {True: [], False: []}
+    """Return the skills of "Required: A, B" and of "Nice to have: C" lines, as they are written."""
+    required: list[str] = []
+    nice: list[str] = []
     for line in lines:
         if match := _LISTED.match(line):
-            required = match[1].lower().startswith(("required", "must"))
-            found[required] += [label(name) for name in match[2].rstrip(".").split(",") if label(name)]
-    return tuple(found[True]), tuple(found[False])
+            names = [label(name) for name in match[2].rstrip(".").split(",") if label(name)]
+            if match[1].lower().startswith(("required", "must")):
+                required += names
+            else:
+                nice += names
+    return tuple(required), tuple(nice)
 
 
 def _entries(lines: list[str], names: list[str]) -> list[_Entry]:
@@ -114,16 +118,16 @@ def _entries(lines: list[str], names: list[str]) -> list[_Entry]:
     names = [name for name in names if positions(name, whole)]
     counts = {name: len(positions(name, whole)) for name in names}
     section = "body"
-    found: list[tuple[str, tuple[str, ...]]] = []
+    mentioned: list[tuple[str, tuple[str, ...]]] = []
     for line in lines:
         groups = [group for sentence in sentences(line) for group in _groups(sentence, names)]
         section = _section(line, section, bool(groups))
-        found += [(section, group) for group in _merged(groups)]
-    # A name counts once: as a requirement where it stands under one, however early the prose mentions it.
+        mentioned += [(section, group) for group in _merged(groups)]
+    # A name counts once: as a requirement if it is under that heading, however early the prose mentions it.
     taken: set[str] = set()
     entries: list[_Entry] = []
     for wanted in ("required", "nice", "body"):
-        for order, (place, group) in enumerate(found):
+        for order, (place, group) in enumerate(mentioned):
             if place == wanted and taken.isdisjoint(group):
                 entries.append(_Entry(group, place, sum(counts[name] for name in group), order))
                 taken.update(group)
@@ -131,7 +135,7 @@ def _entries(lines: list[str], names: list[str]) -> list[_Entry]:
 
 
 def _section(line: str, current: str, names_skill: bool) -> str:
-    """The section a line stands in: it opens a new one where it reads like a heading."""
+    """Return the section of a line, a new one where the line reads like a heading."""
     if names_skill or len(line.split()) > 12 or line[-1] in ".,;!?" or re.search(r":\s", line):
         return current
     for section, pattern in _SECTIONS:
@@ -141,7 +145,7 @@ def _section(line: str, current: str, names_skill: bool) -> str:
 
 
 def _groups(sentence: str, names: list[str]) -> list[tuple[str, ...]]:
-    """The skill names of one sentence in order; a list that runs into "or" is one group of alternatives."""
+    """Group the skill names of one sentence in order; a list that ends with "or" is one group of alternatives."""
     spans = _spans(sentence, names)
     runs: list[list[tuple[int, int, str]]] = []
     joined: list[bool] = []
@@ -164,7 +168,7 @@ def _groups(sentence: str, names: list[str]) -> list[tuple[str, ...]]:
 
 
 def _spans(sentence: str, names: list[str]) -> list[tuple[int, int, str]]:
-    """Where names stand, longest first, without overlap: (start, end, name) in order."""
+    """Find names, longest first, without overlap: (start, end, name) in order of place."""
     spans: list[tuple[int, int, str]] = []
     for name in sorted(names, key=len, reverse=True):
         for start in positions(name, sentence):
@@ -175,7 +179,7 @@ def _spans(sentence: str, names: list[str]) -> list[tuple[int, int, str]]:
 
 
 def _merged(groups: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """The groups of one line, where one that shares a name with another swallows it."""
+    """Merge the groups of one line that share a name."""
     merged: list[tuple[str, ...]] = []
     for group in groups:
         same = [other for other in merged if not set(other).isdisjoint(group)]
@@ -185,7 +189,7 @@ def _merged(groups: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
 
 
 def _ranked(entries: list[_Entry], listed_nice: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Required and nice-to-have entries: those of the section first, the most often named before the others."""
+    """Select required and nice-to-have entries: those of the section first, the most often named before the others."""
 
     def best(section: str, most: int) -> list[_Entry]:
         chosen = sorted((e for e in entries if e.section == section), key=lambda e: (-e.count, e.order))[:most]

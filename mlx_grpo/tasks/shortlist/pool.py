@@ -1,4 +1,4 @@
-"""A user's candidate pool (JSON list or JSONL, in the Redrob schema) as records; every fault is named, none dropped.
+"""Read a user's candidate pool (JSON list or JSONL, in the Redrob schema) as records, and report every fault.
 
 Read per candidate: `candidate_id`, `profile.current_title`, `profile.years_of_experience`, `skills[].name`,
 `.proficiency`, `.duration_months`, `career_history[].title`, `.company`, `.duration_months`, and where present
@@ -24,7 +24,7 @@ _MISSING = object()
 
 @dataclass(slots=True)
 class _Reader:
-    """Reads fields of one candidate and collects what is wrong with them, so that one pass names every fault."""
+    """Reads fields of one candidate and collects their faults, so that one pass reports all of them."""
 
     where: str
     problems: list[str] = field(default_factory=list)
@@ -107,16 +107,16 @@ class _Reader:
 
 
 class Entry(NamedTuple):
-    """One entry of a pool: its record, or what is wrong with it."""
+    """One entry of a pool: its record, or its faults."""
 
     candidate_id: str
-    """As the file says; "" where it says none."""
+    """As in the file; "" where it has none."""
     candidate: Candidate | None
     problems: list[str]
 
 
 def load_pool(path: Path) -> tuple[list[Candidate], list[str]]:
-    """The good candidates in file order and one line for each fault of the others: file, place, field, reason.
+    """Return the good candidates in file order, and one line for each fault of the others: file, place, field, reason.
 
     A place is a list index, `pool.json[3]`, or a line, `pool.jsonl:17`, both as an editor or `jq` counts them.
     Raises UserError where the file cannot be read at all.
@@ -133,9 +133,9 @@ def load_pool(path: Path) -> tuple[list[Candidate], list[str]]:
 
 
 def stream_pool(path: Path) -> Iterator[Entry]:
-    """Every entry in file order; of a JSONL file one line is held at a time, and the ids that were seen.
+    """Yield every entry in file order.
 
-    Raises UserError where the file cannot be read at all.
+    Of a JSONL file, only one line and the ids so far are in memory. Raises UserError where the file cannot be read.
     """
     seen: dict[str, str] = {}
     for where, value, fault in _entries(path):
@@ -151,7 +151,7 @@ def stream_pool(path: Path) -> Iterator[Entry]:
 
 
 def read_candidate(where: str, value: Any) -> tuple[Candidate | None, list[str]]:
-    """One candidate of the Redrob schema as a record, and what is wrong with it; None where anything is."""
+    """Read one candidate of the Redrob schema; return its record, or None, and its faults."""
     if not isinstance(value, dict):
         return None, [f"{where}: is {_show(value)}: must be an object"]
     name = value.get("candidate_id")
@@ -169,7 +169,7 @@ def read_candidate(where: str, value: Any) -> tuple[Candidate | None, list[str]]
     dated = [_role(read, at, item) for at, item in read.items(value, "career_history")]
     if read.problems:
         return None, read.problems
-    # The latest job first; a file that gives no dates is taken to be in that order already.
+    # The latest job first; a file without dates is assumed to be in that order already.
     roles = tuple(role for _, role in sorted(dated, key=lambda pair: pair[0], reverse=True))
     return Candidate(title, years, skills, roles, headline, summary, identity), []
 
@@ -199,9 +199,9 @@ def _role(read: _Reader, at: str, item: dict[str, Any]) -> tuple[tuple[bool, dat
 
 
 def _entries(path: Path) -> Iterator[tuple[str, Any, str]]:
-    """Place, value, and the fault of a line that is no JSON."""
+    """Yield each entry's place and value, or the fault of a line that is no JSON."""
     try:
-        # As `read_text` would: a mark of UTF-8 is no text, and lines end in any of the three ways.
+        # As `read_text` would: skip a byte order mark, and accept all three line endings.
         with path.open(encoding="utf-8-sig") as file:
             head = next((line for line in file if line.strip()), "")
             file.seek(0)

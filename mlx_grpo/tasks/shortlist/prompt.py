@@ -1,7 +1,7 @@
-"""The two prompt forms, and the parser that reads a prompt back into the records it was made from.
+"""The two prompt forms, and the parser that reads a prompt back into its records.
 
-Everything that the candidates of one job share (system text, then the job) comes first, so that the
-trainer can run it once for the whole pool.
+The text that all candidates of a job share (system text, then the job) comes first, so that it can be run once for the
+whole pool.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _COMPACT_CANDIDATE = re.compile(
 
 
 def system_message(form: Form, order: Order = "reasons_first") -> str:
-    """The instruction, equal for every job of one form and key order."""
+    """Return the instruction, equal for every job of one form and key order."""
     ask = "Does the candidate fit the job? Reply with JSON: " + _KEYS[order] + ". Shortlist from 0.5."
     if form == "compact":
         return ask
@@ -41,7 +41,7 @@ def system_message(form: Form, order: Order = "reasons_first") -> str:
 
 
 def messages(job: Job, candidate: Candidate, form: Form, order: Order = "reasons_first") -> list[dict[str, str]]:
-    """The chat of one prompt: system, then user."""
+    """Return the chat of one prompt: system, then user."""
     return [
         {"role": "system", "content": system_message(form, order)},
         {"role": "user", "content": render(job, candidate, form)},
@@ -49,9 +49,9 @@ def messages(job: Job, candidate: Candidate, form: Form, order: Order = "reasons
 
 
 def render(job: Job, candidate: Candidate, form: Form) -> str:
-    """The user message: the job under [JOB], then the candidate under [CANDIDATE].
+    """Return the user message: the job under [JOB], then the candidate under [CANDIDATE].
 
-    Raises ValueError where the compact form is asked to show a text that it has no place for.
+    Raises ValueError where the records have a text that the compact form has no place for.
     """
     if form == "full":
         return "\n".join([JOB, *_full_job(job), CANDIDATE, *_full_candidate(candidate)])
@@ -63,7 +63,7 @@ def render(job: Job, candidate: Candidate, form: Form) -> str:
 def parse(text: str, form: Form) -> tuple[Job, Candidate]:
     """Read a rendered user message back into its records.
 
-    Raises ValueError where the text is none that `render` writes.
+    Raises ValueError where `render` does not write such a text.
     """
     lines = text.split("\n")
     if lines[0] != JOB or lines.count(CANDIDATE) != 1:
@@ -75,12 +75,12 @@ def parse(text: str, form: Form) -> tuple[Job, Candidate]:
 
 
 def range_text(job: Job) -> str:
-    """The job's years as the prompt writes them: "3-6 years" or "5+ years"."""
+    """Format the job's years as the prompt does: "3-6 years" or "5+ years"."""
     return f"{job.min_years}+ years" if job.max_years is None else f"{job.min_years}-{job.max_years} years"
 
 
 def skill_text(skill: Skill) -> str:
-    """ "Python (advanced, 30m)"."""
+    """Format a skill as the prompt does: "Python (advanced, 30m)"."""
     return f"{skill.name} ({skill.level})" if skill.months is None else f"{skill.name} ({skill.level}, {skill.months}m)"
 
 
@@ -164,22 +164,21 @@ def _fields(lines: list[str]) -> dict[str, str]:
 
 
 def _parse_full_job(lines: list[str]) -> Job:
-    shown = _fields(lines)
-    low, high = _parse_range(shown["Experience"])
-    nice = tuple(shown["Nice to have"].split(", ")) if "Nice to have" in shown else ()
-    return Job(shown["Title"], tuple(shown["Required"].split(", ")), nice, low, high, shown.get("About", ""))
+    fields = _fields(lines)
+    low, high = _parse_range(fields["Experience"])
+    nice = tuple(fields["Nice to have"].split(", ")) if "Nice to have" in fields else ()
+    return Job(fields["Title"], tuple(fields["Required"].split(", ")), nice, low, high, fields.get("About", ""))
 
 
 def _parse_full_candidate(lines: list[str]) -> Candidate:
     cut = lines.index("Career:")
-    shown = _fields(lines[:cut])
+    fields = _fields(lines[:cut])
     roles = tuple(_parse_role(line.removeprefix("- "), r"(?:: (?P<text>.*))?") for line in lines[cut + 1 :])
-    skills = _parse_skills(shown["Skills"])
     return Candidate(
-        shown["Title"],
-        _parse_years(shown["Experience"]),
-        skills,
+        fields["Title"],
+        _parse_years(fields["Experience"]),
+        _parse_skills(fields["Skills"]),
         roles,
-        shown.get("Headline", ""),
-        shown.get("Summary", ""),
+        fields.get("Headline", ""),
+        fields.get("Summary", ""),
     )

@@ -1,4 +1,4 @@
-"""What a shortlist prompt shows, as typed records: the fit is computed from these and nothing else."""
+"""The contents of a shortlist prompt as typed records; the fit is computed from these and nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEVELS = ("beginner", "intermediate", "advanced", "expert")
 
 
 def _clean(record: object, labels: tuple[str, ...] = (), texts: tuple[str, ...] = ()) -> None:
-    """Make the named fields safe in place: a record that exists is a record that can be shown."""
+    """Make the named fields safe in place, so that every record is safe to put into a prompt."""
     for name in labels:
         value = getattr(record, name)
         cleaned = label(value) if isinstance(value, str) else tuple(label(item) for item in value)
@@ -31,7 +31,7 @@ class Skill:
     level: str
     """One of LEVELS."""
     months: int | None = None
-    """How long it was used; None where the profile does not say."""
+    """Months of use; None where the profile gives none."""
 
     def __post_init__(self) -> None:
         _clean(self, labels=("name",))
@@ -45,7 +45,7 @@ class Role:
     company: str
     months: int
     text: str = ""
-    """full: what was done. compact: the job's skills that the description names, "SQL, Spark"."""
+    """full: the description. compact: the job's skills that the description names, "SQL, Spark"."""
 
     def __post_init__(self) -> None:
         _clean(self, labels=("title", "company"), texts=("text",))
@@ -53,7 +53,7 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A profile as one prompt shows it; `id` is a handle that is not shown."""
+    """A profile as one prompt contains it; `id` is not part of the prompt."""
 
     title: str
     years: float
@@ -72,7 +72,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as one prompt shows it; `id` and `field` are handles that are not shown."""
+    """A job as one prompt contains it; `id` and `field` are not part of the prompt."""
 
     title: str
     required: tuple[str, ...]
@@ -80,7 +80,7 @@ class Job:
     nice: tuple[str, ...] = ()
     min_years: int = 0
     max_years: int | None = None
-    """None: no upper bound."""
+    """None for no upper bound."""
     text: str = ""
     id: str = field(default="", compare=False)
     field: str = field(default="", compare=False)
@@ -92,13 +92,13 @@ class Job:
 
     @property
     def skill_names(self) -> tuple[str, ...]:
-        """Every name in `required` and `nice`, alternatives one by one."""
+        """Return every name in `required` and `nice`, alternatives one by one."""
         return tuple(name for entry in self.required + self.nice for name in entry.split(" or "))
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The gold answer for one job and one candidate, with the parts its reasons are made of."""
+    """The gold label of one job and one candidate, with the parts that its reasons are made of."""
 
     score: float
     """0 to 1, two decimals; 0 for a profile that cannot be true."""
@@ -109,17 +109,17 @@ class Fit:
     relevance: float
     """1 related work, 0.5 partly, 0 unrelated."""
     evidence: tuple[str, ...]
-    """What the relevance rests on: a title, or the job's skills that the work names."""
+    """The evidence of the relevance: a title, or the job's skills that the work names."""
     strong: tuple[Skill, ...]
     """The candidate's skills that meet a requirement with a credit of at least one half."""
     thin: tuple[Skill, ...]
-    """Those that meet one with less."""
+    """The skills that meet a requirement with less credit."""
     missing: tuple[str, ...]
     """Requirements that no listed skill meets."""
     impossible: tuple[str, ...]
-    """Claims that cannot be true, each as a phrase made of what the prompt shows."""
+    """Claims that cannot be true, each a phrase in the prompt's words."""
 
     @property
     def decision(self) -> Decision:
-        """Shortlist from a score of one half."""
+        """Return "shortlist" from a score of one half."""
         return "shortlist" if self.score >= 0.5 else "reject"

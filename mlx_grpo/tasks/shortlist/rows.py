@@ -1,4 +1,4 @@
-"""One dataset row: the prompt, what the rubric grades against, and the gold completion."""
+"""Dataset rows: the prompt, the gold label that the rubric grades against, and the gold completion."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Row = dict[str, Any]
 """id, prompt (chat messages), decision, score, context (the user message), completion, job_id, candidate_id, kind."""
 
 
-def make_row(job: Job, shown: Candidate, form: Form, *, kind: str, order: Order = "reasons_first") -> Row:
-    """The row for one job and one candidate, both exactly as the prompt shows them."""
-    gold = fit(job, shown)
-    prompt = messages(job, shown, form, order)
+def make_row(job: Job, candidate: Candidate, form: Form, *, kind: str, order: Order = "reasons_first") -> Row:
+    """Make the row for one job and one candidate, both exactly as the prompt contains them."""
+    gold = fit(job, candidate)
+    prompt = messages(job, candidate, form, order)
     return {
-        "id": f"{job.id}/{shown.id}",
+        "id": f"{job.id}/{candidate.id}",
         "prompt": prompt,
         "decision": gold.decision,
         "score": gold.score,
         "context": prompt[-1]["content"],
-        "completion": gold_completion(job, shown, gold, order=order),
+        "completion": gold_completion(job, candidate, gold, order=order),
         "job_id": job.id,
-        "candidate_id": shown.id,
+        "candidate_id": candidate.id,
         "kind": kind,
     }
 
@@ -38,10 +38,10 @@ def write_rows(path: Path, rows: list[Row]) -> None:
 
 
 def dump_rows(rows: list[Row]) -> str:
-    """The JSONL text of rows."""
+    """Return the JSONL text of rows."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a JSONL file written by `write_rows`."""
+    """Read the rows of a JSONL file that `write_rows` wrote."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

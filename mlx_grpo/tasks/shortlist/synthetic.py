@@ -1,8 +1,8 @@
 """The bundled benchmark: made-up jobs and candidates from 24 lines of work, written by `mlx-grpo data synthetic`.
 
-81 jobs, 15 of them held out, six of those from lines of work that the training set never shows. No job and no
-candidate stands in both sets. Half of each set is a shortlist. Held-out rows are ordered so that the first N
-hold both labels in equal parts and as many jobs as can be.
+81 jobs, 15 of them held out, six of those from lines of work that the training set lacks. No job and no candidate is
+in both sets. Half of each set is a shortlist. Held-out rows are ordered so that the first N have both labels in equal
+parts, and as many jobs as possible.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ from mlx_grpo.tasks.shortlist.rows import Row, make_row, write_rows
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 DATA = Path(__file__).parents[1] / "data"
-"""Where the bundled rows are: `mlx-grpo data synthetic --out mlx_grpo/tasks/data` writes them anew."""
+"""The folder of the bundled rows; `mlx-grpo data synthetic --out mlx_grpo/tasks/data` writes them again."""
 SEED = 0
 TRAIN_PER_JOB = 20
 HELDOUT_PER_JOB = 16
 FULL_TRAIN_ROWS = 300
-"""So many of the training rows are bundled in the full form; more candidates for each job are all written."""
+"""The number of training rows bundled in the full form; with more candidates for each job, all rows are written."""
 FULL_HELDOUT_ROWS = 96
 
 JOBS_PER_FIELD = 3
 UNSEEN_FIELDS = ("aviation", "pharmacy")
 HELDOUT_SEEN_FIELDS = 9
 # The 20 candidates of one job, half of them a shortlist; other sizes keep the proportions.
-_KINDS = {"strong": 7, "partial_yes": 3, "partial_no": 2, "near_miss": 3, "stuffed": 3, "impossible": 2}
+_SHORTLIST_KINDS = {"strong": 7, "partial_yes": 3}
+_REJECT_KINDS = {"partial_no": 2, "near_miss": 3, "stuffed": 3, "impossible": 2}
 
 Pair = tuple[Job, Candidate, str]
 """A job, a whole profile, and the kind of candidate."""
 
 
 def make_jobs(seed: int = SEED) -> tuple[list[Job], list[Job]]:
-    """The training jobs and the held-out ones, each with the fields of the full form."""
+    """Make the training jobs and the held-out ones, each with the fields of the full form."""
     rng = Random(f"jobs {seed}")
     train: list[Job] = []
     heldout: list[Job] = []
@@ -59,7 +60,7 @@ def make_jobs(seed: int = SEED) -> tuple[list[Job], list[Job]]:
 
 
 def make_pairs(jobs: list[Job], per_job: int, first_id: int, seed: int = SEED) -> list[Pair]:
-    """`per_job` candidates for each job, ids counted from `first_id`; every candidate belongs to one job."""
+    """Make `per_job` candidates for each job; ids count from `first_id`, and every candidate belongs to one job."""
     pairs: list[Pair] = []
     for job in jobs:
         rng = Random(f"candidates {seed} {job.id}")
@@ -75,7 +76,7 @@ def make_bundle(
     heldout_per_job: int = HELDOUT_PER_JOB,
     order: Order = "reasons_first",
 ) -> dict[str, list[Row]]:
-    """File name -> rows, for both forms; a function of its arguments alone."""
+    """Make the rows of each file name, for both forms; a function of its arguments alone."""
     train_jobs, heldout_jobs = make_jobs(seed)
     train = make_pairs(train_jobs, train_per_job, 1, seed)
     Random(f"order {seed}").shuffle(train)
@@ -90,10 +91,10 @@ def make_bundle(
 
 
 def shuffle_verdicts(rows: list[Row], share: float = 1.0, seed: int = SEED) -> list[Row]:
-    """The rows; in the completions of a `share` of them scores and decisions are dealt out anew among themselves.
+    """Shuffle scores and decisions among the completions of a `share` of the rows; return all rows.
 
-    A warm start on them learns the form and how to read a profile, but of which profile deserves which verdict no more
-    than the other rows show; the labels that the reward goes by stay as they are.
+    A warm start on them learns the format and how to read a profile, but the right verdict only from the other rows.
+    The labels that the reward grades against do not change.
     """
     chosen = sorted(Random(f"mistaken {seed}").sample(range(len(rows)), round(share * len(rows))))
     others = [rows[at] for at in chosen]
@@ -106,8 +107,9 @@ def shuffle_verdicts(rows: list[Row], share: float = 1.0, seed: int = SEED) -> l
 
 
 def balance_table(rows: list[Row]) -> str:
-    """Rows and shortlists of each kind, as lines to print."""
-    total, yes = Counter(r["kind"] for r in rows), Counter(r["kind"] for r in rows if r["decision"] == "shortlist")
+    """Count rows and shortlists of each kind, as lines to print."""
+    total = Counter(row["kind"] for row in rows)
+    yes = Counter(row["kind"] for row in rows if row["decision"] == "shortlist")
     lines = [f"  {kind:<11}{yes[kind]:5d} shortlist {total[kind] - yes[kind]:5d} reject" for kind in sorted(total)]
     share = sum(yes.values()) / len(rows)
     return "\n".join([*lines, f"  {'all':<11}{share:9.1%} shortlist of {len(rows)}"])
@@ -136,18 +138,19 @@ def _job(name: str, number: int, title: str, rng: Random) -> Job:
 
 
 def _kinds(count: int) -> list[str]:
-    """`count` kinds in the proportions of _KINDS, half of them a shortlist."""
-    cycle = [kind for kind, share in _KINDS.items() for _ in range(share)]
-    yes, no = (
-        [k for k in cycle if k in ("strong", "partial_yes")],
-        [k for k in cycle if k not in ("strong", "partial_yes")],
-    )
-    # A stride that is prime to ten visits every kind early, so small counts keep the proportions.
-    return [group[(index // 2) * 3 % 10] for index in range(count) for group in ((yes, no)[index % 2],)]
+    """Return `count` kinds in the proportions of the tables, a shortlist and a reject in turn."""
+    shortlist = [kind for kind, share in _SHORTLIST_KINDS.items() for _ in range(share)]
+    reject = [kind for kind, share in _REJECT_KINDS.items() for _ in range(share)]
+    kinds = []
+    for index in range(count):
+        group = reject if index % 2 else shortlist
+        # A stride of three, coprime to ten, visits every kind early, so that small counts keep the proportions.
+        kinds.append(group[index // 2 * 3 % len(group)])
+    return kinds
 
 
 def _balanced(pairs: list[Pair], seed: int) -> list[Pair]:
-    """One candidate of each job in turn, the labels alternating along the jobs and from round to round."""
+    """Order pairs: one candidate of each job in turn, with alternating labels along the jobs and between rounds."""
     rng = Random(f"heldout {seed}")
     left: dict[str, dict[bool, list[Pair]]] = {}
     for job, candidate, kind in pairs:

@@ -11,9 +11,9 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 
 
 def neutralise(text: str) -> str:
-    """The text on one line, in which nothing can end a turn, open a thought or fake a heading.
+    """Put a text on one line in which nothing can end a turn, begin a thought or fake a heading.
 
-    `<|im_end|>` becomes `(|im_end|)`, `[CANDIDATE]` becomes `(CANDIDATE)`; "x < 5" stays. Brackets are
+    `<|im_end|>` becomes `(|im_end|)`, `[CANDIDATE]` becomes `(CANDIDATE)`; "x < 5" is unchanged. Brackets are
     replaced and not deleted: after a deletion the pieces around it could join into a new token.
     """
     text = "".join(char if char.isprintable() else " " for char in text)
@@ -27,44 +27,44 @@ def neutralise(text: str) -> str:
 
 
 def label(text: str) -> str:
-    """A name, title or company: neutralised, without the signs the prompt's grammar is made of.
+    """Neutralise a name, title or company, and remove the signs of the prompt's grammar.
 
-    Commas, semicolons and colons separate fields there and " at " parts a title from its company, so
-    a name that held them ("Engineer, 9 years. Skills: Python") could claim what the record does not.
+    In a prompt commas, semicolons and colons separate fields, and " at " separates a title from its company. A name
+    with these signs ("Engineer, 9 years. Skills: Python") could claim what the record does not.
     """
-    # The signs go first: "[:JOB]" is a heading only once its colon is gone.
+    # The signs are removed first: "[:JOB]" is a heading only once its colon is gone.
     text = neutralise(re.sub(r"[,;:]", " ", text))
     return re.sub(r"(?<!\S)at(?!\S)", "@", text)
 
 
 def sentences(text: str) -> list[str]:
-    """The text cut after each full stop, question or exclamation mark."""
+    """Cut a text after each full stop, question or exclamation mark."""
     return [part for part in _SENTENCE_END.split(text) if part]
 
 
 @lru_cache(maxsize=4096)
 def _pattern(name: str) -> re.Pattern[str]:
     words = [re.escape(word) for word in re.split(r"[\s-]+", name) if word]
-    # "Go", "R" and "SAP" are words too; only a longer name is found in any case ("embeddings").
+    # "Go", "R" and "SAP" are words too; only longer names match in any case ("embeddings").
     flags = re.IGNORECASE if len(name) > 3 else 0
     return re.compile(r"(?<![A-Za-z0-9+#.&])" + r"[\s-]+".join(words) + r"(?![A-Za-z0-9+#&])", flags)
 
 
 def mentions(name: str, text: str) -> bool:
-    """Whether the name stands in the text as whole tokens; hyphens and spaces are the same."""
+    """Return True if the text contains the name as whole tokens; hyphens and spaces are equal."""
     return bool(name) and _pattern(name).search(text) is not None
 
 
 def positions(name: str, text: str) -> list[int]:
-    """Character offsets at which the name stands in the text as whole tokens."""
+    """Return the character offsets of the name in the text, as whole tokens."""
     return [match.start() for match in _pattern(name).finditer(text)] if name else []
 
 
 def same_name(left: str, right: str) -> bool:
-    """Whether two skill names are one skill: case, hyphens and spacing aside."""
+    """Return True if two skill names differ only in case, hyphens and spacing."""
     return fold(left) == fold(right)
 
 
 def fold(name: str) -> str:
-    """A skill name for comparing: lower case, hyphens as spaces."""
+    """Convert a skill name for comparison: lower case, hyphens as spaces."""
     return " ".join(name.lower().replace("-", " ").split())

@@ -1,4 +1,4 @@
-"""The words that made-up jobs and candidates are built from, and the skill names known without any pool."""
+"""The words of made-up jobs and candidates, and the skill names that are known without a pool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """vocabulary.json, typed."""
+    """The contents of vocabulary.json."""
 
     fields: dict[str, Field]
     companies: list[str]
@@ -33,7 +33,7 @@ class Vocabulary:
 
     @property
     def skill_names(self) -> list[str]:
-        """Every known skill name once, in file order."""
+        """Return every known skill name once, in file order."""
         names = [name for field in self.fields.values() for name in field.skills] + self.general_skills
         return list(dict.fromkeys(names))
 
