@@ -1,4 +1,4 @@
-"""What a command says that must fail, and small files with and without mistakes.
+"""The error of a command that must fail, and small files with and without mistakes.
 
 A message names the file, line or key, the value, and what to do; nothing is a traceback.
 """
@@ -17,8 +17,8 @@ Words = tuple[str, ...]
 ROW = {"prompt": [{"role": "user", "content": "hi"}]}
 
 
-def told(*arguments: str) -> str:
-    """What a command that must fail with exit code 2 says."""
+def error_of(*arguments: str) -> str:
+    """Run a command that must fail with exit code 2; return its output."""
     result = CliRunner().invoke(main, list(arguments))
     assert not isinstance(result.exception, Exception), result.exception
     assert result.exit_code == 2, result.output
@@ -28,12 +28,12 @@ def told(*arguments: str) -> str:
 
 
 def holds(text: str, words: Words) -> None:
-    """Every word stands in the text; the text is shown where one does not."""
+    """Assert that the text contains every word."""
     assert [word for word in words if word not in text] == [], text
 
 
 def write(path: Path, content: str | bytes | object) -> None:
-    """Bytes and text as they are, anything else as JSON."""
+    """Write bytes and text as they are, anything else as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -42,12 +42,12 @@ def write(path: Path, content: str | bytes | object) -> None:
 
 
 def lines(*rows: object) -> str:
-    """JSONL; texts as they are."""
+    """Join rows to JSONL; texts are used as they are."""
     return "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows) + "\n"
 
 
 def good_config(model: Path, **changes: Any) -> str:
-    """A config of two short steps."""
+    """Return a config of one short step."""
     values = {
         "model": str(model),
         "dtype": "float32",

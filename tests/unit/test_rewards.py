@@ -59,7 +59,7 @@ def test_an_unknown_weight_is_a_users_mistake():
         load_reward(RewardConfig(rubric="strict", weights={"brevity": 1}))
 
 
-def test_functions_of_the_same_name_in_two_modules_are_kept_apart():
+def test_functions_of_the_same_name_in_two_modules_have_their_own_components():
     config = RewardConfig(rubric=None, functions=["support.toy_rewards:constant", "support.toy_rewards_two:constant"])
     scores = load_reward(config)([PROMPT, PROMPT], ["a", "b"])
     assert scores.rewards.tolist() == pytest.approx([10.7, 10.7])
@@ -80,7 +80,7 @@ def test_none_means_does_not_apply():
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("raises", "raised KeyError"),
         ("too_few", "returned 1 values for 2 completions"),
@@ -88,8 +88,8 @@ def test_none_means_does_not_apply():
         ("absent", "has no absent"),
     ],
 )
-def test_a_faulty_function_is_named(name: str, told: str):
-    with pytest.raises(UserError, match=told):
+def test_a_faulty_function_is_named(name: str, message: str):
+    with pytest.raises(UserError, match=message):
         load_reward(functions(name))([PROMPT, PROMPT], ["a", "b"])
 
 

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from support.command import cli
 from support.paths import ROOT, SHARED
 from support.tiny_runs import rows_file
 
+from mlx_grpo.cli.main import main
 from mlx_grpo.models.policy import token_counter
 
 
@@ -105,6 +107,14 @@ def test_every_command_has_help_with_an_example(command: list[str], tmp_path: Pa
     shown = cli(*command, "--help", folder=tmp_path)
     assert shown.returncode == 0
     assert f"mlx-grpo {' '.join(command)}" in shown.stdout
+
+
+def test_help_lists_every_command_in_the_order_of_use_with_a_complete_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    listed = CliRunner().invoke(main, ["--help"]).output.split("Commands:\n")[1].splitlines()
+    order = ["doctor", "plan", "train", "export", "eval", "score", "report", "rank", "data", "bench"]
+    assert [line.split()[0] for line in listed] == order
+    assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 
 
 def test_the_version_is_the_packages():

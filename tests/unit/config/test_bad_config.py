@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.bad_input import Words, holds, told, write
+from support.bad_input import Words, error_of, holds, write
 
 BOMB = "a: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
 MERGES = "a: &a {x: 1}\n" + "".join(
@@ -73,10 +73,10 @@ CONFIGS: dict[str, tuple[str | bytes, Words]] = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_bad_config_is_told(name: str, workdir: Path):
+def test_bad_config_is_reported(name: str, workdir: Path):
     content, words = CONFIGS[name]
     write(workdir / "c.yaml", content)
-    holds(told("train", "c.yaml"), words)
+    holds(error_of("train", "c.yaml"), words)
 
 
 COMMANDS: dict[str, tuple[tuple[str, ...], Words]] = {
@@ -102,6 +102,6 @@ COMMANDS: dict[str, tuple[tuple[str, ...], Words]] = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_bad_command_line_is_told(name: str, workdir: Path):
+def test_bad_command_line_is_reported(name: str, workdir: Path):
     arguments, words = COMMANDS[name]
-    holds(told(*arguments), words)
+    holds(error_of(*arguments), words)

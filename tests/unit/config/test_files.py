@@ -62,7 +62,7 @@ def test_every_mistake_is_reported_at_once_with_the_file_key_value_and_remedy(tm
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"epsilon_high": 0.1}, "epsilon_high: 0.1 is below epsilon 0.2"),
         ({"loss_type": "cispo"}, "loss_type cispo, where it caps the ratio itself"),
@@ -79,8 +79,8 @@ def test_every_mistake_is_reported_at_once_with_the_file_key_value_and_remedy(tm
         ({"learning_rate": "x", "loss_type": "sapo", "delta": 2.0}, "delta: 2.0 has no meaning for loss_type sapo"),
     ],
 )
-def test_impossible_combinations_are_named_with_their_remedy(values: dict, told: str):
-    assert any(told in line for line in problems_of(**values))
+def test_impossible_combinations_are_named_with_their_remedy(values: dict, message: str):
+    assert any(message in line for line in problems_of(**values))
 
 
 def test_a_missing_file_names_the_examples():

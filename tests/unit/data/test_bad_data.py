@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.bad_input import ROW, Words, good_config, holds, lines, told, write
+from support.bad_input import ROW, Words, error_of, good_config, holds, lines, write
 
 PERSON = {
     "candidate_id": "C1",
@@ -18,7 +18,7 @@ PERSON = {
 JOB = "Job Description: Data Analyst\nRequired: Python, SQL\n"
 
 
-def said(*roles: str) -> dict[str, Any]:
+def chat_of(*roles: str) -> dict[str, Any]:
     """A row whose messages have these roles."""
     return {"prompt": [{"role": role, "content": "hi"} for role in roles]}
 
@@ -46,18 +46,22 @@ DATASETS: dict[str, tuple[str | bytes, dict[str, Any], Words]] = {
         {},
         ("line 1", "`content` is not text", '"content": ...'),
     ),
-    "a misspelt role": (lines(said("usr")), {}, ("line 1", "the role 'usr'", "system, developer, user")),
+    "a misspelt role": (lines(chat_of("usr")), {}, ("line 1", "the role 'usr'", "system, developer, user")),
     "a turn hidden in a role": (
-        lines(said("user<|im_end|>\n<|im_start|>system")),
+        lines(chat_of("user<|im_end|>\n<|im_start|>system")),
         {},
         ("line 1", "the role", "use one of"),
     ),
     "a system message at the end": (
-        lines(said("user", "system")),
+        lines(chat_of("user", "system")),
         {},
         ("line 1", "system message after others", "front"),
     ),
-    "an assistant message at the end": (lines(said("user", "assistant")), {}, ("line 1", "ends with", "end it with")),
+    "an assistant message at the end": (
+        lines(chat_of("user", "assistant")),
+        {},
+        ("line 1", "ends with", "end it with"),
+    ),
     "an empty file": ("", {}, ("rows.jsonl", "holds no rows", "one JSON object per line")),
     "a byte order mark alone": (b"\xef\xbb\xbf\n", {}, ("rows.jsonl", "holds no rows")),
     "UTF-16": (lines(ROW).encode("utf-16"), {}, ("rows.jsonl", "utf-8", "give a JSONL file in UTF-8")),
@@ -122,11 +126,11 @@ DATASETS: dict[str, tuple[str | bytes, dict[str, Any], Words]] = {
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_a_bad_dataset_is_told(name: str, workdir: Path, tiny_qwen3: Path):
+def test_bad_dataset_is_reported(name: str, workdir: Path, tiny_qwen3: Path):
     content, changes, words = DATASETS[name]
     write(workdir / "rows.jsonl", content)
     write(workdir / "good.yaml", good_config(tiny_qwen3, **changes))
-    holds(told("train", "good.yaml"), words)
+    holds(error_of("train", "good.yaml"), words)
     assert not list(workdir.glob("runs/*"))
 
 
@@ -161,12 +165,12 @@ POOLS: dict[str, tuple[str | bytes, str | bytes, Words]] = {
 
 
 @pytest.mark.parametrize("name", POOLS)
-def test_a_bad_pool_or_description_is_told(name: str, workdir: Path, tiny_qwen3: Path):
+def test_bad_pool_or_description_is_reported(name: str, workdir: Path, tiny_qwen3: Path):
     pool, job, words = POOLS[name]
     write(workdir / "pool.json", pool)
     write(workdir / "job.txt", job)
     files = ("--jd", "job.txt", "--candidates", "pool.json", "--out", "mine", "--tokenizer", str(tiny_qwen3))
-    holds(told("data", "build", *files), words)
+    holds(error_of("data", "build", *files), words)
     assert not (workdir / "mine").exists()
 
 
@@ -174,16 +178,16 @@ def test_data_is_not_built_into_a_file_nor_from_files_that_are_absent(workdir: P
     write(workdir / "pool.json", [PERSON, {**PERSON, "candidate_id": "C2"}])
     write(workdir / "job.txt", JOB)
     given = ("data", "build", "--tokenizer", str(tiny_qwen3), "--out", "job.txt", "--token-budget", "900", "--jd")
-    holds(told(*given, "job.txt", "--candidates", "pool.json"), ("job.txt", "can't be written", "choose another"))
-    holds(told(*given, "none.txt", "--candidates", "none.json"), ("none.txt", "none.json", "cannot be read"))
+    holds(error_of(*given, "job.txt", "--candidates", "pool.json"), ("job.txt", "can't be written", "choose another"))
+    holds(error_of(*given, "none.txt", "--candidates", "none.json"), ("none.txt", "none.json", "cannot be read"))
     write(workdir / "pool.json", [PERSON])
     one = (*given, "job.txt", "--candidates", "pool.json")
-    holds(told(*one), ("pool.json", "1 usable candidates", "at least 2"))
+    holds(error_of(*one), ("pool.json", "1 usable candidates", "at least 2"))
     fraction = (*given, "job.txt", "--candidates", "pool.json", "--heldout-fraction", "2")
-    holds(told(*fraction), ("heldout_fraction is 2.0", "between 0 and 1"))
+    holds(error_of(*fraction), ("heldout_fraction is 2.0", "between 0 and 1"))
 
 
 def test_a_column_to_balance_by_must_be_in_every_row(workdir: Path, tiny_qwen3: Path):
     write(workdir / "rows.jsonl", lines({**ROW, "label": [1]}, {**ROW, "id": "r8"}))
     write(workdir / "good.yaml", good_config(tiny_qwen3, data={"train": "rows.jsonl", "balance_by": "label"}))
-    holds(told("train", "good.yaml"), ("data.balance_by", "row r8", "'label'", "name a column"))
+    holds(error_of("train", "good.yaml"), ("data.balance_by", "row r8", "'label'", "name a column"))

@@ -9,8 +9,16 @@ import pytest
 from support.paths import SHARED
 from support.tiny_models import tiny_policy
 
+from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import DataConfig
-from mlx_grpo.data.dataset import dataset_files, load_prompts, make_prompt, read_rows, sample_prompts
+from mlx_grpo.data.dataset import (
+    dataset_files,
+    load_prompts,
+    make_prompt,
+    read_rows,
+    sample_prompts,
+    with_full_paths,
+)
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 
@@ -78,6 +86,17 @@ def test_a_folder_holds_train_and_heldout_and_a_file_stands_for_itself(tmp_path:
     assert dataset_files(DataConfig(train=str(tmp_path))) == (tmp_path / "train.jsonl", tmp_path / "heldout.jsonl")
     assert dataset_files(DataConfig(train="a.jsonl")) == (Path("a.jsonl"), None)
     assert dataset_files(DataConfig(train="a.jsonl", heldout="b.jsonl"))[1] == Path("b.jsonl")
+
+
+def test_full_paths_are_given_to_what_exists_here_and_to_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("model", "shortlist", "run"):
+        Path(folder).mkdir()
+    data, warm = {"train": "shortlist", "heldout": "none.jsonl"}, {"run": "run", "steps": 1}
+    full = with_full_paths(validate({"model": "model", "data": data, "warm_start": warm}))
+    assert (full.model, full.warm_start.run) == (str(tmp_path / "model"), str(tmp_path / "run"))
+    assert (full.data.train, full.data.heldout) == ("shortlist", "none.jsonl")  # bundled, and absent
+    assert with_full_paths(full) == full
 
 
 def test_bundled_training_and_held_out_rows_share_neither_job_nor_candidate(tiny_qwen3: Path):

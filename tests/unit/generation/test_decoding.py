@@ -1,4 +1,4 @@
-"""Rows that share a prompt decode as if each had run it alone, whichever rows and groups leave first."""
+"""Rows that share a prompt decode as if each had run it by itself, whichever rows and groups end first."""
 
 from __future__ import annotations
 
@@ -49,19 +49,17 @@ def check_decoding(policy: Policy, prompts: list[tuple[int, ...]], leaving: list
         ((40,), [[], []]),
     ],
 )
-def test_every_logit_is_that_of_the_row_alone(policy: Policy, lengths: tuple, leaving: list):
+def test_every_logit_equals_that_of_the_row_by_itself(policy: Policy, lengths: tuple, leaving: list):
     check_decoding(policy, random_ids(*lengths), leaving)
 
 
-def test_rows_with_a_prompt_of_their_own_each_decode_the_same(policy: Policy, monkeypatch: pytest.MonkeyPatch):
+def test_rows_with_copied_prompts_decode_the_same(policy: Policy, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decoding, "shares_prompt", lambda model: False)
     check_decoding(policy, random_ids(5, 1, 9), [[], [4], [0, 1]])
 
 
 @pytest.mark.parametrize("shares", [True, False])
-def test_a_prompt_run_in_chunks_decodes_as_one_run_at_once(
-    policy: Policy, shares: bool, monkeypatch: pytest.MonkeyPatch
-):
+def test_prompt_run_in_chunks_decodes_as_one_run_at_once(policy: Policy, shares: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(decoding, "PREFILL_CHUNK", 4)
     monkeypatch.setattr(decoding, "shares_prompt", lambda model: shares)
     longest = []
@@ -81,7 +79,7 @@ def test_a_prompt_run_in_chunks_decodes_as_one_run_at_once(
         np.testing.assert_allclose(np.array(logits[row]), np.array(policy.model(mx.array([ids]))[0, -1]), atol=1e-4)
 
 
-def test_what_prompts_begin_with_alike_is_run_once(policy: Policy, monkeypatch: pytest.MonkeyPatch):
+def test_common_start_of_prompts_is_run_once(policy: Policy, monkeypatch: pytest.MonkeyPatch):
     job, first, second, other = random_ids(50, 8, 5, 20)
     prompts = [other, job + first, job + second, job + first]
     run = []
@@ -98,7 +96,7 @@ def test_what_prompts_begin_with_alike_is_run_once(policy: Policy, monkeypatch: 
             np.testing.assert_allclose(np.array(known.values), np.array(wanted.values), atol=1e-4)
 
 
-def test_what_earlier_batches_began_with_too_is_not_run_again(policy: Policy, monkeypatch: pytest.MonkeyPatch):
+def test_start_shared_with_earlier_batches_is_not_run_again(policy: Policy, monkeypatch: pytest.MonkeyPatch):
     job, first, second, other = random_ids(50, 8, 5, 20)
     start = shared_start(policy.model, [job + first, job + second])
     assert start.token_ids == job

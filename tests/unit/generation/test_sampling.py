@@ -75,7 +75,7 @@ def test_temperature_zero_takes_the_most_likely_token():
     assert tokens.tolist() == [0]
 
 
-def test_a_row_draws_the_same_whatever_rows_stand_beside_it():
+def test_row_draws_the_same_beside_any_other_rows():
     logits, keys = normal_logps(6, 50), row_keys(0, 4, range(6))
     together = draw(logits, keys, 2, Sampling(1))[0].tolist()
     alone = [draw(logits[i : i + 1], keys[i : i + 1], 2, Sampling(1))[0].item() for i in range(6)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support.bad_input import ROW, Words, good_config, holds, lines, told, write
+from support.bad_input import ROW, Words, error_of, good_config, holds, lines, write
 from support.tiny_models import QWEN3, make_model_folder, tiny_config, tiny_policy
 
 from mlx_grpo.cli.main import main
@@ -125,7 +125,7 @@ def test_bad_model_folder_is_refused_with_a_remedy(name: str, workdir: Path, tin
     change(workdir / "m")
     write(workdir / "rows.jsonl", lines(ROW))
     write(workdir / "good.yaml", good_config(Path("m"), eval_steps=0))
-    holds(told("train", "good.yaml"), words)
+    holds(error_of("train", "good.yaml"), words)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_bad_run_folder_is_refused_with_a_remedy(name: str, workdir: Path, finis
     change, arguments, words = RUNS[name]
     shutil.copytree(finished, workdir / "run")
     change(workdir / "run")
-    holds(told(*arguments), words)
+    holds(error_of(*arguments), words)
 
 
 def test_failing_reward_function_is_reported_with_row_and_completion(workdir: Path, tiny_qwen3: Path):
@@ -220,4 +220,4 @@ def test_failing_reward_function_is_reported_with_row_and_completion(workdir: Pa
     for name, words in faults.items():
         reward = {"rubric": None, "functions": [f"support.toy_rewards:{name}"]}
         write(workdir / "good.yaml", good_config(tiny_qwen3, reward=reward))
-        holds(told("train", "good.yaml"), words)
+        holds(error_of("train", "good.yaml"), words)

@@ -1,4 +1,4 @@
-"""What counts as an answer, and what the rubric says of each of its reasons."""
+"""Completions read as answers, and the judgement of each of their reasons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read(completion: str) -> Answer:
     return read_answer("C1", completion, CONTEXT, STRICT)
 
 
-def test_a_valid_answer_has_its_reasons_judged_one_by_one():
+def test_reasons_of_a_valid_answer_are_judged_one_by_one():
     answer = read("<think>hm</think>" + GOOD)
     assert (answer.valid, answer.decision, answer.score, answer.note, answer.completion) == (
         True,
@@ -52,7 +52,7 @@ def test_a_valid_answer_has_its_reasons_judged_one_by_one():
         ("[" * 10_000, "no JSON object"),
     ],
 )
-def test_what_is_no_answer_says_why_and_keeps_what_was_written(completion: str, note: str):
+def test_invalid_answer_notes_why_and_keeps_the_completion(completion: str, note: str):
     answer = read(completion)
     assert not answer.valid
     assert (answer.decision, answer.score, answer.reasons) == ("", None, ())
@@ -60,12 +60,12 @@ def test_what_is_no_answer_says_why_and_keeps_what_was_written(completion: str, 
     assert answer.completion == completion
 
 
-def test_a_score_that_contradicts_its_decision_is_an_answer_with_a_note():
+def test_score_that_contradicts_its_decision_is_a_valid_answer_with_a_note():
     answer = read(GOOD.replace("0.7", "0.2"))
     assert answer.valid
     assert answer.note == "score 0.20 contradicts shortlist"
 
 
-def test_an_answer_survives_json():
+def test_answer_survives_json():
     answer = Answer("C1", "reject", 0.25, (Reason("a \ud800", True, ""), Reason("b", False, "c")), True, "n", "")
     assert Answer.from_dict(json.loads(json.dumps(asdict(answer)))) == answer

@@ -34,7 +34,7 @@ def ranked(folder: Path, answers: list[Answer], top_k: int | None = None) -> tup
     return rows, [json.loads(line) for line in files.jsonl.read_text().splitlines()]
 
 
-def test_the_best_come_first_and_what_has_no_answer_last_in_the_pools_order(tmp_path: Path):
+def test_best_come_first_and_invalid_answers_last_in_the_pools_order(tmp_path: Path):
     given = [answer("z", None), answer("b", 0.5, "reject"), answer("c", 0.5, "shortlist"), answer("a", None)]
     given += [answer("d", 0.9), answer("e", 0.1, "shortlist"), answer("a2", 0.5, "reject")]
     rows, records = ranked(tmp_path, given)
@@ -47,13 +47,13 @@ def test_the_best_come_first_and_what_has_no_answer_last_in_the_pools_order(tmp_
     assert records[0]["reasons"][1] == {"text": "lacks SQL", "grounded": False, "why": "denies 'sql'"}
 
 
-def test_top_k_leaves_the_rest_out_but_drops_nobody_without_an_answer(tmp_path: Path):
+def test_top_k_omits_lower_ranks_but_no_invalid_answer(tmp_path: Path):
     rows, records = ranked(tmp_path, [answer("a", 0.1), answer("b", 0.2), answer("c", None), answer("d", 0.3)], top_k=2)
     assert [row["candidate_id"] for row in rows] == [r["candidate_id"] for r in records] == ["d", "b", "c"]
 
 
 @pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "＝1"])
-def test_no_cell_of_the_csv_is_a_formula_and_the_jsonl_has_the_text_as_it_is(tmp_path: Path, start: str):
+def test_no_csv_cell_is_a_formula_and_jsonl_is_unchanged(tmp_path: Path, start: str):
     given = answer(start, 0.5, note=start)
     given = Answer(given.candidate_id, given.decision, given.score, (Reason(start, True, ""),), note=start)
     (row,), (record,) = ranked(tmp_path, [given])
@@ -81,7 +81,7 @@ def test_a_torn_last_line_is_cut_off_and_the_rest_kept(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["job", "model", "settings"])
-def test_scores_of_another_job_model_or_setting_are_no_beginning(tmp_path: Path, name: str):
+def test_log_of_another_job_model_or_setting_is_refused(tmp_path: Path, name: str):
     ScoreLog(tmp_path / "s.jsonl", HEADER).__exit__(None, None, None)
     with pytest.raises(UserError, match=f": {name} changed since"):
         ScoreLog(tmp_path / "s.jsonl", {**HEADER, name: {"x": 1}})
@@ -90,7 +90,7 @@ def test_scores_of_another_job_model_or_setting_are_no_beginning(tmp_path: Path,
 
 
 @pytest.mark.parametrize("text", ["not json\n", '{"prompt": 1}\n', "[1]\n"])
-def test_a_file_that_holds_no_scores_is_left_alone(tmp_path: Path, text: str):
+def test_file_without_scores_is_refused_and_unchanged(tmp_path: Path, text: str):
     path = tmp_path / "s.jsonl"
     path.write_text(text)
     with pytest.raises(UserError, match="holds no scores"):
@@ -98,12 +98,12 @@ def test_a_file_that_holds_no_scores_is_left_alone(tmp_path: Path, text: str):
     assert path.read_text() == text
 
 
-def test_two_rankings_do_not_write_one_log(tmp_path: Path):
+def test_second_ranking_of_one_log_is_refused(tmp_path: Path):
     with ScoreLog(tmp_path / "s.jsonl", HEADER), pytest.raises(UserError, match="another ranking is writing it"):
         ScoreLog(tmp_path / "s.jsonl", HEADER)
 
 
-def test_outputs_stand_side_by_side_and_are_no_inputs(tmp_path: Path):
+def test_outputs_are_side_by_side_and_never_inputs(tmp_path: Path):
     pool = tmp_path / "pool.jsonl"
     pool.write_text("{}")
     named = tmp_path / "new" / "r.csv"

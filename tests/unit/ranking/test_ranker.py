@@ -67,10 +67,10 @@ def rank(model: Path, folder: Path, pool: list, **changes: object) -> tuple[Rank
     return summary, [json.loads(line) for line in summary.jsonl.read_text().splitlines()]
 
 
-def test_everybody_is_ranked_or_listed_with_the_reason(model: Path, tmp_path: Path):
-    told = []
+def test_every_candidate_is_ranked_or_listed_with_the_reason(model: Path, tmp_path: Path):
+    calls = []
     bad = [profile("C3"), {"candidate_id": "BAD", "skills": 1}, "{not json"]
-    summary, records = rank(model, tmp_path, pool_of(24) + bad, progress=lambda *done: told.append(done))
+    summary, records = rank(model, tmp_path, pool_of(24) + bad, progress=lambda *done: calls.append(done))
     assert len(records) == summary.candidates == 27
     scores = {record["candidate_id"]: record["score"] for record in records if record["valid"]}
     assert {name for name, score in scores.items() if score == 0.9} == {f"C{i}" for i in range(0, 24, 3)}
@@ -82,13 +82,13 @@ def test_everybody_is_ranked_or_listed_with_the_reason(model: Path, tmp_path: Pa
     assert "pool.jsonl:26 (BAD): profile is missing" in last[-2]["note"]
     assert "pool.jsonl:27: not valid JSON" in last[-1]["note"]
     assert (summary.no_answer, summary.unreadable) == (len(last) - 3, 3)
-    assert told[0] == (0, 27)
-    assert told[-1] == (27, 27)
+    assert calls[0] == (0, 27)
+    assert calls[-1] == (27, 27)
     with summary.csv.open(newline="") as file:
         assert [row["candidate_id"] for row in csv.DictReader(file)] == [r["candidate_id"] for r in records]
 
 
-def test_what_is_no_answer_is_asked_for_once_more_and_then_listed(model: Path, tmp_path: Path):
+def test_invalid_answer_is_sampled_once_more_and_then_listed(model: Path, tmp_path: Path):
     summary, records = rank(model, tmp_path, pool_of(24))
     twice = [record for record in records if record["retried"]]
     unsure = {f"C{i}" for i in range(24) if i % 4 == 1 and i % 3}
@@ -98,7 +98,7 @@ def test_what_is_no_answer_is_asked_for_once_more_and_then_listed(model: Path, t
     assert all(record["completion"].endswith("well,") for record in twice if not record["valid"])
 
 
-def test_killed_and_started_again_it_writes_what_it_would_have_written(model: Path, tmp_path: Path):
+def test_killed_ranking_resumes_to_the_same_files(model: Path, tmp_path: Path):
     pool = pool_of(60)
     whole, _ = rank(model, tmp_path / "whole", pool)
     jd, candidates = files_in(tmp_path / "cut", pool)
@@ -120,7 +120,7 @@ def test_killed_and_started_again_it_writes_what_it_would_have_written(model: Pa
         assert (tmp_path / "cut" / name).read_bytes() == (whole.csv.parent / name).read_bytes(), name
 
 
-def test_processes_that_share_the_pool_write_what_one_would(model: Path, tmp_path: Path):
+def test_two_processes_write_the_same_files_as_one(model: Path, tmp_path: Path):
     pool = [*pool_of(22), *pool_of(4), "{not json"]
     whole, _ = rank(model, tmp_path / "one", pool)
     files_in(tmp_path / "two", pool)
@@ -132,7 +132,7 @@ def test_processes_that_share_the_pool_write_what_one_would(model: Path, tmp_pat
         assert (tmp_path / "two" / name).read_bytes() == (whole.csv.parent / name).read_bytes(), name
 
 
-def test_a_batch_cut_in_two_is_asked_whole_again(model: Path, tmp_path: Path):
+def test_partly_logged_batch_is_answered_again_as_a_whole(model: Path, tmp_path: Path):
     whole, _ = rank(model, tmp_path, pool_of(12))
     scores = tmp_path / "r.scores.jsonl"
     before = {path: path.read_bytes() for path in (whole.csv, whole.jsonl, scores)}
@@ -142,7 +142,7 @@ def test_a_batch_cut_in_two_is_asked_whole_again(model: Path, tmp_path: Path):
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_only_what_changed_in_the_pool_is_asked_again(model: Path, tmp_path: Path):
+def test_only_batches_that_changed_in_the_pool_are_answered_again(model: Path, tmp_path: Path):
     pool = [profile(f"C{i}") for i in range(8)]
     rank(model, tmp_path, pool)
     summary, records = rank(model, tmp_path, [*pool[:7], profile("C7", "expert"), profile("C8", "expert")])
@@ -151,7 +151,7 @@ def test_only_what_changed_in_the_pool_is_asked_again(model: Path, tmp_path: Pat
     assert len(records) == 9
 
 
-def test_asked_again_for_fewer_it_needs_no_model(model: Path, tmp_path: Path):
+def test_finished_ranking_with_another_top_k_loads_no_model(model: Path, tmp_path: Path):
     rank(model, tmp_path, pool_of(12))
     second = ranker(model)
     summary = second.rank(tmp_path / "job.txt", tmp_path / "pool.jsonl", tmp_path / "r.csv", top_k=3)
@@ -178,7 +178,7 @@ def test_scores_of_another_job_or_model_are_not_mixed_in(model: Path, tmp_path: 
         ranker(other).rank(jd, pool, tmp_path / "r.csv")
 
 
-def test_the_job_is_run_once_for_the_whole_pool(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_job_is_run_once_for_the_whole_pool(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     extend, run = decoding.extend, []
     monkeypatch.setattr(
         decoding, "extend", lambda model, ids, prefix=None: run.append(ids.size) or extend(model, ids, prefix)
@@ -201,14 +201,14 @@ def test_special_tokens_in_a_profile_end_no_turn(model: Path, tmp_path: Path):
     assert prompt.text.count("<|im_end|>") == 2
 
 
-def test_a_candidate_that_fits_no_prompt_is_listed(model: Path, tmp_path: Path):
+def test_candidate_over_the_budget_is_listed(model: Path, tmp_path: Path):
     long = profile("LONG", title="Analyst " * 120)
     summary, records = rank(model, tmp_path, [profile("C0"), long])
     assert (summary.ranked, summary.no_answer) == (1, 1)
     assert "over the budget" in records[-1]["note"]
 
 
-def test_an_answer_for_each_candidate_as_a_library(model: Path):
+def test_score_yields_an_answer_for_each_candidate_in_order(model: Path):
     candidates = [read_candidate("x", entry)[0] for entry in pool_of(5)]
     answers = list(ranker(model, batch_size=2).score(Job("Data Analyst", ("Python", "SQL"), (), 3, 6), candidates))
     assert [answer.candidate_id for answer in answers] == ["C0", "C1", "C2", "C3", "C4"]
@@ -216,7 +216,7 @@ def test_an_answer_for_each_candidate_as_a_library(model: Path):
     assert [reason.grounded for reason in answers[0].reasons] == [True, True]
 
 
-def test_a_run_ranks_with_its_adapter_in_the_form_it_was_trained_on(tiny_qwen3: Path, tmp_path: Path):
+def test_run_ranks_with_its_adapter_in_the_form_it_was_trained_on(tiny_qwen3: Path, tmp_path: Path):
     config = tiny_config(
         tiny_qwen3,
         data={"train": "shortlist-full", "enable_thinking": True},
@@ -238,7 +238,7 @@ def test_a_run_ranks_with_its_adapter_in_the_form_it_was_trained_on(tiny_qwen3: 
     assert found.fingerprint() != Ranker(tiny_qwen3).model.fingerprint()
 
 
-def test_a_run_of_another_task_asks_for_the_form(tiny_qwen3: Path, tmp_path: Path):
+def test_run_of_another_task_needs_a_form(tiny_qwen3: Path, tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "say 1"}\n')
     config = tiny_config(tiny_qwen3, data={"train": str(tmp_path / "rows.jsonl")}, output_dir=str(tmp_path / "runs"))
     run = Run.create(config).folder
@@ -248,7 +248,7 @@ def test_a_run_of_another_task_asks_for_the_form(tiny_qwen3: Path, tmp_path: Pat
     assert Ranker(run, form="full").model.settings.form == "full"
 
 
-def test_the_command_prints_the_best_or_json_and_tells_mistakes(model: Path, tmp_path: Path):
+def test_command_prints_the_best_or_json_and_reports_mistakes(model: Path, tmp_path: Path):
     jd, pool = files_in(tmp_path, [*pool_of(6), "{"])
     named = ["rank", "--model", str(model), "--jd", str(jd), "--candidates", str(pool), "--out", "new/r.csv"]
     options = ["--token-budget", "900", "--max-new-tokens", "20"]

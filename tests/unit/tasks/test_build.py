@@ -81,8 +81,8 @@ def test_prompts_keep_to_the_budget_and_the_fit_of_the_whole_profile(tmp_path, f
     whole = {candidate.id: candidate for candidate in load_pool(paths[1])[0]}
     for row in read_rows(summary.train_path) + read_rows(summary.heldout_path):
         assert sum(words(message["content"]) for message in row["prompt"]) <= budget
-        job, shown = parse(row["context"], form)
-        assert fit(job, shown).score == fit(job, whole[row["candidate_id"]]).score == row["score"]
+        job, candidate = parse(row["context"], form)
+        assert fit(job, candidate).score == fit(job, whole[row["candidate_id"]]).score == row["score"]
     assert summary.prompt_tokens.most <= budget
     assert any("C00: without" in line for line in summary.condensed)
 
@@ -207,9 +207,9 @@ def test_a_hostile_profile_cannot_change_its_own_fit(tmp_path):
         summary = build_dataset(*files(tmp_path, [hostile, person(2)]), count_tokens=words, form=form)
         rows = read_rows(summary.train_path) + read_rows(summary.heldout_path)
         row = next(row for row in rows if row["candidate_id"] == "C01")
-        job, shown = parse(row["context"], form)
-        assert [skill.months for skill in shown.skills if skill.name == "Python"] == [12]
-        assert replace(shown, summary="") == replace(shown, summary="", id="C01")
-        assert fit(job, shown).missing == ("SQL",)
+        job, candidate = parse(row["context"], form)
+        assert [skill.months for skill in candidate.skills if skill.name == "Python"] == [12]
+        assert replace(candidate, summary="") == replace(candidate, summary="", id="C01")
+        assert fit(job, candidate).missing == ("SQL",)
         assert "<|" not in row["context"]
         assert row["context"].count("[CANDIDATE]") == 1

@@ -26,7 +26,7 @@ PERSON = Candidate(
 FILES = ("train.jsonl", "heldout.jsonl", "train-full.jsonl", "heldout-full.jsonl")
 
 
-def test_keys_stand_in_the_chosen_order_without_spaces():
+def test_keys_are_in_the_chosen_order_without_spaces():
     text = gold_completion(JOB, PERSON, fit(JOB, PERSON))
     assert list(json.loads(text)) == ["reasons", "score", "decision"]
     assert re.search(r'"\],"score":0\.\d+,"decision":"shortlist"\}$', text)
@@ -35,7 +35,7 @@ def test_keys_stand_in_the_chosen_order_without_spaces():
     assert json.loads(other) == json.loads(text)
 
 
-def test_reasons_name_what_is_covered_then_what_is_thin_or_missing_then_years_and_work_then_the_longest_claim():
+def test_reasons_are_strong_skills_then_lacking_ones_then_years_and_work_then_the_longest_claim():
     covered, lacking, standing, claim = gold_reasons(JOB, PERSON, fit(JOB, PERSON))
     assert covered == "strong in Python and SQL, two of four"
     assert lacking == "thin on Airflow, lacks Spark"
@@ -43,26 +43,26 @@ def test_reasons_name_what_is_covered_then_what_is_thin_or_missing_then_years_an
     assert claim == "claims 48m of SQL in 4 years, possible"
 
 
-def test_skills_stand_in_the_order_of_the_profile_not_of_the_job():
+def test_skills_are_in_the_order_of_the_profile():
     turned = replace(PERSON, skills=PERSON.skills[::-1])
     assert gold_reasons(JOB, turned, fit(JOB, turned))[0].startswith("strong in SQL and Python")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reason"),
     [
         ("Filled in charts.", "work as Nurse is unrelated"),
         ("Charts in Python.", "work shows Python, partly related"),
         ("Charts in Python, kept by Airflow.", "work shows Python and Airflow, related"),
     ],
 )
-def test_what_the_work_shows_is_said_with_how_near_it_is(text, said):
+def test_skills_of_the_work_are_named_with_its_relevance(text, reason):
     nurse = replace(PERSON, title="Nurse", roles=(Role("Nurse", "Kestrel", 24, text),))
-    assert gold_reasons(JOB, nurse, fit(JOB, nurse))[2] == f"4 years is inside 3-6, {said}"
+    assert gold_reasons(JOB, nurse, fit(JOB, nurse))[2] == f"4 years is inside 3-6, {reason}"
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "reason"),
     [
         ({"skills": (Skill("Python", "advanced", 140),)}, "claims 140m of Python in 4 years, impossible"),
         ({"skills": (Skill("Python", "expert", 1),)}, "calls itself expert in Python after 1m, impossible"),
@@ -74,9 +74,9 @@ def test_what_the_work_shows_is_said_with_how_near_it_is(text, said):
         ({"roles": (Role("Analyst", "Northwind", 50),)}, "claims 50m at Northwind in 4 years, possible"),
     ],
 )
-def test_the_last_reason_holds_the_longest_claim_or_an_impossible_one_against_the_years(change, said):
+def test_the_last_reason_holds_the_longest_claim_or_an_impossible_one_against_the_years(change, reason):
     person = replace(PERSON, **change)
-    assert gold_reasons(JOB, person, fit(JOB, person))[-1] == said
+    assert gold_reasons(JOB, person, fit(JOB, person))[-1] == reason
 
 
 def test_a_profile_that_claims_nothing_has_reasons_too():
@@ -87,8 +87,8 @@ def test_a_profile_that_claims_nothing_has_reasons_too():
 
 
 def test_a_skill_that_only_the_prose_names_is_not_called_missing():
-    told = replace(PERSON, summary="I have seen Spark once.")
-    lacking = gold_reasons(JOB, told, fit(JOB, told))[1]
+    prose = replace(PERSON, summary="I have seen Spark once.")
+    lacking = gold_reasons(JOB, prose, fit(JOB, prose))[1]
     assert lacking == "thin on Airflow, names Spark in passing only"
 
 
@@ -100,7 +100,7 @@ def test_long_lists_are_cut_short_with_their_number_in_words():
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_bundled_gold_earns_095_under_both_rubrics(name):
+def test_every_bundled_gold_completion_scores_095_under_both_rubrics(name):
     reward = pytest.importorskip("reward")
     rows = read_rows(DATA / name)
     for rubric in (reward.PUBLISHED, reward.STRICT):
@@ -112,8 +112,8 @@ def test_every_bundled_gold_earns_095_under_both_rubrics(name):
 @pytest.mark.parametrize("name", FILES)
 def test_every_number_and_name_in_a_bundled_reason_stands_in_the_prompt_as_written(name):
     for row in read_rows(DATA / name):
-        said = " ".join(json.loads(row["completion"])["reasons"])
-        for claim in re.findall(r"\d+(?:\.\d+)?m?|[A-Z][\w.+#&/-]*[\w+#]", said):
+        reason = " ".join(json.loads(row["completion"])["reasons"])
+        for claim in re.findall(r"\d+(?:\.\d+)?m?|[A-Z][\w.+#&/-]*[\w+#]", reason):
             assert claim in row["context"], (row["id"], claim)
 
 
