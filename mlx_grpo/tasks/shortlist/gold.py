@@ -1,8 +1,7 @@
 """Gold completions, which a supervised warm start trains on: true reasons that cite the prompt, then the verdict.
 
-The reasons are the rule's own steps: the skills that are strong, those that are thin or missing, years and kind of
-work, and the longest claim beside the years, or an impossible one. A model that writes them first has everything the
-score needs.
+The reasons are the rule's own steps: strong skills, thin or missing skills, years and kind of work, and the longest or
+an impossible claim. A model that writes them first has everything that the score needs.
 
 The last two are written for every candidate, and give their evidence before the verdict ("claims 48m of SQL in 4
 years, possible"), so that every example trains the check. When only impossible profiles had the last reason, a trained
