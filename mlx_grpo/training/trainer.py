@@ -124,10 +124,10 @@ def train(
     """
     ranks = ranks or Ranks()
     reporter = reporter if ranks.leads else SilentReporter()
-    config = with_full_paths(config)  # `runs/latest` is another run once this one has its folder
     state, dataset, validation = prepare(config, ranks)
     if not resumed:
         finished_warm_start(config)  # a mistake in it is reported before a folder is made
+    config = state.config  # its paths are absolute: `runs/latest` is another run once this one has its folder
     processes = ranks.on_this_machine()
     if ranks.leads:
         check_memory(config, state.policy, dataset, reporter.note, force=force, processes=processes)
@@ -159,6 +159,7 @@ def prepare(config: Config, ranks: Ranks) -> tuple[TrainState, list[Prompt], lis
     if config.warm_start.steps:
         check_completions(dataset)
     validation = validation_prompts(config, policy) if config.eval_steps else []
+    config = with_full_paths(config)  # after the checks, whose messages name paths as the user wrote them
     return TrainState(policy, config, reward, warm_start_optimizer(), None, ranks), dataset, validation
 
 
