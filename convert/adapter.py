@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import mlx.core as mx
 
@@ -14,7 +15,7 @@ from mlx_grpo.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What training changed: LoRA pairs or whole weights, by the name of the base's tensor."""
+    """The weights that training changed: LoRA pairs or whole weights, by the name of the base's tensor."""
 
     kind: str
     """"none", "lora" or "full"."""
@@ -24,11 +25,11 @@ class Adapter:
 
     @property
     def size(self) -> int:
-        """How many of the base's tensors it changes."""
+        """The number of the base's tensors that it changes."""
         return len(self.pairs) + len(self.whole)
 
     def apply(self, name: str, weight: mx.array) -> mx.array:
-        """`weight` [out, in] after training; in fp32 where the adapter changes it."""
+        """Return `weight` [out, in] after training; in fp32 where the adapter changes it."""
         if name in self.whole:
             return self.whole[name]
         if name not in self.pairs:
@@ -42,23 +43,20 @@ def _delta(name: str, a: mx.array, b: mx.array, scale: float) -> mx.array:
 
 
 def is_embedding(name: str) -> bool:
-    """Whether a tensor is the table of the tokens' embeddings, whose LoRA is laid out as the table is."""
+    """Return True if a tensor is the table of the tokens' embeddings, whose LoRA is laid out as the table is."""
     return name.endswith("embed_tokens.weight")
 
 
 def load_adapter(folder: Path, base_shapes: Mapping[str, tuple[int, ...]]) -> Adapter:
-    """Read `folder` (adapters.safetensors, adapter_config.json) and hold it against the shapes of the base's weights.
+    """Read `folder` (adapters.safetensors, adapter_config.json) and compare it with the shapes of the base's weights.
 
-    UserError lists every tensor that has no base tensor, no partner, or another shape.
+    Raises UserError listing every tensor that has no base tensor, no partner, or another shape.
     """
     config = read_json(folder / "adapter_config.json")
     kind = config.get("fine_tune_type", "lora")
     if kind not in ("lora", "full"):
         raise UserError(f"{folder}: fine_tune_type {kind!r} cannot be exported; 'lora' and 'full' can")
-    try:
-        tensors = mx.load(str(folder / "adapters.safetensors"))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"{folder / 'adapters.safetensors'}: cannot be read: {error}") from error
+    tensors = read_tensors(folder / "adapters.safetensors")
     if not tensors:
         raise UserError(f"{folder}: the adapter holds no tensors")
     if kind == "full":
@@ -71,6 +69,14 @@ def load_adapter(folder: Path, base_shapes: Mapping[str, tuple[int, ...]]) -> Ad
     if problems:
         raise UserError(*(f"{folder}: {problem}" for problem in problems))
     return adapter
+
+
+def read_tensors(path: Path) -> dict[str, mx.array]:
+    """Return the arrays of a safetensors file; MLX reads each from it when the array is evaluated."""
+    try:
+        return cast(dict[str, mx.array], mx.load(str(path)))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
 
 
 def _full_problems(tensors: Mapping[str, mx.array], base_shapes: Mapping[str, tuple[int, ...]]) -> list[str]:

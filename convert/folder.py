@@ -18,7 +18,7 @@ from mlx_grpo.errors import UserError
 def whole_folder(out: Path, marker: str) -> Iterator[Path]:
     """Yield an empty sibling of `out` that takes its place when the block ends without an error.
 
-    `marker` is the file that such a folder of ours holds; an `out` with other things in it is refused (UserError).
+    `marker` is the file that a folder of ours holds. Raises UserError where `out` has other things in it.
     """
     refuse_foreign(out, marker)
     partial, old = (out.parent / f".{out.name}.{kind}-{secrets.token_hex(4)}" for kind in ("partial", "old"))
@@ -47,13 +47,13 @@ def refuse_foreign(out: Path, marker: str) -> None:
         raise UserError(f"{out}: holds files that were not written here (no {marker}); choose an empty or new folder")
 
 
-def write_json(path: Path, value: dict) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write `value` as indented UTF-8 JSON."""
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path) -> dict:
-    """The object in a JSON file; UserError where the file is absent or holds something else."""
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; raises UserError where it is absent or holds something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -64,7 +64,7 @@ def read_json(path: Path) -> dict:
 
 
 def nested_rope_theta(config: dict[str, Any]) -> dict[str, Any] | None:
-    """The `rope_theta` of a config.json in the place where mlx-lm's Llama looks; None where it is there already.
+    """Return the `rope_theta` of a config.json in the place where mlx-lm's Llama reads it, None where it is there.
 
     transformers 5 nests it in `rope_parameters`, and mlx-lm would fall back to 10,000 in silence.
     """

@@ -189,8 +189,9 @@ def _unpermute(weight: np.ndarray, heads: int) -> np.ndarray:
 def _hf_name(name: str) -> str:
     if name in OUTER_NAMES:
         return OUTER_NAMES[name]
-    layer, part = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name).groups()
-    return f"model.layers.{layer}.{LAYER_NAMES[part]}.weight"
+    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
+    assert match is not None  # `_check_tensors` has refused other names
+    return f"model.layers.{match[1]}.{LAYER_NAMES[match[2]]}.weight"
 
 
 @click.command()

@@ -96,15 +96,15 @@ def _vocabulary(tokens: Sequence[str]) -> dict[str, int]:
 
 def _merges(tokens: Sequence[str], merges: Sequence[str]) -> list[tuple[str, str]]:
     known = set(tokens)
-    pairs = [tuple(merge.split(" ")) for merge in merges]
+    split = [merge.split(" ") for merge in merges]
     bad = [
         merge
-        for merge, pair in zip(merges, pairs, strict=True)
-        if len(pair) != 2 or not known.issuperset((*pair, "".join(pair)))
+        for merge, parts in zip(merges, split, strict=True)
+        if len(parts) != 2 or not known.issuperset((*parts, "".join(parts)))
     ]
     if bad:
         raise UserError(f"{len(bad)} of the tokenizer's merges do not join two tokens to a third, such as {bad[0]!r}")
-    return pairs
+    return [(left, right) for left, right in split]
 
 
 def _add_bos(tokenizer: Tokenizer, tokens: Sequence[str], meta: Mapping[str, Any]) -> None:

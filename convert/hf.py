@@ -16,19 +16,17 @@ import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the B
 # isort: split
 import mlx.core as mx
 
-from convert.adapter import Adapter, load_adapter
+from convert.adapter import Adapter, load_adapter, read_tensors
 from convert.folder import nested_rope_theta, read_json, refuse_foreign, whole_folder, write_json
 from convert.quantize import quantize_folder
 from convert.verify import Verification, verify_export
 from mlx_grpo.errors import UserError
 
-__all__ = ["ExportSummary", "Verification", "export_hf", "verify_export"]
-
 MARKER = "export.json"
 INDEX = "model.safetensors.index.json"
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 SHARD_BYTES = 5 * 10**9
-"""Of a weight file, where more than one is needed; what transformers and the Hub take for large."""
+"""The most that a weight file holds, as transformers and the Hub have it."""
 COMPANIONS = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -45,7 +43,7 @@ COMPANIONS = (
 
 @dataclass(frozen=True, slots=True)
 class ExportSummary:
-    """What an export holds; written into the folder as export.json."""
+    """The contents of an export; written into its folder as export.json."""
 
     base: str
     """The name of the base model's folder."""
@@ -54,7 +52,7 @@ class ExportSummary:
     dtype: str
     parameters: int
     changed_tensors: int
-    """How many weights the adapter changed."""
+    """The number of weights that the adapter changed."""
     files: dict[str, int]
     """Name and size in bytes of every other file."""
     bits: int | None = None
@@ -76,18 +74,19 @@ def export_hf(
 ) -> ExportSummary:
     """Write `base` with `adapter` fused in as a Hugging Face folder `out` of weights in `dtype`.
 
-    `adapter` is an mlx-lm adapter folder (LoRA or full weights), `card` the text of README.md; with `bits` the weights
-    are quantized, for MLX alone. The folder appears whole or not at all, with `verify` only when it has been loaded
-    again and agrees. UserError lists every adapter tensor without a base tensor or of another shape.
+    `adapter` is an mlx-lm adapter folder (LoRA or full weights), `card` the text of README.md. With `bits` the weights
+    are quantized, for MLX alone. The folder appears whole or not at all; with `verify` only after it has been loaded
+    again and agrees. Raises UserError listing every adapter tensor without a base tensor or of another shape.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     refuse_foreign(out, MARKER)
-    config = read_json(base / "config.json")
-    shards = _shards(base)
-    change = load_adapter(adapter, base_shapes(base)) if adapter else Adapter("none", {}, {})
+    config, shapes = read_json(base / "config.json"), base_shapes(base)
+    change = load_adapter(adapter, shapes) if adapter else Adapter("none", {}, {})
+    tied = bool(config.get("tie_word_embeddings", "lm_head.weight" not in shapes))
     with whole_folder(out, MARKER) as folder:
-        parameters, tied = _write_weights(base, shards, config, change, folder, dtype, shard_bytes)
+        weights = _trained_weights(base, config, change, tied, dtype)
+        parameters = _write_weights(weights, folder, dtype, shard_bytes)
         write_json(folder / "config.json", _export_config(config, tied, dtype))
         if bits is not None:
             quantize_folder(folder, bits)
@@ -102,7 +101,7 @@ def export_hf(
 
 
 def _shards(base: Path) -> list[str]:
-    """The names of the base's weight files."""
+    """Return the names of the base's weight files."""
     if (base / INDEX).is_file():
         names = sorted(set(read_json(base / INDEX).get("weight_map", {}).values()))
     else:
@@ -113,17 +112,9 @@ def _shards(base: Path) -> list[str]:
     return names
 
 
-def _load(path: Path) -> dict[str, mx.array]:
-    """The arrays of a weight file, not yet read from it: MLX reads each when it is evaluated."""
-    try:
-        return mx.load(str(path))
-    except RuntimeError as error:
-        raise UserError(f"{path}: cannot be read as safetensors: {error}") from error
-
-
 def _plain_weights(path: Path, config: dict[str, Any]) -> Iterator[tuple[str, mx.array]]:
-    """Each weight of a file, dequantized where the base is an MLX quantization."""
-    stored = _load(path)
+    """Yield each weight of a file by name, dequantized where the base is an MLX quantization."""
+    stored = read_tensors(path)
     for name in [name for name in stored if not name.endswith((".scales", ".biases"))]:
         module = name.removesuffix(".weight")
         scales, biases = stored.pop(f"{module}.scales", None), stored.pop(f"{module}.biases", None)
@@ -140,29 +131,29 @@ def _dequantize(
     own = settings.get(module)
     chosen = settings | own if isinstance(own, dict) else settings
     mode = chosen.get("mode", "affine")
-    if mode == "affine":  # in fp32, or the products would be rounded to the scales' bf16
+    if mode == "affine" and biases is not None:  # in fp32, or the products would be rounded to the scales' bf16
         scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
     return mx.dequantize(weight, scales, biases, chosen["group_size"], chosen["bits"], mode)
 
 
 def base_shapes(base: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each of a model's weights, once dequantized."""
+    """Return the shape of each of a model's weights, as it is once dequantized."""
     config = read_json(base / "config.json")
     return {name: weight.shape for shard in _shards(base) for name, weight in _plain_weights(base / shard, config)}
 
 
-def _write_weights(
-    base: Path, shards: list[str], config: dict[str, Any], change: Adapter, folder: Path, dtype: str, shard_bytes: int
-) -> tuple[int, bool]:
-    """Write the weight files and their index; return the number of parameters and whether the head is tied."""
-    has_head = any("lm_head.weight" in _load(base / shard) for shard in shards)
-    tied = bool(config.get("tie_word_embeddings", not has_head))
-    weights = (
-        (name, _cast(change.apply(name, weight), dtype))
-        for shard in shards
-        for name, weight in _plain_weights(base / shard, config)
-        if not (tied and name == "lm_head.weight")
-    )
+def _trained_weights(
+    base: Path, config: dict[str, Any], change: Adapter, tied: bool, dtype: str
+) -> Iterator[tuple[str, mx.array]]:
+    """Yield the base's weights after training, in `dtype`; without the head where it is the embedding."""
+    for shard in _shards(base):
+        for name, weight in _plain_weights(base / shard, config):
+            if not (tied and name == "lm_head.weight"):
+                yield name, _cast(change.apply(name, weight), dtype)
+
+
+def _write_weights(weights: Iterable[tuple[str, mx.array]], folder: Path, dtype: str, shard_bytes: int) -> int:
+    """Write weight files, and their index where there are several; return the number of parameters."""
     written: list[list[str]] = []
     parameters = size = 0
     for shard in _split(weights, shard_bytes):
@@ -179,11 +170,11 @@ def _write_weights(
     if len(written) > 1:
         total = {"total_size": size, "total_parameters": parameters}
         write_json(folder / INDEX, {"metadata": total, "weight_map": dict(sorted(weight_map.items()))})
-    return parameters, tied
+    return parameters
 
 
 def _split(weights: Iterable[tuple[str, mx.array]], shard_bytes: int) -> Iterator[dict[str, mx.array]]:
-    """The weights in their order, in shards of at most `shard_bytes`; a larger one has a shard of its own."""
+    """Yield the weights in their order, in shards of at most `shard_bytes`; a larger one has a shard of its own."""
     shard: dict[str, mx.array] = {}
     size = 0
     for name, weight in weights:
@@ -221,7 +212,7 @@ def _export_config(config: dict[str, Any], tied: bool, dtype: str) -> dict[str, 
 
 
 def copy_files(base: Path, folder: Path, card: str | None, extra_files: Sequence[Path]) -> None:
-    """Put the tokenizer's files, the model card and what else is given beside the weights."""
+    """Put the tokenizer's files, the model card and the extra files beside the weights."""
     for name in COMPANIONS:
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)

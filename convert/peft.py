@@ -30,8 +30,8 @@ def export_peft(
 ) -> ExportSummary:
     """Write an mlx-lm LoRA `adapter` as a PEFT folder `out`, in fp32; PEFT finds the base model as `base_name`.
 
-    The folder appears whole or not at all, with `verify` only when PyTorch has loaded it and agrees. UserError for a
-    full fine-tune, a base that PyTorch can't load, and an adapter that does not fit the base.
+    The folder appears whole or not at all; with `verify` only after PyTorch has loaded it and agrees. Raises UserError
+    for a full fine-tune, a base that PyTorch can't load, and an adapter that does not fit the base.
     """
     refuse_foreign(out, MARKER)
     if verify:
@@ -55,7 +55,7 @@ def export_peft(
 
 
 def _read(base: Path, adapter: Path) -> tuple[Adapter, set[str], bool]:
-    """The adapter, the base's modules that have a matrix, and whether its head is its embedding."""
+    """Return the adapter, the base's modules that have a matrix, and True if its head is its embedding."""
     config = read_json(base / "config.json")
     if "quantization" in config:
         raise UserError(f"{base}: is quantized for MLX and PyTorch can't load it; export with --hf instead")
@@ -68,8 +68,8 @@ def _read(base: Path, adapter: Path) -> tuple[Adapter, set[str], bool]:
 
 
 def _tensors(change: Adapter, tied: bool) -> dict[str, mx.array]:
-    """PEFT's names and shapes: A [r, in] and B [out, r]; of an embedding A [r, vocab] and B [hidden, r]."""
-    tensors = {}
+    """Return PEFT's names and shapes: A [r, in] and B [out, r]; of an embedding A [r, vocab] and B [hidden, r]."""
+    tensors: dict[str, mx.array] = {}
     for name, (a, b, _) in change.pairs.items():
         module = f"base_model.model.{name.removesuffix('.weight')}"
         if is_embedding(name):
@@ -102,12 +102,13 @@ def _settings(change: Adapter, modules: Set[str], tied: bool) -> dict[str, Any]:
 
 
 def _targets(adapted: Set[str], modules: Set[str]) -> tuple[list[str], list[int] | None]:
-    """PEFT's target_modules and layers_to_transform that select `adapted` among the model's `modules`.
+    """Return PEFT's target_modules and layers_to_transform that select `adapted` among the model's `modules`.
 
-    {"model.layers.1.self_attn.q_proj"} of two layers -> ["q_proj"], [1]. Where last names and layers would select
-    others as well, every module is named in full.
+    {"model.layers.1.self_attn.q_proj"} of two layers -> ["q_proj"], [1]. Every module is named in full where last
+    names and layers would select others as well.
     """
-    layer_of = {module: int(found[1]) for module in modules if (found := re.match(r".*?\.layers\.(\d+)\.", module))}
+    matches = {module: re.match(r".*?\.layers\.(\d+)\.", module) for module in modules}
+    layer_of = {module: int(match[1]) for module, match in matches.items() if match}
     names = {_last(module) if module in layer_of else module for module in adapted}
     layers = {layer_of[module] for module in adapted if module in layer_of}
     selected = {m for m in modules if m in names or (_last(m) in names and layer_of.get(m) in layers)}

@@ -1,4 +1,4 @@
-"""Quantize a model as mlx-lm does, without what mlx-lm prints."""
+"""Quantization as mlx-lm does it, without its printed lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlx_lm.utils import load_model, quantize_model, save_config, save_model
 
 
 def quantize(model: nn.Module, bits: int, config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Quantize `model` in place in groups of 64; returns `config` with the settings that mlx-lm reads.
+    """Quantize `model` in place in groups of 64; return `config` with the settings that mlx-lm reads.
 
     Layers whose width 64 does not divide stay as they are.
     """

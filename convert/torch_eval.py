@@ -1,4 +1,4 @@
-"""The PyTorch side: greedy completions of a Hugging Face folder by transformers, and what its layers compute."""
+"""The PyTorch side: greedy completions of a Hugging Face folder by transformers, and its layers' outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlx_grpo.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
@@ -30,7 +30,7 @@ NO_PEFT = "a PEFT adapter is checked with torch and peft: pip install 'mlx-grpo[
 
 
 def pick_device(name: str = "auto") -> str:
-    """cuda, mps or cpu: the one named, or for "auto" the first of them that is there. UserError where it is not."""
+    """Return cuda, mps or cpu: the one named, or for "auto" the first that is there; UserError where it is not."""
     torch = _torch()
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -54,10 +54,10 @@ def generate(
     batch_size: int = 8,
     on_batch: Callable[[list[list[int]]], None] | None = None,
 ) -> list[list[int]]:
-    """Greedy completions of `prompts` (token ids) in their order, each cut after its first stop token.
+    """Return greedy completions of `prompts` (token ids) in their order, each cut after its first stop token.
 
     Batches are padded on the left; a completion does not depend on its neighbours. `on_batch` is given
-    each finished batch. UserError for an unusable argument, folder or device.
+    each finished batch. Raises UserError for an unusable argument, folder or device.
     """
     _check(model_dir, prompts, max_new_tokens, dtype, batch_size)
     if not prompts:
@@ -76,16 +76,16 @@ def generate(
 def layer_outputs(
     model_dir: Path, prompts: Sequence[Sequence[int]], peft: Path | None = None
 ) -> list[np.ndarray]:  # fp32, each [positions of all prompts, width]
-    """Each layer's hidden states and last the logits, computed on the CPU in fp32; with a PEFT adapter if given.
+    """Return each layer's hidden states and last the logits, computed on the CPU in fp32, with a PEFT adapter if given.
 
-    UserError for an unusable folder, and where torch is missing (peft: `require_peft`).
+    Raises UserError for an unusable folder, and where torch is missing (peft: `require_peft`).
     """
     torch = _torch()
     with _quiet(), _one_blas_thread(), torch.inference_mode():
         model = _load(model_dir, "cpu", "float32", max_new_tokens=1, stop_ids=())
         if peft is not None:
             model = _with_adapter(model, peft)
-        states: list[torch.Tensor] = []
+        states: list[Tensor] = []
         for layer in model.get_decoder().layers:
             layer.register_forward_hook(lambda _layer, _inputs, output: states.append(output))
         passes = []
@@ -160,8 +160,8 @@ def _complete(model: PreTrainedModel, prompts: Sequence[Sequence[int]], stop_ids
     return [_cut(row, stop_ids) for row in output[:, ids.shape[1] :].tolist()]
 
 
-def _left_pad(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask, i64 [B, longest]; transformers counts positions from the mask's first 1."""
+def _left_pad(prompts: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Return ids and mask, i64 [B, longest]; transformers counts positions from the mask's first 1."""
     import torch
 
     longest = max(map(len, prompts))
@@ -171,14 +171,14 @@ def _left_pad(prompts: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor,
 
 
 def _cut(completion: list[int], stop_ids: Sequence[int]) -> list[int]:
-    """[5, 6, stop, pad, pad] -> [5, 6, stop]."""
+    """Cut a completion after its first stop token: [5, 6, stop, pad, pad] -> [5, 6, stop]."""
     ends = (i + 1 for i, token in enumerate(completion) if token in stop_ids)
     return completion[: next(ends, None)]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers' loading bars and advice off the screen, and restore them."""
+    """Keep transformers' loading bars and advice off the screen within the block."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -196,8 +196,8 @@ def _quiet() -> Iterator[None]:
 def _one_blas_thread() -> Iterator[None]:
     """Hold the OpenBLAS that MLX's CPU build got to one thread while PyTorch computes.
 
-    PyTorch's products find it too, before PyTorch's own MKL; its idle threads then spin against PyTorch's: measured
-    on two cores, 2.5 times slower.
+    PyTorch's products find it too, before PyTorch's own MKL. Its idle threads then spin against PyTorch's: 2.5 times
+    slower on two cores.
     """
     library = ctypes.CDLL(openblas.BLAS) if openblas.BLAS else None
     if library is None or not hasattr(library, "openblas_set_num_threads"):  # MLX_GRPO_BLAS may name another BLAS

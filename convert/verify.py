@@ -1,11 +1,14 @@
-"""Prove that an export computes what the trained MLX policy computes: load it again, compare on fixed prompts.
+"""Proof that an export computes what the trained MLX policy does: it is loaded again and compared on fixed prompts.
 
-The export is held against the policy as its format stores it (fused by mlx-lm, rounded, quantized), which leaves no
-room for a mistake to pass as rounding; how far that storing moved it from the policy is measured, not judged.
+The export is compared with the policy as its format stores it (fused by mlx-lm, rounded, quantized). So no mistake
+can pass as rounding. How far that storing moved it from the policy is measured, not judged.
+
+Each model is loaded once: the base, to which the adapter is added later; the export in MLX; the export in PyTorch.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,8 +19,11 @@ import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the B
 # isort: split
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_unflatten
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear
+from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load
 
 from convert.folder import nested_rope_theta, read_json
@@ -31,9 +37,9 @@ PROMPTS = (
     "def area(radius: float) -> float:\n    return 3.14159 * radius**2\n",
 )
 TOLERANCE = 1e-4
-"""Relative error of a position's values; the order of sums makes 3e-6 on SmolLM2-135M, 30 layers."""
+"""The largest relative error of a position's values; the order of sums makes 3e-6 on SmolLM2-135M, 30 layers."""
 QUANTIZED_TOLERANCE = 1e-2
-"""Where a sum in another order puts a weight on the other side of a step between two quantized values."""
+"""The same where a sum in another order puts a weight on the other side of a step between two quantized values."""
 
 Trace = list[mx.array]
 """Each layer's hidden states and last the logits, fp32 [positions of all prompts, width]."""
@@ -41,19 +47,19 @@ Trace = list[mx.array]
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """How far an export is from the policy; relative errors are the worst over positions of |a - b| / |b|."""
+    """An export's distance from the policy; relative errors are the worst over positions of |a - b| / |b|."""
 
     error: float
-    """Of the logits, relative: what rounding or quantizing changed."""
+    """The relative error of the logits, which rounding or quantizing causes."""
     max_logit_difference: float
     same_top_token: float
     """The share of positions whose most likely token is the same."""
     adapter_effect: float | None
-    """How far the policy is from the base, relative: an `error` near it means that rounding has eaten the training."""
+    """The policy's relative distance from the base; an `error` near it means that rounding undid the training."""
     kept: float | None
-    """The share of that effect by which the export differs from the base stored alike, along its direction."""
+    """The share of that effect in the export: its distance from the base in the same format, along the effect."""
     storing_error: float
-    """Of any layer, relative to the policy as the export stores it: what the check judges."""
+    """The worst layer's relative error against the policy as the export stores it, which the check judges."""
     tolerance: float
     checked_in: tuple[str, ...]
     """The frameworks that loaded the export."""
@@ -62,38 +68,72 @@ class Verification:
 def verify_export(base: Path, out: Path, *, adapter: Path | None = None) -> Verification:
     """Compare the Hugging Face or MLX folder `out` with the policy `base` + `adapter`, in fp32.
 
-    PyTorch loads the folder too where it is installed, unless the folder is quantized. UserError where the tokenizers
-    differ or a layer does, naming the first that does.
+    PyTorch loads the folder too where it is installed, unless the folder is quantized. Raises UserError where the
+    tokenizers differ or a layer does, naming the first that does.
     """
     config = read_json(out / "config.json")
     quantized = "quantization" in config
     tolerance = QUANTIZED_TOLERANCE if quantized else TOLERANCE
-    exported, tokens = _trace(out)
-    policy, policy_tokens = _trace(base, adapter)
-    if tokens != policy_tokens:
+    model, tokenizer = _load(out)
+    tokens = _encode(tokenizer)
+    exported = _trace(model, tokens)
+    model, tokenizer = _load(base)
+    if tokens != _encode(tokenizer):
         raise UserError(f"the export's tokenizer splits the check's prompts otherwise than the one in {base}")
-    stored, _ = _trace(base, adapter, stored_as=config)
-    worst = _compare(exported, stored, tolerance, "MLX")
-    checked_in = ["MLX"]
+    policy = _trace_policy(model, adapter, tokens, config)
+    worst = _compare(exported, policy.stored, tolerance, "MLX")
+    checked_in: tuple[str, ...] = ("MLX",)
     if not quantized and find_spec("torch"):
-        worst = max(worst, _compare(_in_torch(out, tokens), stored, tolerance, "PyTorch"))
-        checked_in.append("PyTorch")
-    return _measure(base, exported, policy, adapter, worst, tolerance, tuple(checked_in), stored_as=config)
+        worst = max(worst, _compare(_in_torch(out, tokens), policy.stored, tolerance, "PyTorch"))
+        checked_in = ("MLX", "PyTorch")
+    return _measure(exported[-1], policy, worst, tolerance, checked_in)
 
 
 def verify_peft(base: Path, out: Path, *, adapter: Path) -> Verification:
     """Compare the PEFT adapter `out` on `base` in PyTorch with the policy `base` + `adapter` in MLX, in fp32.
 
-    UserError as for `verify_export`, and where torch or peft is missing.
+    Raises UserError as `verify_export` does, and where torch or peft is missing.
     """
-    policy, tokens = _trace(base, adapter)
+    model, tokenizer = _load(base)
+    tokens = _encode(tokenizer)
+    policy = _trace_policy(model, adapter, tokens, None)
     exported = _in_torch(base, tokens, out)
-    worst = _compare(exported, policy, TOLERANCE, "PyTorch")
-    return _measure(base, exported, policy, adapter, worst, TOLERANCE, ("PyTorch",))
+    worst = _compare(exported, policy.stored, TOLERANCE, "PyTorch")
+    return _measure(exported[-1], policy, worst, TOLERANCE, ("PyTorch",))
+
+
+@dataclass(frozen=True, slots=True)
+class _PolicyTraces:
+    """The policy that an export is compared with; logits are fp32 [positions, vocab]."""
+
+    logits: mx.array
+    stored: Trace
+    """Of the policy as the export stores it."""
+    base_logits: tuple[mx.array, mx.array] | None
+    """Of the base, and of the base as the export would store it; None without an adapter."""
+
+
+def _trace_policy(
+    model: nn.Module, adapter: Path | None, tokens: list[list[int]], stored_as: dict[str, Any] | None
+) -> _PolicyTraces:
+    """Trace a base `model`, then add the adapter to it and trace the policy; the model is spent.
+
+    A copy of a model shares its arrays, which are read from disk when the first copy needs them. `stored_as` is the
+    export's config; without it the export stores the adapter as it is.
+    """
+    base_logits = None
+    if adapter is not None:
+        base = _trace(deepcopy(model), tokens)[-1]
+        base_logits = base, _trace(deepcopy(model), tokens, stored_as)[-1] if stored_as else base
+        load_adapters(model, str(adapter))
+        model.eval()  # LoRA's dropout is off
+    policy = _trace(deepcopy(model), tokens)
+    stored = _trace(model, tokens, stored_as) if stored_as else policy
+    return _PolicyTraces(policy[-1], stored, base_logits)
 
 
 def _compare(exported: Trace, expected: Trace, tolerance: float, framework: str) -> float:
-    """The worst layer's error; UserError naming the first layer beyond `tolerance`."""
+    """Return the worst layer's error; raise UserError naming the first layer beyond `tolerance`."""
     errors = [_error(ours, theirs) for ours, theirs in zip(exported, expected, strict=True)]
     wrong = next((i for i, error in enumerate(errors) if error > tolerance), None)
     if wrong is not None:
@@ -106,26 +146,19 @@ def _compare(exported: Trace, expected: Trace, tolerance: float, framework: str)
 
 
 def _measure(
-    base: Path,
-    exported: Trace,
-    policy: Trace,
-    adapter: Path | None,
-    storing_error: float,
-    tolerance: float,
-    checked_in: tuple[str, ...],
-    stored_as: dict[str, Any] | None = None,
+    exported: mx.array, policy: _PolicyTraces, storing_error: float, tolerance: float, checked_in: tuple[str, ...]
 ) -> Verification:
-    ours, theirs = exported[-1], policy[-1]
+    """Measure how far the logits of an export are from the policy's."""
     effect = kept = None
-    if adapter is not None:
-        start = _trace(base)[0][-1]
-        effect, learned = _error(start, theirs), theirs - start
-        had = ours - (_trace(base, stored_as=stored_as)[0][-1] if stored_as else start)
-        kept = (had * learned).sum().item() / (learned * learned).sum().item() if effect else 1.0
+    if policy.base_logits is not None:
+        base, stored_base = policy.base_logits
+        effect = _error(base, policy.logits)
+        learned, present = policy.logits - base, exported - stored_base
+        kept = _number((present * learned).sum()) / _number((learned * learned).sum()) if effect else 1.0
     return Verification(
-        error=_error(ours, theirs),
-        max_logit_difference=mx.abs(ours - theirs).max().item(),
-        same_top_token=(ours.argmax(-1) == theirs.argmax(-1)).mean().item(),
+        error=_error(exported, policy.logits),
+        max_logit_difference=_number(mx.abs(exported - policy.logits).max()),
+        same_top_token=_number((exported.argmax(-1) == policy.logits.argmax(-1)).mean()),
         adapter_effect=effect,
         kept=kept,
         storing_error=storing_error,
@@ -135,21 +168,34 @@ def _measure(
 
 
 def _error(ours: mx.array, theirs: mx.array) -> float:
-    """The worst relative distance over positions, of [positions, width] arrays; NaN counts as infinite."""
-    error = (mx.linalg.norm(ours - theirs, axis=-1) / mx.linalg.norm(theirs, axis=-1)).max().item()
+    """Return the worst relative distance over positions, of [positions, width] arrays; NaN counts as infinite."""
+    error = _number((mx.linalg.norm(ours - theirs, axis=-1) / mx.linalg.norm(theirs, axis=-1)).max())
     return error if error == error else float("inf")
 
 
-def _trace(
-    folder: Path, adapter: Path | None = None, stored_as: dict[str, Any] | None = None
-) -> tuple[Trace, list[list[int]]]:
-    """What a model computes on the prompts, and their ids; as an export with the config `stored_as` would hold it."""
-    model, tokenizer = load(
+def _number(scalar: mx.array) -> float:
+    return float(np.array(scalar))
+
+
+def _load(folder: Path) -> tuple[nn.Module, TokenizerWrapper]:
+    """Load a model and its tokenizer; the weights are read when they are first used."""
+    return load(
         str(folder),
         tokenizer_config={"trust_remote_code": False},
         model_config=nested_rope_theta(read_json(folder / "config.json")),
-        adapter_path=str(adapter) if adapter else None,
+        lazy=True,
     )
+
+
+def _encode(tokenizer: TokenizerWrapper) -> list[list[int]]:
+    return [tokenizer.encode(prompt) for prompt in PROMPTS]
+
+
+def _trace(model: nn.Module, tokens: list[list[int]], stored_as: dict[str, Any] | None = None) -> Trace:
+    """Return what a model computes on prompts; as an export with the config `stored_as` would store it.
+
+    The model is converted in place.
+    """
     with mx.stream(mx.cpu):  # GPUs may multiply fp32 in TF32
         # In fp32, so that the weights are compared and not the rounding of activations.
         model.set_dtype(mx.float32)
@@ -158,19 +204,18 @@ def _trace(
         states: Trace = []
         for layer in model.layers:
             _record(layer, states)
-        tokens = [tokenizer.encode(prompt) for prompt in PROMPTS]
         passes = []
         for ids in tokens:
             states.clear()
             logits = model(mx.array([ids]))  # [1, positions, vocab]
             passes.append([state[0] for state in (*states, logits)])
-        traces = [mx.concatenate(parts) for parts in zip(*passes, strict=True)]
+        traces = [mx.concatenate(list(parts)) for parts in zip(*passes, strict=True)]
         mx.eval(traces)
-    return traces, tokens
+    return traces
 
 
 def _store(model: nn.Module, config: dict[str, Any]) -> None:
-    """Put an export's rounding on a policy: LoRA fused by mlx-lm, in the export's dtype and quantization."""
+    """Store a policy as an export does: LoRA fused by mlx-lm, in the export's dtype and quantization."""
     lora = [(name, module) for name, module in model.named_modules() if isinstance(module, LoRALinear | LoRAEmbedding)]
     model.update_modules(tree_unflatten([(name, module.fuse(dequantize=True)) for name, module in lora]))
     dequantize_model(model)

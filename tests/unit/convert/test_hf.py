@@ -11,7 +11,8 @@ import pytest
 from support.convert_cases import KEYS, make_base, make_full, make_lora, mlx_logits, torch_logits
 from support.paths import SMOLLM2
 
-from convert.hf import ExportSummary, export_hf, verify_export
+from convert.hf import ExportSummary, export_hf
+from convert.verify import verify_export
 from mlx_grpo.errors import UserError
 
 # isort: split

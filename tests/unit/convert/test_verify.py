@@ -1,13 +1,16 @@
-"""The check after an export: rounding passes, a layer or an adapter or a tokenizer that differs does not."""
+"""The check after an export: rounding passes; a layer, an adapter or a tokenizer that differs does not."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from support.convert_cases import make_base, make_lora
 
-from convert.hf import export_hf, verify_export
+import convert.verify as verify_module
+from convert.hf import export_hf
+from convert.verify import verify_export
 from mlx_grpo.errors import UserError
 
 # isort: split
@@ -48,7 +51,29 @@ def test_verification_names_the_first_layer_that_differs(llama_base, llama_lora,
         verify_export(llama_base, tmp_path / "out", adapter=llama_lora)
 
 
-def test_rounding_that_eats_the_training_is_told_from_an_adapter_left_out(llama_base, tmp_path):
+@pytest.mark.parametrize(("bits", "in_torch"), [(None, ["out"]), (4, [])])
+def test_check_loads_each_model_once(llama_base, llama_lora, tmp_path, monkeypatch, bits, in_torch):
+    loads = {"mlx": [], "adapter": [], "torch": []}
+
+    def count(kind: str, place: object, name: str, argument: int) -> None:
+        original = getattr(place, name)
+
+        def counted(*args: object, **options: object) -> object:
+            loads[kind].append(Path(str(args[argument])).name)
+            return original(*args, **options)
+
+        monkeypatch.setattr(place, name, counted)
+
+    count("mlx", verify_module, "load", 0)
+    count("adapter", verify_module, "load_adapters", 1)
+    count("torch", transformers.AutoModelForCausalLM, "from_pretrained", 0)
+    export_hf(llama_base, tmp_path / "out", adapter=llama_lora, bits=bits)
+    assert loads == {"mlx": [], "adapter": [], "torch": []}
+    verify_export(llama_base, tmp_path / "out", adapter=llama_lora)
+    assert loads == {"mlx": ["out", llama_base.name], "adapter": [llama_lora.name], "torch": in_torch}
+
+
+def test_rounding_that_undoes_the_training_is_told_from_an_adapter_left_out(llama_base, tmp_path):
     adapter = make_lora(llama_base, tmp_path / "adapter", size=3e-3)
     kept = {}
     for dtype in ("float32", "bfloat16"):
