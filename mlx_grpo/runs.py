@@ -29,7 +29,12 @@ RESULTS = "eval.json"
 EPISODES = "episodes.jsonl"
 LOCK = ".lock"
 FREE_KEYS = ("max_steps", "logging_steps", "save_steps", "save_total_limit", "output_dir")
-"""What a resumed run may be given anew; any other change would make it another run."""
+"""The keys that may change when a run is resumed; any other change would make it another run."""
+REQUIRED_FIGURES = {"components", "means", "differences", "resampled_by"}
+"""The keys of eval.json that every table needs."""
+
+Episodes = dict[str, list[Record]]
+"""An evaluation's episodes by the model's name, each with its prompt's id, completion and reward."""
 
 
 class Run:
@@ -117,9 +122,21 @@ class Run:
             return int(steps[-1])
         return 0 if self.config.eval_steps else None  # the evaluation before the first step chose it
 
-    def results(self) -> dict[str, Any] | None:
-        """Return what `mlx-grpo eval` found, None where it has not been run; raises UserError where it is damaged."""
-        return read_results(self.folder) if (self.folder / RESULTS).is_file() else None
+    def results(self) -> Record | None:
+        """Return the evaluation's figures, None where `mlx-grpo eval` has not been run.
+
+        Raises UserError where eval.json is damaged.
+        """
+        file = self.folder / RESULTS
+        return read_results(file) if file.is_file() else None
+
+    def episodes(self) -> Episodes:
+        """Return the evaluation's episodes by model, none where `mlx-grpo eval` has not been run.
+
+        Raises UserError where its files are damaged.
+        """
+        file = self.folder / RESULTS
+        return read_episodes(file) if file.is_file() else {}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -165,7 +182,7 @@ def find_resumable(name: str, overrides: Sequence[str]) -> tuple[Config, Run]:
 def changed_keys(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
     """Return the keys whose values differ, each with both values; None stands for a key that is not there."""
     was, now = flat(before.model_dump()), flat(after.model_dump())
-    empty = (None, {})  # an open section without keys
+    empty: tuple[Any, ...] = (None, {})  # an open section without keys
     return {
         key: (was.get(key), now.get(key))
         for key in {**was, **now}
@@ -173,36 +190,64 @@ def changed_keys(before: Config, after: Config) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def write_results(results: dict[str, Any], folder: Path) -> None:
-    """Write an evaluation: its figures to eval.json, every model's episodes to episodes.jsonl beside it."""
-    models = results["models"]
-    figures = {key: value for key, value in results.items() if key != "models"}
-    write_jsonl(folder / EPISODES, ({"model": name, **episode} for name in models for episode in models[name]))
-    text = json.dumps(without_nan(figures), indent=1, ensure_ascii=False)
+def write_results(folder: Path, results: Record, episodes: Episodes) -> list[Path]:
+    """Write an evaluation's figures to eval.json, its episodes to episodes.jsonl, and return both paths."""
+    rows = ({"model": name, **episode} for name, own in episodes.items() for episode in own)
+    write_jsonl(folder / EPISODES, rows)
+    text = json.dumps(without_nan(results), indent=1, ensure_ascii=False)
     (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+    return [folder / RESULTS, folder / EPISODES]
 
 
-def read_results(folder: Path) -> dict[str, Any]:
-    """Return an evaluation with its episodes under `models`; both are in eval.json where 0.1 wrote it.
+def read_results(file: Path) -> Record:
+    """Return the figures of an eval.json, without the episodes that 0.1 kept in the same file.
 
-    Raises UserError where the files are not what `mlx-grpo eval` writes.
+    Raises UserError where the file is not what `mlx-grpo eval` writes.
     """
-    path = folder / RESULTS
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        if "models" not in results:
-            results["models"] = read_episodes(folder / EPISODES)
-        complete = {"resampled_by", "differences", "means"} <= results.keys() and "baseline" in results["models"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        complete = False
-    if not complete:
-        raise UserError(f"{path}: is not what this version's `mlx-grpo eval` writes; run it again")
+    with _as_user_error(file):
+        results = json.loads(file.read_text(encoding="utf-8"))
+        models = results.pop("models", None)
+        if models:
+            results.setdefault("components", list(_first_episode(models)["components"]))
+        if not results.keys() >= REQUIRED_FIGURES:
+            raise ValueError("figures are missing")
     return results
 
 
-def read_episodes(path: Path) -> dict[str, list[Record]]:
-    """Return the episodes of each model in an episodes.jsonl."""
-    models: dict[str, list[Record]] = {}
-    for record in read_jsonl(path):
-        models.setdefault(record.pop("model"), []).append(record)
-    return models
+def read_episodes(file: Path) -> Episodes:
+    """Return the episodes of an evaluation by its eval.json; see `find_episodes`.
+
+    Raises UserError where the files are not what `mlx-grpo eval` writes.
+    """
+    with _as_user_error(file):
+        return find_episodes(json.loads(file.read_text(encoding="utf-8")), file)
+
+
+def find_episodes(results: Record, file: Path) -> Episodes:
+    """Return the episodes that belong to the contents of the eval.json `file`, none where only figures were kept.
+
+    They are in episodes.jsonl beside the file, or in the file itself where 0.1 wrote it. Raises UserError where
+    episodes.jsonl belongs to another evaluation, KeyError and the like where something is no evaluation at all.
+    """
+    if "models" in results:
+        return results["models"]
+    models = list(results["means"])
+    beside = file.with_name(EPISODES)
+    episodes: Episodes = {}
+    for record in read_jsonl(beside):
+        episodes.setdefault(record.pop("model"), []).append(record)
+    if episodes and list(episodes) != models:
+        raise UserError(f"{beside}: holds other models than {file.name}; run `mlx-grpo eval` again")
+    return episodes
+
+
+@contextmanager
+def _as_user_error(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(f"{file}: is not what this version's `mlx-grpo eval` writes; run it again") from None
+
+
+def _first_episode(episodes: Episodes) -> Record:
+    return next(iter(episodes.values()))[0]

@@ -9,7 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from mlx_grpo.cli.terminal import RESUME_HINT, console, console_table, errors, spelled
+from mlx_grpo.cli.terminal import RESUME_HINT, console, console_table, errors, show, spelled, tell
 from mlx_grpo.reporting import tables
 
 
@@ -20,14 +20,17 @@ from mlx_grpo.reporting import tables
 @click.option("--device", default="auto", show_default=True, help="For torch: cuda, mps or cpu.")
 @click.option("--episodes", type=click.IntRange(min=1), help="Held-out prompts; the config's number by default.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="The config's number by default.")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder for eval.json and plots; RUN by default.")
-@click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs, with --backend mlx: so many.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for all that is written; RUN by default.")
+@click.option("--processes", type=click.IntRange(min=1), default=1, help="Processes that share --backend mlx, on CPUs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures, as eval.json holds them.")
 def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: bool, **options: Any) -> None:
     """Compare a run with its base model on held-out prompts.
 
-    RUN is its folder; the latest by default. OTHERS stand beside it as further rows on the same prompts: other
-    seeds, GRPO without a warm start, a run with reward.shuffle.
+    RUN is its folder; the latest by default. OTHERS are further runs, compared on the same prompts: other seeds,
+    GRPO without a warm start, a run with reward.shuffle.
+
+    It writes eval.json (the figures), episodes.jsonl (every model's completions, with their rewards) and plots/. The
+    model card in RUN/hf, where `mlx-grpo export --hf` made that, then shows the results.
 
     \b
     mlx-grpo eval
@@ -42,25 +45,29 @@ def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: 
         launch.processes(processes, ["eval", *spelled(options), "--", *names], RESUME_HINT) as ranks,
         errors.status("loading", spinner="line") as status,
     ):
-        results, pictures = run_eval(
+        evaluation = run_eval(
             run,
             others=others,
             **options,
             progress=lambda model, done, total: status.update(f"{model}: {done} of {total} episodes"),
             ranks=ranks,
         )
-    if not ranks.leads:
+    if evaluation is None:  # a process that helped another
         return
+    results = evaluation.results
     if options["episodes"] and results["n_episodes"] < options["episodes"]:
         errors.print(f"{results['n_episodes']} held-out prompts are left to evaluate on, not {options['episodes']}")
     if as_json:
-        click.echo(json_module.dumps({key: value for key, value in results.items() if key != "models"}))
-    else:
-        print_comparison(console, results, pictures)
+        click.echo(json_module.dumps(results))
+        return
+    print_comparison(console, results)
+    show(map(str, [*evaluation.written, *([evaluation.card] if evaluation.card else [])]))
+    if options["out"] is None and evaluation.card is None:
+        tell("note: `mlx-grpo export --hf` writes a model folder whose card shows these results")
 
 
-def print_comparison(console: Console, results: dict[str, Any], written: list[Path]) -> None:
-    """The tables, what GRPO added to the warm start, and where everything is."""
+def print_comparison(console: Console, results: dict[str, Any]) -> None:
+    """Print the tables, and what GRPO added to the warm start."""
     place = f"{results['backend']} on {results['device']}"
     console.print(
         f"{results['model']}: {results['n_episodes']} held-out prompts\n"
@@ -70,19 +77,17 @@ def print_comparison(console: Console, results: dict[str, Any], written: list[Pa
         markup=False,
     )
     several = len(results["runs"]) > 1
-    shown = {"Headline": tables.headline(results), "Components": tables.components(results)}
+    titled = {"Headline": tables.headline(results), "Components": tables.components(results)}
     if several:
-        shown["Components of every run"] = tables.all_components(results)
-    shown["Ranking"] = tables.ranking(results)
+        titled["Components of every run"] = tables.all_components(results)
+    titled["Ranking"] = tables.ranking(results)
     if "seeds" in results:
-        shown["Over seeds"] = tables.seeds(results)
+        titled["Over seeds"] = tables.seeds(results)
     if several and results["over_warm_start"]:
-        shown["What GRPO added in every run"] = tables.every_gain(results)
-    shown["What GRPO added"] = tables.gains(results)
-    for title, table in shown.items():
+        titled["What GRPO added in every run"] = tables.every_gain(results)
+    titled["What GRPO added"] = tables.gains(results)
+    for title, table in titled.items():
         console.print(console_table(*table, title=title), "")
     gain = tables.grpo_gain(results)
     if gain:
         console.print(gain, highlight=False, markup=False)
-    for path in written:
-        console.print(str(path), highlight=False, markup=False, soft_wrap=True)

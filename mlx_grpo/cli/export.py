@@ -40,7 +40,8 @@ def export(
 ) -> None:
     """Export a run for use elsewhere, and check that the export computes what was trained.
 
-    RUN is its folder; the latest by default. Its adapter/ is in mlx-lm's own format and needs no export.
+    RUN is its folder; the latest by default. Its adapter/ is in mlx-lm's own format and needs no export. The model
+    card of --hf and --mlx shows the results of `mlx-grpo eval`, where it has been run.
 
     \b
     mlx-grpo export --hf
@@ -71,7 +72,7 @@ def export(
 
 
 def describe(folder: Path, summary: ExportSummary) -> list[str]:
-    """An export in lines: where, how large, and how far from the trained policy it was found to be."""
+    """Return lines on an export: its folder and size, and its measured distance from the trained policy."""
     kind = f"{summary.bits} bits and {summary.dtype}" if summary.bits else summary.dtype
     lines = [f"{folder}  ({kind}, {_megabytes(sum(summary.files.values()))})"]
     check = summary.verification

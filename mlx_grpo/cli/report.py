@@ -22,7 +22,7 @@ def report(run: str | None, out: Path | None, as_json: bool) -> None:
 
     \b
     mlx-grpo report
-    mlx-grpo report docs/demo --out demo.html
+    mlx-grpo report runs/latest --out report.html
     """
     from mlx_grpo.reporting.report import write_report
 

@@ -27,11 +27,11 @@ def score(file: Path, rubric: str, data: str | None, as_json: bool) -> None:
     """Grade completions by a rubric and say why.
 
     FILE holds JSON objects, one a line, with `completion`, `decision`, `score` and `context`; or it is a run's
-    samples.jsonl, eval.json or episodes.jsonl.
+    samples.jsonl or episodes.jsonl. For an eval.json the episodes.jsonl beside it is taken.
 
     \b
     mlx-grpo score completions.jsonl
-    mlx-grpo score runs/latest/eval.json --rubric published
+    mlx-grpo score runs/latest/episodes.jsonl --rubric published
     """
     from mlx_grpo.evaluation.score import grade_file
 
@@ -43,7 +43,7 @@ def score(file: Path, rubric: str, data: str | None, as_json: bool) -> None:
 
 
 def print_grades(console: Console, grades: Grades) -> None:
-    """Every completion with a line for each component, and the means."""
+    """Print every completion with a line for each component, and the means."""
     for grade in grades.completions:
         of = f"  {grade.model}" if grade.model else ""
         console.print(
@@ -59,5 +59,5 @@ def print_grades(console: Console, grades: Grades) -> None:
 
 
 def visible(text: str) -> str:
-    """Foreign text on one line, with everything escaped that could act on a terminal or that UTF-8 cannot carry."""
+    """Return foreign text on one line, escaped where it could act on a terminal or UTF-8 cannot carry it."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))

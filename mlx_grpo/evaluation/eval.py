@@ -1,23 +1,45 @@
-"""`mlx-grpo eval`: complete, score, summarize, draw and print."""
+"""`mlx-grpo eval`: complete the held-out prompts by every model, score, summarize, write and draw."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlx.core as mx
 
 from convert.torch_eval import pick_device
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import check_lengths
+from mlx_grpo.data.jsonl import Record
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
-from mlx_grpo.evaluation.episodes import evaluate
-from mlx_grpo.evaluation.generators import UNFINISHED, Complete, mlx_completions, remembered, torch_completions
-from mlx_grpo.export.export import refresh_card
-from mlx_grpo.models.policy import trained_dtype
+from mlx_grpo.evaluation.episodes import heldout_prompts, score_completions
+from mlx_grpo.evaluation.generators import Completer, GreedySettings, Progress
+from mlx_grpo.evaluation.run_matrix import RunMatrix, build_run_matrix
+from mlx_grpo.evaluation.summary import summarize
+from mlx_grpo.export.export import write_card
+from mlx_grpo.models.checks import read_settings
+from mlx_grpo.models.policy import find_model, model_name, trained_dtype
 from mlx_grpo.reporting.plots_eval import draw_evaluation
 from mlx_grpo.reporting.plots_training import draw_training
-from mlx_grpo.runs import EPISODES, RESULTS, Run, write_results
+from mlx_grpo.rewards import check_columns, load_reward
+from mlx_grpo.runs import Episodes, Run, write_results
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A finished evaluation."""
+
+    results: Record
+    """What eval.json holds."""
+    episodes: Episodes
+    """What episodes.jsonl holds, by model."""
+    written: list[Path]
+    """The files of both, and the pictures."""
+    card: Path | None
+    """The model card that now shows the results; None where RUN/hf is no export of this adapter."""
 
 
 def run_eval(
@@ -27,38 +49,38 @@ def run_eval(
     device: str,
     episodes: int | None,
     max_new_tokens: int | None,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
     others: Sequence[str] = (),
     out: Path | None = None,
     ranks: Ranks | None = None,
-) -> tuple[dict[str, Any], list[Path]]:
-    """Evaluate a run, beside `others` where given, and draw its pictures, in the run's folder or in `out`.
+) -> Evaluation | None:
+    """Compare a run's models, and those of the `others`, on the first run's held-out prompts by its reward.
 
-    Returns the results and the paths of what was written. MLX's completions are shared by the `ranks`, of which the
-    first one writes.
+    Results and pictures go to the run's folder or to `out`. The `ranks` share MLX's completions; the first one writes,
+    the others return None. Raises UserError where a run has no held-out prompts or no adapter, or does not fit beside
+    the first.
     """
     ranks = ranks or Ranks()
-    run = Run.find(name)
-    runs = [run, *map(Run.find, others)]
+    runs = [Run.find(name), *map(Run.find, others)]
+    run = runs[0]
     folder = out or run.folder
     _make(folder)  # before the work, not after it
-    config = run.config
-    tokens = max_new_tokens or config.eval.max_new_tokens
-    dtype = trained_dtype(config.fine_tune_type, config.dtype)
-    device, complete = _completer(backend, device, run, tokens, config.eval.batch_size, dtype, ranks)
-    store = folder / UNFINISHED
-    generate = remembered(complete, store, (backend, device, dtype, tokens, config.eval.batch_size), progress, ranks)
-    results = evaluate(
-        runs, generate, episodes=episodes, backend=backend, device=device, max_new_tokens=tokens, leads=ranks.leads
-    )
+    settings = _greedy_settings(run.config, backend, device, max_new_tokens, ranks)
+    matrix = build_run_matrix(runs)
+    prompts = heldout_prompts(run, episodes, runs[1:])
+    _check(prompts, run.config, settings)
+    reward = load_reward(run.config.reward)
+    completer = Completer(run, settings, folder, progress, ranks)
+    completions = {name: completer.complete(name, adapter, prompts) for name, adapter in matrix.adapters.items()}
     if not ranks.leads:
-        return results, []
-    write_results(results, folder)
-    store.unlink(missing_ok=True)
-    pictures = [*draw_training(run.metrics_file, folder / "plots"), *draw_evaluation(results, folder / "plots")]
-    if out is None:
-        refresh_card(run)
-    return results, [folder / RESULTS, folder / EPISODES, *pictures]
+        return None
+    scored = {name: score_completions(prompts, texts, reward) for name, texts in completions.items()}
+    results = {**_facts(run, matrix, settings, len(prompts)), **summarize(scored, matrix)}
+    written = write_results(folder, results, scored)
+    completer.forget()
+    pictures = folder / "plots"
+    written += [*draw_training(run.metrics_file, pictures), *draw_evaluation(results, scored, pictures)]
+    return Evaluation(results, scored, written, write_card(run) if out is None else None)
 
 
 def _make(folder: Path) -> None:
@@ -68,16 +90,49 @@ def _make(folder: Path) -> None:
         raise UserError(f"--out: {folder} can't be made ({error.strerror}); choose another folder") from None
 
 
-def _completer(
-    backend: str, device: str, run: Run, tokens: int, batch_size: int, dtype: str, ranks: Ranks
-) -> tuple[str, Complete]:
-    """The device that "auto" means or that was asked for, and what completes on it; UserError where it is not there."""
+def _greedy_settings(
+    config: Config, backend: str, device: str, max_new_tokens: int | None, ranks: Ranks
+) -> GreedySettings:
+    """Return the settings of all completions; UserError where the device is not there."""
+    return GreedySettings(
+        backend=backend,
+        device=_pick_device(backend, device, ranks),
+        dtype=trained_dtype(config.fine_tune_type, config.dtype),
+        max_new_tokens=max_new_tokens or config.eval.max_new_tokens,
+        batch_size=config.eval.batch_size,
+    )
+
+
+def _pick_device(backend: str, device: str, ranks: Ranks) -> str:
+    """Return the device that was asked for or that "auto" means; UserError where it is not there."""
     if backend == "torch":
         if ranks.size > 1:
             raise UserError("--backend torch: PyTorch uses every core by itself; add --backend mlx to share prompts")
-        device = pick_device(device)
-        return device, torch_completions(run, tokens, batch_size, device, dtype)
+        return pick_device(device)
     present = str(mx.default_device().type).rpartition(".")[2]
     if device not in ("auto", present):
         raise UserError(f"--device {device}: MLX computes on the {present} here; leave it out, or use torch")
-    return present, mlx_completions(tokens, batch_size, dtype, ranks)
+    return present
+
+
+def _check(prompts: Sequence[Prompt], config: Config, settings: GreedySettings) -> None:
+    """Raise UserError where the reward can't grade a prompt, or a completion would not fit the model's context."""
+    check_columns(config.reward, prompts)
+    context = read_settings(find_model(config.model)).get("max_position_embeddings")
+    check_lengths(prompts, settings.max_new_tokens, context, "max_new_tokens")
+
+
+def _facts(run: Run, matrix: RunMatrix, settings: GreedySettings, n_episodes: int) -> Record:
+    """Return the beginning of eval.json: what was evaluated, and how."""
+    reward = run.config.reward
+    return {
+        "model": model_name(run.config.model),
+        "run": run.name,
+        "runs": {name: run.name for name, run in matrix.runs.items()},
+        "rubric": reward.rubric or ", ".join(reward.functions),
+        "backend": settings.backend,
+        "device": settings.device,
+        "n_episodes": n_episodes,
+        "max_new_tokens": settings.max_new_tokens,
+        "kept_step": run.kept_step(),
+    }

@@ -1,10 +1,14 @@
-"""Greedy completions of held-out prompts, by MLX or by PyTorch, batch by batch; an interrupted evaluation goes on."""
+"""Greedy completions of held-out prompts, by MLX or by PyTorch, batch by batch.
+
+What is done is kept on disk until the whole evaluation is, so that an interrupted one continues.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from convert import torch_eval
@@ -14,92 +18,125 @@ from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.export.export import exported_model
 from mlx_grpo.generation.rollout import decode_completion, generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.models.policy import ADAPTER_WEIGHTS, load_for_inference, load_tokenizer_of
+from mlx_grpo.models.policy import ADAPTER_WEIGHTS, find_model, load_for_inference, load_tokenizer_of
 from mlx_grpo.runs import Run
 
-Keep = Callable[[list[str]], None]
-"""Given each finished batch's completions."""
+OnBatch = Callable[[list[str]], None]
+"""Given the completions of each finished batch, in the order of the prompts."""
 
-Complete = Callable[[Path, Path | None, Sequence[Prompt], Keep], None]
-"""(base model, adapter or None, prompts, keep) -> greedy completions, handed on in their order."""
-
-Generate = Callable[[str, Path, Path | None, Sequence[Prompt]], list[str]]
-"""(name, base model, adapter or None, prompts) -> greedy completions."""
+Progress = Callable[[str, int, int], None]
+"""Given a model's name, the number of its prompts that are completed, and the number of all."""
 
 UNFINISHED = "completions.jsonl"
-"""Where an evaluation keeps what is done, until all of it is."""
+"""The file of an evaluation that is not finished."""
 
 
-def mlx_completions(max_new_tokens: int, batch_size: int, dtype: str, ranks: Ranks) -> Complete:
-    """Greedy completions by MLX, a batch at a time on each rank; batches are those of one rank alone."""
+@dataclass(frozen=True, slots=True)
+class GreedySettings:
+    """All that greedy completions depend on, besides the model and the prompts."""
 
-    def complete(base: Path, adapter: Path | None, prompts: Sequence[Prompt], keep: Keep) -> None:
-        policy = load_for_inference(base, adapter, dtype)
-        batches = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
-        for first in range(0, len(batches), ranks.size):
-            at = first + ranks.rank  # past the end where the last round has fewer batches than ranks
-            sampling = Sampling(max_new_tokens, temperature=0)
-            rollouts = generate(policy, batches[at], 1, sampling) if at < len(batches) else []
-            for texts in filter(None, ranks.gather([rollout.completion for rollout in rollouts])):
-                keep(texts)
-
-    return complete
+    backend: str
+    """"mlx" or "torch"."""
+    device: str
+    dtype: str
+    max_new_tokens: int
+    batch_size: int
 
 
-def torch_completions(run: Run, max_new_tokens: int, batch_size: int, device: str, dtype: str) -> Complete:
-    """Greedy completions by PyTorch, each model exported to the run's folder first where that is needed."""
+class Completer:
+    """Completes prompts with one model after another; rank 0 keeps each finished batch in a file."""
 
-    def complete(base: Path, adapter: Path | None, prompts: Sequence[Prompt], keep: Keep) -> None:
-        folder = exported_model(Run(adapter.parent) if adapter else run, base, adapter, dtype)
-        tokenizer = load_tokenizer_of(base)
-        torch_eval.generate(
-            folder,
-            [prompt.token_ids for prompt in prompts],
-            max_new_tokens=max_new_tokens,
-            stop_ids=sorted(tokenizer.eos_token_ids),
-            device=device,
-            batch_size=batch_size,
-            on_batch=lambda batch: keep([decode_completion(tokenizer, ids) for ids in batch]),
-        )
+    def __init__(self, run: Run, settings: GreedySettings, folder: Path, progress: Progress, ranks: Ranks):
+        self.run = run
+        self.base = find_model(run.config.model)
+        self.settings = settings
+        self.store = folder / UNFINISHED
+        self.progress = progress
+        self.ranks = ranks
 
-    return complete
+    def complete(self, name: str, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
+        """Return greedy completions by the base or one of its adapters; `name` is the model's name for progress.
 
+        Those that an interrupted evaluation finished are read from the file. Its batches were whole, so the
+        rest is divided into the batches that an uninterrupted one has.
+        """
+        key = self._key(adapter, prompts)
+        texts: list[str] = self.ranks.from_leader(lambda: self._kept(key))
 
-def remembered(
-    complete: Complete, store: Path, settings: Sequence[object], progress: Callable[[str, int, int], None], ranks: Ranks
-) -> Generate:
-    """Completions that are written to `store` by the batch and read from there when asked for again, by rank 0.
-
-    `settings` are whatever else they depend on. Batches stay whole, so what is done later is what it would have been.
-    `progress` is told the model's name and how many prompts are done, of how many.
-    """
-    if ranks.leads:
-        _drop_torn_line(store)
-
-    def kept(name: str, base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
-        key = _key(settings, base, adapter, prompts)
-        texts = ranks.from_leader(lambda: [text for r in read_jsonl(store) if r["key"] == key for text in r["texts"]])
-
-        def keep(batch: list[str]) -> None:
-            if ranks.leads:
-                append_jsonl(store, {"key": key, "texts": batch})
+        def on_batch(batch: list[str]) -> None:
+            if self.ranks.leads:
+                append_jsonl(self.store, {"key": key, "texts": batch})
             texts.extend(batch)
-            progress(name, len(texts), len(prompts))
+            self.progress(name, len(texts), len(prompts))
 
-        if len(texts) < len(prompts):
-            complete(base, adapter, prompts[len(texts) :], keep)
+        rest = prompts[len(texts) :]
+        if rest and self.settings.backend == "torch":
+            complete_with_torch(self.run, self.base, adapter, rest, self.settings, on_batch)
+        elif rest:
+            complete_with_mlx(self.base, adapter, rest, self.settings, self.ranks, on_batch)
         return texts
 
-    return kept
+    def forget(self) -> None:
+        """Remove the file, once everything is written elsewhere."""
+        self.store.unlink(missing_ok=True)
+
+    def _kept(self, key: str) -> list[str]:
+        _drop_torn_line(self.store)
+        return [text for record in read_jsonl(self.store) if record["key"] == key for text in record["texts"]]
+
+    def _key(self, adapter: Path | None, prompts: Sequence[Prompt]) -> str:
+        """Return a hash of all that the completions depend on, the adapter's weights included."""
+        named = [*map(str, (*astuple(self.settings), self.base, adapter))]
+        digest = hashlib.sha256(json.dumps([*named, [prompt.token_ids for prompt in prompts]]).encode())
+        if adapter is not None:
+            digest.update((adapter / ADAPTER_WEIGHTS).read_bytes())
+        return digest.hexdigest()
 
 
-def _key(settings: Sequence[object], base: Path, adapter: Path | None, prompts: Sequence[Prompt]) -> str:
-    digest = hashlib.sha256(
-        json.dumps([*map(str, (*settings, base, adapter)), [p.token_ids for p in prompts]]).encode()
+def complete_with_mlx(
+    base: Path,
+    adapter: Path | None,
+    prompts: Sequence[Prompt],
+    settings: GreedySettings,
+    ranks: Ranks,
+    on_batch: OnBatch,
+) -> None:
+    """Complete prompts by MLX, in each round a batch on each rank; every rank is given all batches.
+
+    The batches are those of one rank alone, since a completion may depend on its batch in the last bit.
+    """
+    policy = load_for_inference(base, adapter, settings.dtype)
+    sampling = Sampling(settings.max_new_tokens, temperature=0)
+    starts = range(0, len(prompts), settings.batch_size)
+    batches = [prompts[start : start + settings.batch_size] for start in starts]
+    for first in range(0, len(batches), ranks.size):
+        mine = first + ranks.rank  # past the end where the last round has fewer batches than ranks
+        rollouts = generate(policy, batches[mine], 1, sampling) if mine < len(batches) else []
+        for texts in ranks.gather([rollout.completion for rollout in rollouts]):
+            if texts:
+                on_batch(texts)
+
+
+def complete_with_torch(
+    run: Run,
+    base: Path,
+    adapter: Path | None,
+    prompts: Sequence[Prompt],
+    settings: GreedySettings,
+    on_batch: OnBatch,
+) -> None:
+    """Complete prompts by PyTorch; the model is exported first, into its run's folder, where that is needed."""
+    folder = exported_model(Run(adapter.parent) if adapter else run, base, adapter, settings.dtype)
+    tokenizer = load_tokenizer_of(base)
+    torch_eval.generate(
+        folder,
+        [prompt.token_ids for prompt in prompts],
+        max_new_tokens=settings.max_new_tokens,
+        stop_ids=sorted(tokenizer.eos_token_ids),
+        device=settings.device,
+        batch_size=settings.batch_size,
+        on_batch=lambda batch: on_batch([decode_completion(tokenizer, ids) for ids in batch]),
     )
-    if adapter is not None:
-        digest.update((adapter / ADAPTER_WEIGHTS).read_bytes())
-    return digest.hexdigest()
 
 
 def _drop_torn_line(store: Path) -> None:

@@ -17,7 +17,7 @@ from mlx_grpo.reporting.tables import BASELINE
 from mlx_grpo.runs import ADAPTER, WARM_START, Run
 
 IGNORED_KEY_PREFIXES = ("output_dir", "logging_steps", "save_", "eval.", "warm_start.run", "data.heldout")
-"""Beginnings of the keys that don't change what a run learns; the held-out rows are the same in all."""
+"""Beginnings of the keys that don't change what a run learns; all runs have the same held-out rows."""
 
 
 @dataclass(slots=True)
@@ -39,12 +39,12 @@ def build_run_matrix(runs: Sequence[Run]) -> RunMatrix:
     Raises UserError where a run has no adapter yet, or has another model or other held-out prompts than the first.
     """
     first = runs[0].config
-    problems = [problem for run in runs for problem in _misfit(run, first)]
+    problems = [problem for run in runs for problem in _mismatches(run, first)]
     if problems:
         raise UserError(*problems)
     matrix = RunMatrix()
     by_weights: dict[str, str] = {}  # the name of each warm start: runs of one seed share theirs
-    by_settings: dict[str, list[str]] = {}  # models whose runs differ in the seed alone
+    by_settings: dict[str, list[str]] = {}  # the models of runs that differ in the seed alone
     for run in runs:
         words = _differing_settings(first, run.config)
         repeated = _name("trained", words) in matrix.runs
@@ -76,8 +76,8 @@ def _name(kind: str, words: Sequence[str]) -> str:
     return ", ".join([kind, *words])
 
 
-def _misfit(run: Run, first: Config) -> list[str]:
-    """List why a run can't stand beside the first one."""
+def _mismatches(run: Run, first: Config) -> list[str]:
+    """List the reasons why a run can't be compared with the first."""
     try:
         run.adapter()
     except UserError as error:
@@ -97,14 +97,15 @@ def _misfit(run: Run, first: Config) -> list[str]:
 
 def _same_rows(mine: Path | None, theirs: Path | None) -> bool:
     """Return True if two held-out files hold the same bytes, as those of one seed's jobs do."""
-    there = mine is not None and theirs is not None and mine.is_file() and theirs.is_file()
-    return there and mine.read_bytes() == theirs.read_bytes()
+    if mine is None or theirs is None or not (mine.is_file() and theirs.is_file()):
+        return False
+    return mine.read_bytes() == theirs.read_bytes()
 
 
 def _differing_settings(first: Config, config: Config, *, with_seed: bool = True) -> list[str]:
     """List how a run's settings differ from the first's, a phrase for each key."""
     theirs, mine = flat(first.model_dump()), flat(config.model_dump())
-    if not (first.warm_start.steps and config.warm_start.steps):  # without steps the other keys say nothing
+    if not (first.warm_start.steps and config.warm_start.steps):  # without steps the other keys have no effect
         mine |= {key: theirs[key] for key in mine if key.startswith("warm_start.") and key != "warm_start.steps"}
     differing = [
         key

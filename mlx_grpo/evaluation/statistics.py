@@ -1,7 +1,7 @@
-"""Figures over episodes, and two models compared on the same ones: arrays in, numbers out.
+"""Figures over episodes, and comparisons of two models on the same ones: arrays in, numbers out.
 
-A resample is a weight for every episode, so that each figure is a function of weighted rows: the bootstrap weighs an
-episode by how often its job was drawn, and the permutation test gives each job's rows to one model or to the other.
+A resample is a weight for every episode, so that each figure is a function of weighted rows. The bootstrap weighs an
+episode by how often its job was drawn. The permutation test gives each job's rows to one model or to the other.
 """
 
 from __future__ import annotations
@@ -16,39 +16,48 @@ CHUNK = 1_000
 """Resamples held in memory at once."""
 MIN_JOBS = 6
 """With fewer, no two-sided permutation test over jobs can fall below 0.05 (2 / 2^6 = 0.03)."""
-RANKED = 10
-LOWEST = -1.0
-"""The score of a completion that gives none: below every score, so that it ranks last."""
+NDCG_CUTOFF = 10
+NO_SCORE = -1.0
+"""Stands for the score of a completion without one: below every score, so that it ranks last."""
+
+Figures = dict[str, np.ndarray]
+"""Each figure under B weightings, f64 [B]."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """What a model's completions say of E candidates, and what is so."""
+class Predictions:
+    """A model's decisions and scores for E candidates, with the labels that they should match."""
 
     positive: np.ndarray
     """bool [E]: the label is shortlist."""
     correct: np.ndarray
     """bool [E]: the completion's decision is the label; False where it has none."""
     fit: np.ndarray
-    """f64 [E]"""
+    """f64 [E]: the label's score."""
     scores: np.ndarray
-    """f64 [E]: the completion's score; LOWEST where it has none."""
+    """f64 [E]: the completion's score; NO_SCORE where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One model's E episodes: the figures that are plain means, and what it judged where the rows have labels."""
+    """One model's E episodes as columns."""
 
     means: dict[str, np.ndarray]
-    """Each [E]; NaN where a figure does not apply."""
-    judged: Judged | None = None
+    """The columns of the figures that are plain means, each f64 [E]; NaN where a figure does not apply."""
+    predictions: Predictions | None = None
+    """None where the rows have no labels."""
     jobs: np.ndarray | None = None
-    """[E]: which job each episode is about; None where the rows don't say."""
+    """i64 [E]: the number of the job that each episode is about; None where the rows name no job."""
+
+    @property
+    def size(self) -> int:
+        """E, the number of episodes."""
+        return next(iter(self.means.values())).size
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """How far one model's figure lies above another's: 95% interval and two-sided p-value, NaN where undefined."""
+    """One model's figure less another's, with its 95% interval and two-sided p-value; NaN where undefined."""
 
     mean: float
     low: float
@@ -57,17 +66,17 @@ class Difference:
 
 
 def figures(outcome: Outcome) -> dict[str, float]:
-    """Every figure of one model, NaN where it is undefined."""
-    return {name: float(values[0]) for name, values in _figures(outcome, np.ones((1, _size(outcome)))).items()}
+    """Return every figure of one model, NaN where it is undefined."""
+    return {name: float(values[0]) for name, values in _figures(outcome, np.ones((1, outcome.size))).items()}
 
 
 def compare(left: Outcome, right: Outcome, seed: int = 0) -> dict[str, Difference]:
-    """Each figure of `right` less that of `left`, on the same episodes in the same order.
+    """Return each figure of `right` less that of `left`, on the same episodes in the same order.
 
-    The interval is the paired percentile bootstrap, the p-value the paired permutation test (exchanging the two
-    models' completions); both take a job's episodes together, or each alone with fewer than MIN_JOBS jobs.
+    The interval is the paired percentile bootstrap's. The p-value is the paired permutation test's, which exchanges
+    the two models' completions. Both take a job's episodes together, or each alone with fewer than MIN_JOBS jobs.
     """
-    left, right = _where_both_apply(left, right)
+    left, right = _restricted(left, right), _restricted(right, left)
     clusters = clusters_of(left)
     rng = np.random.default_rng(seed)
     observed = _minus(_figures(right, np.ones((1, clusters.size))), _figures(left, np.ones((1, clusters.size))))
@@ -87,37 +96,39 @@ def compare(left: Outcome, right: Outcome, seed: int = 0) -> dict[str, Differenc
 
 
 def resampled_by_job(outcome: Outcome) -> bool:
-    """Whether comparisons take whole jobs: the rows name enough of them."""
+    """Return True if the rows name enough jobs for comparisons to take whole jobs."""
     return outcome.jobs is not None and np.unique(outcome.jobs).size >= MIN_JOBS
 
 
 def clusters_of(outcome: Outcome) -> np.ndarray:
-    """What is resampled together, as a number from 0 for each episode [E]."""
-    if not resampled_by_job(outcome):
-        return np.arange(_size(outcome))
+    """Return for each episode the number, from 0, of the cluster that it is resampled with, i64 [E]."""
+    if outcome.jobs is None or not resampled_by_job(outcome):
+        return np.arange(outcome.size)
     return np.unique(outcome.jobs, return_inverse=True)[1]
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The mean of values [E] under each weighting [B, E], as [B]; NaN values are left out."""
-    there = ~np.isnan(values)
-    return _ratio(weights @ np.where(there, values, 0.0), weights @ there.astype(float))
+    """Return the mean of values [E] under each weighting [B, E], as [B]; NaN values are left out."""
+    known = ~np.isnan(values)
+    return _ratio(weights @ np.where(known, values, 0.0), weights @ known.astype(float))
 
 
 def balanced_accuracy(positive: np.ndarray, correct: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The mean of the two labels' shares of correct decisions [B]; NaN where a label does not occur."""
-    shares = [weighted_mean(correct.astype(float), weights * label) for label in (positive, ~positive)]
-    return sum(shares) / 2
+    """Return the mean of the two labels' shares of correct decisions [B]; NaN where a label does not occur."""
+    of_positive, of_negative = (
+        weighted_mean(correct.astype(float), weights * label) for label in (positive, ~positive)
+    )
+    return (of_positive + of_negative) / 2
 
 
 def roc_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """How often a shortlisted candidate scores above a rejected one, ties half (Mann-Whitney) [B]."""
+    """Return how often a shortlisted candidate scores above a rejected one, ties half (Mann-Whitney) [B]."""
     beaten = (weights * ~positive) @ _below(scores).T  # [B, E]: the rejected that score below each row
     return _ratio((beaten * weights * positive).sum(axis=1), weights @ (positive * 1.0) * (weights @ (~positive * 1.0)))
 
 
 def spearman(left: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The correlation of midranks [B]; 0 where one side is constant, an order that tells nothing."""
+    """Return the correlation of midranks [B]; 0 where one side is constant and gives no order."""
     centred = []
     for values in (left, right):
         ranks = weights @ _below(values).T  # [B, E]
@@ -127,8 +138,10 @@ def spearman(left: np.ndarray, right: np.ndarray, weights: np.ndarray) -> np.nda
     return np.divide((weights * a * b).sum(axis=1), spread, out=np.zeros_like(spread), where=spread > 1e-9)
 
 
-def ndcg(gains: np.ndarray, scores: np.ndarray, k: int = RANKED) -> float:
-    """DCG of the k highest scores over the best possible, tied scores in all their orders; NaN where no gain is.
+def ndcg(gains: np.ndarray, scores: np.ndarray, k: int = NDCG_CUTOFF) -> float:
+    """Return the DCG of the k highest scores over the best possible one; NaN where every gain is 0.
+
+    Tied scores count as the mean over all their orders.
 
     Source: Järvelin and Kekäläinen 2002 with linear gains; ties as McSherry and Najork 2008.
     """
@@ -143,57 +156,56 @@ def ndcg(gains: np.ndarray, scores: np.ndarray, k: int = RANKED) -> float:
 
 
 def job_ndcg(gains: np.ndarray, scores: np.ndarray, jobs: np.ndarray) -> np.ndarray:
-    """For each episode its job's NDCG, [E]."""
+    """Return for each episode its job's NDCG, [E]."""
     values = np.empty(gains.size)
     for job in np.unique(jobs):
         values[jobs == job] = ndcg(gains[jobs == job], scores[jobs == job])
     return values
 
 
-def _figures(outcome: Outcome, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Every figure under each weighting [B, E], as [B]."""
-    found = {name: weighted_mean(values, weights) for name, values in outcome.means.items()}
-    judged, jobs = outcome.judged, outcome.jobs
-    if judged is None:
-        return found
-    found["balanced_accuracy"] = balanced_accuracy(judged.positive, judged.correct, weights)
-    found["roc_auc"] = roc_auc(judged.positive, judged.scores, weights)
-    found["spearman"] = spearman(judged.fit, judged.scores, weights)
+def _figures(outcome: Outcome, weights: np.ndarray) -> Figures:
+    """Compute every figure under each weighting [B, E], as [B]."""
+    of = {name: weighted_mean(values, weights) for name, values in outcome.means.items()}
+    predicted, jobs = outcome.predictions, outcome.jobs
+    if predicted is None:
+        return of
+    of["balanced_accuracy"] = balanced_accuracy(predicted.positive, predicted.correct, weights)
+    of["roc_auc"] = roc_auc(predicted.positive, predicted.scores, weights)
+    of["spearman"] = spearman(predicted.fit, predicted.scores, weights)
     if jobs is not None:
         each_job_once = weights / np.bincount(jobs)[jobs]
-        found[f"ndcg_at_{RANKED}"] = weighted_mean(job_ndcg(judged.fit, judged.scores, jobs), each_job_once)
-    return found
+        by_job = job_ndcg(predicted.fit, predicted.scores, jobs)
+        of[f"ndcg_at_{NDCG_CUTOFF}"] = weighted_mean(by_job, each_job_once)
+    return of
 
 
-def _size(outcome: Outcome) -> int:
-    return next(iter(outcome.means.values())).size
-
-
-def _where_both_apply(left: Outcome, right: Outcome) -> tuple[Outcome, Outcome]:
-    """The two with every mean left out where it does not apply to one of them."""
-    apply = {name: ~np.isnan(values) & ~np.isnan(right.means[name]) for name, values in left.means.items()}
-    return tuple(
-        replace(one, means={name: np.where(apply[name], one.means[name], np.nan) for name in apply})
-        for one in (left, right)
-    )
+def _restricted(one: Outcome, other: Outcome) -> Outcome:
+    """Return `one` with every mean left out, as NaN, on the episodes where it does not apply to the `other`."""
+    means = {name: np.where(np.isnan(other.means[name]), np.nan, values) for name, values in one.means.items()}
+    return replace(one, means=means)
 
 
 def _pooled(left: Outcome, right: Outcome) -> Outcome:
-    """The rows of both, left's first, as if of twice as many jobs."""
-    judged = left.judged and Judged(*map(np.concatenate, zip(astuple(left.judged), astuple(right.judged), strict=True)))
-    jobs = None if left.jobs is None else np.concatenate([left.jobs, right.jobs + left.jobs.max() + 1])
-    return Outcome({name: np.concatenate([left.means[name], right.means[name]]) for name in left.means}, judged, jobs)
+    """Return the rows of both, left's first, as if of twice as many jobs."""
+    means = {name: np.concatenate([left.means[name], right.means[name]]) for name in left.means}
+    predictions = jobs = None
+    if left.predictions is not None and right.predictions is not None:
+        pairs = zip(astuple(left.predictions), astuple(right.predictions), strict=True)
+        predictions = Predictions(*map(np.concatenate, pairs))
+    if left.jobs is not None and right.jobs is not None:
+        jobs = np.concatenate([left.jobs, right.jobs + left.jobs.max() + 1])
+    return Outcome(means, predictions, jobs)
 
 
 def _bootstrap_weights(clusters: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """How often each episode is drawn when as many clusters are drawn with replacement, [CHUNK, E] at a time."""
+    """Yield how often each episode is drawn when all clusters are drawn with replacement, [CHUNK, E] at a time."""
     count = clusters.max() + 1
     for _ in range(RESAMPLES // CHUNK):
         yield rng.multinomial(count, np.full(count, 1 / count), CHUNK)[:, clusters].astype(float)
 
 
 def _exchanges(clusters: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """For each episode whether its cluster stays with its model (1) or is exchanged (0), [CHUNK, E] at a time."""
+    """Yield 1 for each episode whose cluster stays with its model, 0 where it is exchanged, [CHUNK, E] at a time."""
     for _ in range(RESAMPLES // CHUNK):
         yield rng.integers(0, 2, (CHUNK, clusters.max() + 1))[:, clusters].astype(float)
 
@@ -204,12 +216,12 @@ def _difference(observed: float, drawn: np.ndarray, swapped: np.ndarray) -> Diff
         return Difference(observed, np.nan, np.nan, np.nan)
     low, high = np.percentile(drawn, [2.5, 97.5])
     as_far = np.count_nonzero(np.abs(swapped) >= abs(observed) - 1e-12)  # rounding must not hide a tie
-    # What was observed is one of the exchanges, so no p-value is 0 (Phipson and Smyth 2010).
+    # The observed assignment is one of the exchanges, so no p-value is 0 (Phipson and Smyth 2010).
     return Difference(observed, float(low), float(high), float((as_far + 1) / (swapped.size + 1)))
 
 
 def _below(values: np.ndarray) -> np.ndarray:
-    """[E, E]: 1 where the column's value lies below the row's, 1/2 where they are equal."""
+    """Return [E, E]: 1 where the column's value lies below the row's, 1/2 where they are equal."""
     return (values[None, :] < values[:, None]) + 0.5 * (values[None, :] == values[:, None])
 
 
@@ -217,10 +229,10 @@ def _ratio(above: np.ndarray, under: np.ndarray) -> np.ndarray:
     return np.divide(above, under, out=np.full(under.shape, np.nan), where=under != 0)
 
 
-def _minus(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _minus(left: Figures, right: Figures) -> Figures:
     return {name: values - right[name] for name, values in left.items()}
 
 
-def _collect(chunks: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _collect(chunks: Iterator[Figures]) -> Figures:
     parts = list(chunks)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

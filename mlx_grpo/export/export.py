@@ -1,12 +1,15 @@
-"""A run's adapter as a folder for Hugging Face, MLX or PEFT, with its model card and pictures."""
+"""A run's adapter as a folder for Hugging Face, MLX or PEFT, with its model card and pictures.
+
+Nothing else writes a card.
+"""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from convert.folder import read_json
 from convert.hf import MARKER, ExportSummary, export_hf
 from convert.peft import export_peft
 from mlx_grpo.errors import UserError
@@ -28,9 +31,8 @@ def export_run(
 ) -> tuple[Path, ExportSummary]:
     """Write a run's adapter as `out` (RUN/hf, RUN/mlx or RUN/peft by default), fused into its base but for PEFT.
 
-    `repo` is where it will live on the Hub, for its card. Raises UserError for options that exclude each other, where
-    there is no such run or it has no adapter yet, and where the export, loaded again, does not compute what the
-    policy does.
+    `repo` is its name on the Hub, for its card. Raises UserError for options that exclude each other, where there is
+    no such run or it has no adapter yet, and where the export, loaded again, differs from the policy.
     """
     _check_options(formats, dtype, bits)
     run = Run.find(name)
@@ -46,7 +48,7 @@ def export_run(
         dtype=dtype or trained_dtype(config.fine_tune_type, config.dtype),
         bits=bits,
         card=model_card(run, base, repo),
-        extra_files=[*pictures(run), *sorted(base.glob("LICENSE*"))],
+        extra_files=_beside_card(run, base),
         verify=verify,
     )
     return folder, summary
@@ -65,40 +67,50 @@ def _check_options(formats: Sequence[str], dtype: str | None, bits: int | None) 
 
 
 def exported_model(run: Run, base: Path, adapter: Path | None, dtype: str) -> Path:
-    """The Hugging Face folder of a run's base or one of its adapters in `dtype`, made now unless it is up to date.
+    """Return the Hugging Face folder of a run's base or of one of its adapters in `dtype`, made now if need be.
 
-    A base in plain weights is one already; PyTorch cannot read MLX's packed ones.
+    A base in plain weights is such a folder; PyTorch can't read MLX's packed ones. A folder made here has no card and
+    was not checked: `export_run` does both.
     """
     if adapter is None and not ModelFolder.read(base).is_packed:
         return base
     name = "base" if adapter is None else adapter.name
     folder = run.folder / ("hf" if name == ADAPTER else f"hf-{name}")
     source = base / "config.json" if adapter is None else adapter / ADAPTER_WEIGHTS
-    if _exported_as(folder) not in (None, dtype):  # the user's own export in another dtype stays
+    if _exported_dtype(folder) not in (None, dtype):  # the user's own export in another dtype stays
         folder = folder.with_name(f"{folder.name}-{dtype}")
-    fresh = _exported_as(folder) == dtype and (folder / MARKER).stat().st_mtime >= source.stat().st_mtime
-    if not fresh:
-        card = model_card(run, base) if name == ADAPTER else None
-        papers = sorted(base.glob("LICENSE*")) if name == ADAPTER else ()
-        export_hf(base, folder, adapter=adapter, dtype=dtype, card=card, extra_files=papers)
+    if _exported_dtype(folder) != dtype or not _is_newer(folder / MARKER, source):
+        export_hf(base, folder, adapter=adapter, dtype=dtype)
     return folder
 
 
-def _exported_as(folder: Path) -> str | None:
-    """The dtype of an export of ours; None where there is none."""
+def write_card(run: Run) -> Path | None:
+    """Write the model card of RUN/hf again, with its pictures and licences, and return its path.
+
+    Return None, and write nothing, where RUN/hf is no export of the adapter as it is now.
+    """
+    folder = run.folder / "hf"
+    if _exported_dtype(folder) is None or not _is_newer(folder / MARKER, run.adapter() / ADAPTER_WEIGHTS):
+        return None
+    base = find_model(run.config.model)
+    card = folder / "README.md"
+    card.write_text(model_card(run, base), encoding="utf-8")
+    for file in _beside_card(run, base):
+        shutil.copyfile(file, folder / file.name)
+    return card
+
+
+def _beside_card(run: Run, base: Path) -> list[Path]:
+    """Return the files that belong to a card: the pictures of an evaluation, if there was one, and the licences."""
+    return [*sorted((run.folder / "plots").glob("*.png")), *sorted(base.glob("LICENSE*"))]
+
+
+def _exported_dtype(folder: Path) -> str | None:
+    """Return the dtype of an export of ours; None where there is none."""
     marker = folder / MARKER
-    return json.loads(marker.read_text(encoding="utf-8"))["dtype"] if marker.is_file() else None
+    return read_json(marker)["dtype"] if marker.is_file() else None
 
 
-def refresh_card(run: Run) -> None:
-    """Bring the card and pictures of a run's export up to its latest evaluation."""
-    if (run.folder / "hf" / MARKER).is_file():
-        card = model_card(run, find_model(run.config.model))
-        (run.folder / "hf" / "README.md").write_text(card, encoding="utf-8")
-        for picture in pictures(run):
-            shutil.copyfile(picture, run.folder / "hf" / picture.name)
-
-
-def pictures(run: Run) -> list[Path]:
-    """What `mlx-grpo eval` drew, if it has."""
-    return sorted((run.folder / "plots").glob("*.png"))
+def _is_newer(marker: Path, source: Path) -> bool:
+    """Return True if an export was made after its source, or at the same time."""
+    return marker.stat().st_mtime >= source.stat().st_mtime

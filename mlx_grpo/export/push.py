@@ -1,4 +1,4 @@
-"""Push an export to the Hugging Face Hub, and say in words what to do where it refuses."""
+"""Uploading an export to the Hugging Face Hub, with a remedy in words where the Hub refuses."""
 
 from __future__ import annotations
 
@@ -21,22 +21,17 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.models.hub import LOGIN, SECONDS, check_token, describe_error, describe_network_error
 
 T = TypeVar("T")
-
-
 Report = Callable[[str], None]
-
 
 LIMITS = httpx2.Timeout(60, connect=SECONDS)
 """For uploads and commits."""
-
-
 WAITS = (1, 4)
 """Seconds before a call whose connection was cut is made again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """Where an export went."""
+    """The address of an upload, and its commit."""
 
     url: str
     commit: str
@@ -55,7 +50,7 @@ def check_options(formats: Sequence[str], repo: str | None, private: bool, dry_r
 def check_push(repo: str, private: bool, send: bool = True) -> None:
     """Raise UserError, within seconds and before anything is written, where a push to `repo` could not succeed.
 
-    Without `send` only the name is checked, and nobody is asked.
+    Without `send` only the name is checked, and the Hub is not called.
     """
     try:
         validate_repo_id(repo)
@@ -88,9 +83,9 @@ def _is_public(repo: str) -> bool:
 
 
 def push(folder: Path, files: Sequence[str], repo: str, private: bool, report: Report) -> Pushed:
-    """Put exactly `files` of `folder` into the model repository `repo`, made where there is none, as one commit.
+    """Upload exactly `files` of `folder` to the model repository `repo`, made where there is none, as one commit.
 
-    What a cut connection left undone is done again; files that the Hub has are not sent twice.
+    Calls whose connection was cut are made again; files that the Hub has are not sent twice.
     """
     logging.getLogger("huggingface_hub.utils._http").addFilter(_without_signatures)
     if not sys.stderr.isatty():
@@ -109,7 +104,7 @@ def push(folder: Path, files: Sequence[str], repo: str, private: bool, report: R
 
 
 def _retried(call: Callable[[], T], report: Report) -> T:
-    """The result of `call`, made again where its connection was cut."""
+    """Return the result of `call`, made again where its connection was cut."""
     for wait in WAITS:
         try:
             return _unwrapped(call)
@@ -120,7 +115,7 @@ def _retried(call: Callable[[], T], report: Report) -> T:
 
 
 def _unwrapped(call: Callable[[], T]) -> T:
-    """The result of `call`, under the time limits; what the client wraps around a failed upload is taken off."""
+    """Return the result of `call` under the time limits; raise the cause of a failed upload, not its wrapper."""
     get_session().timeout = LIMITS
     try:
         return call()
@@ -132,7 +127,7 @@ def _unwrapped(call: Callable[[], T]) -> T:
 
 @contextmanager
 def _in_words(repo: str) -> Iterator[None]:
-    """Turn what the Hub or the network refuses into a UserError that names the remedy."""
+    """Turn an error of the Hub or the network into a UserError that names the remedy."""
     try:
         yield
     except OfflineModeIsEnabled:

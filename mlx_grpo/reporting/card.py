@@ -52,24 +52,27 @@ HIRING = (
 
 
 def model_card(run: Run, base: Path, repo: str | None = None) -> str:
-    """Markdown with metadata: what was trained on what, how, the measured results, and how to use it.
+    """Return Markdown with metadata: what was trained on what, how, the measured results, and how to use it.
 
-    `base` is the base model's folder, read for its licence and its template; `repo` is where the export will live.
+    `base` is the base model's folder, read for its licence and template. `repo` is the export's name on the Hub.
     """
     config, results = run.config, run.results()
     licence = _licence(base)
+    title = repo.rpartition("/")[2] if repo else run.name
     metadata = ModelCardData(
         base_model=_hub_id(run, config),
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["grpo", "mlx", "mlx-grpo"],
-        model_name=repo.rpartition("/")[2] if repo else run.name,
+        model_name=title,
         eval_results=_eval_results(config, results) if results else None,
-        **licence,
+        license=licence.get("license"),
+        license_name=licence.get("license_name"),
+        license_link=licence.get("license_link"),
     )
     if not metadata.eval_results:
         metadata.pop("model_name")
-    parts = [f"# {repo.rpartition('/')[2] if repo else run.name}", _summary(run, config), "## Use"]
+    parts = [f"# {title}", _summary(run, config), "## Use"]
     parts += _use(config, base, repo or "USER/NAME")
     parts += ["## Results", *(_results(run, results) if results else ["Not evaluated yet."])]
     parts += ["## Training", *_training(run, config)]
@@ -79,13 +82,13 @@ def model_card(run: Run, base: Path, repo: str | None = None) -> str:
 
 
 def _hub_id(run: Run, config: Config) -> str | None:
-    """The base model's name on the Hub; None where it was a folder, whose path is nobody else's business."""
+    """Return the base model's name on the Hub; None where it was a folder, whose path should not be published."""
     name = _base_name(run)
     return name if name == config.model and not Path(name).is_dir() else None
 
 
 def _base_name(run: Run) -> str:
-    """The base model as the adapter names it: its Hub id or its folder's name."""
+    """Return the base model's Hub id or its folder's name, as the adapter has it."""
     return json.loads((run.adapter() / ADAPTER_CONFIG).read_text(encoding="utf-8"))["model"]
 
 
@@ -113,14 +116,10 @@ def _summary(run: Run, config: Config) -> str:
 
 
 def _use(config: Config, base: Path, repo: str) -> list[str]:
-    # A made-up prompt: a row of the training data could be a real person's profile.
-    example = [{"role": "user", "content": "..."}]
-    if config.data.train in BUNDLED and (config.data.heldout is None or config.data.heldout in BUNDLED):
-        example = read_rows(dataset_files(config.data)[1])[0]["prompt"]
     thinking = f"enable_thinking={config.data.enable_thinking}, " if _thinks(base) else ""
     snippet = SNIPPET.format(
         repo=repo,
-        messages=json.dumps(example, ensure_ascii=False, indent=4),
+        messages=json.dumps(_example_prompt(config), ensure_ascii=False, indent=4),
         thinking=thinking,
         tokens=config.eval.max_new_tokens,
     )
@@ -129,8 +128,17 @@ def _use(config: Config, base: Path, repo: str) -> list[str]:
     return [snippet, "Trained and evaluated with thinking switched off, as above."]
 
 
+def _example_prompt(config: Config) -> list[dict[str, str]]:
+    """Return a bundled row's prompt, else a made-up one: a user's row could be a real person's profile."""
+    if config.data.train in BUNDLED and (config.data.heldout is None or config.data.heldout in BUNDLED):
+        _, heldout = dataset_files(config.data)
+        if heldout is not None:
+            return read_rows(heldout)[0]["prompt"]
+    return [{"role": "user", "content": "..."}]
+
+
 def _thinks(base: Path) -> bool:
-    """Whether the base model's chat template can switch thinking off."""
+    """Return True if the base model's chat template can switch thinking off."""
     files = (base / "chat_template.jinja", base / "tokenizer_config.json")
     return any("enable_thinking" in file.read_text(encoding="utf-8") for file in files if file.is_file())
 
@@ -150,7 +158,7 @@ def _results(run: Run, results: dict[str, Any]) -> list[str]:
 
 
 def _eval_results(config: Config, results: dict[str, Any]) -> list[EvalResult]:
-    """The trained model's figures as the Hub lists them."""
+    """Return the trained model's figures as the Hub lists them."""
     means = results["means"]["trained"]
     names = {"reward": f"mean reward ({results['rubric']})", "correct": "decision accuracy"}
     if results["rubric"] != "published":
@@ -171,7 +179,7 @@ def _eval_results(config: Config, results: dict[str, Any]) -> list[EvalResult]:
 
 
 def _training(run: Run, config: Config) -> list[str]:
-    """How it was trained: the settings that matter most, which adapter was kept, and every setting."""
+    """Return the parts on training: the settings that matter most, which adapter was kept, and every setting."""
     warm, taken = config.warm_start, _steps_taken(run)
     shown = {
         "method": "GRPO, all weights" if config.fine_tune_type == "full" else f"GRPO, LoRA rank {config.lora.rank}",
@@ -216,7 +224,7 @@ def _kept(run: Run) -> str:
 
 
 def _public(run: Run, config: Config) -> dict[str, Any]:
-    """Every setting, with paths cut down to names."""
+    """Return every setting, with paths cut down to names."""
     values = config.model_dump(exclude={"output_dir"})
     values["model"] = _base_name(run)
     values["data"] |= {key: Path(values["data"][key]).name for key in ("train", "heldout") if values["data"][key]}
@@ -225,7 +233,7 @@ def _public(run: Run, config: Config) -> dict[str, Any]:
 
 
 def _licence(base: Path) -> dict[str, str]:
-    """The base model's licence as its own card states it; empty where it has no card, or one that can't be read."""
+    """Return the base model's licence as its own card states it; empty where it has no card that can be read."""
     try:
         stated = metadata_load(base / "README.md") or {}
     except (OSError, ValueError, yaml.YAMLError):

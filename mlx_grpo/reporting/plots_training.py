@@ -1,68 +1,66 @@
-"""How a run trained, as pictures, drawn from metrics.jsonl alone; and the look that all pictures share."""
+"""Pictures of a run's training, drawn from metrics.jsonl alone, and the style that all pictures share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")  # before pyplot: training machines have no display
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from mlx_grpo.data.jsonl import read_jsonl
+from mlx_grpo.data.jsonl import Record, read_jsonl
 
 GREY, ORANGE, BLUE, RED = "#9aa0a6", "#f2a03d", "#2a6fdb", "#c0392b"
 COMPONENT_COLOURS = ("#3a9e6b", "#8e5bb8", "#17a2a8", "#d1518f", "#8c6d31", "#5a6b7b")
 SIZE = (8, 4.5)
-LEGEND = {"loc": "outside lower center", "ncols": 3, "frameon": False}  # below the axes, where it hides no point
 
 
 def draw_training(metrics: Path, folder: Path) -> list[Path]:
-    """Write the pictures of the GRPO steps in metrics.jsonl into a folder; returns their paths, none without steps."""
+    """Write the pictures of the GRPO steps in metrics.jsonl into a folder; return their paths, none without steps."""
     every = read_jsonl(metrics)
     records = [record for record in every if record.get("reward") is not None]
-    looks = [(record["step"] + 1, record["eval/reward"]) for record in every if "eval/reward" in record]
+    validations = [(record["step"] + 1, record["eval/reward"]) for record in every if "eval/reward" in record]
     if not records:  # a reward that applied to no completion
         return []
     return [
-        save(training_curves(records, looks), folder / "training_curves.png"),
+        save(training_curves(records, validations), folder / "training_curves.png"),
         save(components_by_step(records), folder / "components_by_step.png"),
         save(completion_lengths(records), folder / "completion_lengths.png"),
     ]
 
 
-def training_curves(metrics: list[dict[str, Any]], looks: Sequence[tuple[int, float]]) -> plt.Figure:
-    """Mean reward (left axis, with its moving average) and loss (right axis) by step; `looks` are held-out rewards."""
+def training_curves(metrics: list[Record], validations: Sequence[tuple[int, float]]) -> Figure:
+    """Draw the mean reward (left axis, with its moving average) and the loss (right axis) by step.
+
+    `validations` are the steps of the evaluations during training, each with its held-out reward.
+    """
     steps = np.array([m["step"] + 1 for m in metrics])
     reward = np.array([m["reward"] for m in metrics], float)
     figure, left = plt.subplots(figsize=SIZE)
     right = left.twinx()
     right.axhline(0, color="#dddddd", linewidth=0.8, zorder=0)
-    loss = right.plot(steps, [m["loss"] for m in metrics], color=RED, linewidth=1, alpha=0.4, label="loss")
-    points, line = _with_average(left, steps, reward, "reward", "reward, mean")
-    heldout = np.array([value for _, value in looks], float)
-    if looks:
-        points += left.plot(
-            [step for step, _ in looks],
-            heldout,
-            "D",
-            color=ORANGE,
-            markersize=6,
-            label="held-out reward",
-        )
+    right.plot(steps, [m["loss"] for m in metrics], color=RED, linewidth=1, alpha=0.4, label="loss")
+    _with_average(left, steps, reward, "reward", "reward, mean")
+    heldout = np.array([value for _, value in validations], float)
+    if validations:
+        when = [step for step, _ in validations]
+        left.plot(when, heldout, "D", color=ORANGE, markersize=6, label="held-out reward")
     left.set(xlabel="GRPO step", ylabel="mean reward", ylim=span(reward, heldout), title="Reward and loss by step")
     right.set_ylabel("loss")
     _in_front(left, right)
-    figure.legend(handles=[*points, *line, *loss], **{**LEGEND, "ncols": 4})
-    left.xaxis.get_major_locator().set_params(integer=True)
+    legend(figure, columns=4)
+    left.xaxis.set_major_locator(whole_numbers())
     return figure
 
 
-def components_by_step(metrics: list[dict[str, Any]]) -> plt.Figure:
-    """The mean of each reward component by step: every step faint, the moving average on top."""
+def components_by_step(metrics: list[Record]) -> Figure:
+    """Draw the mean of each reward component by step: every step faint, the moving average on top."""
     steps = np.array([m["step"] + 1 for m in metrics])
     names = [key for key in metrics[0] if key.startswith("rewards/") and key.endswith("/mean")]
     columns = [np.array([m[name] for m in metrics], float) for name in names]
@@ -76,52 +74,59 @@ def components_by_step(metrics: list[dict[str, Any]]) -> plt.Figure:
         axes.plot(steps[window - 1 :], moving_average(values, window), style, color=colour, linewidth=2, label=label)
     title = "Reward components by step" + (f", mean of {window} steps" if window > 1 else "")
     axes.set(xlabel="GRPO step", ylabel="mean over the step", ylim=span(*columns), title=title)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.legend(**LEGEND)
+    axes.xaxis.set_major_locator(whole_numbers())
+    legend(figure)
     return figure
 
 
-def completion_lengths(metrics: list[dict[str, Any]]) -> plt.Figure:
-    """Mean completion length (left axis) and the share cut off at the limit (right axis) by step."""
+def completion_lengths(metrics: list[Record]) -> Figure:
+    """Draw the mean completion length (left axis) and the share cut off at the limit (right axis) by step."""
     steps = np.array([m["step"] + 1 for m in metrics])
     lengths = np.array([m["completions/mean_length"] for m in metrics])
     clipped = np.array([m["completions/clipped_ratio"] for m in metrics])
     figure, left = plt.subplots(figsize=SIZE)
     right = left.twinx()
-    bars = right.bar(steps, clipped, color=RED, alpha=0.35, width=0.8, label="share cut off at the limit")
-    points, line = _with_average(left, steps, lengths, "mean length", "mean")
+    right.bar(steps, clipped, color=RED, alpha=0.35, width=0.8, label="share cut off at the limit")
+    _with_average(left, steps, lengths, "mean length", "mean")
     left.set(xlabel="GRPO step", ylabel="tokens", ylim=(0, 1.15 * lengths.max()), title="Completion length by step")
     right.set(ylabel="share of completions", ylim=(0, 1))
     _in_front(left, right)
-    figure.legend(handles=[*points, *line, bars], **LEGEND)
-    left.xaxis.get_major_locator().set_params(integer=True)
+    legend(figure)
+    left.xaxis.set_major_locator(whole_numbers())
     return figure
 
 
-def _with_average(
-    axes: plt.Axes, steps: np.ndarray, values: np.ndarray, label: str, average: str
-) -> tuple[list[plt.Line2D], list[plt.Line2D]]:
-    """Every step's value as a faint point, and their moving average as a line."""
-    points = axes.plot(steps, values, "o", color=BLUE, markersize=4, alpha=0.5, label=label)
+def _with_average(axes: Axes, steps: np.ndarray, values: np.ndarray, label: str, average: str) -> None:
+    """Draw every step's value as a faint point, and their moving average as a line."""
+    axes.plot(steps, values, "o", color=BLUE, markersize=4, alpha=0.5, label=label)
     window = window_of(values)
     means = moving_average(values, window)
-    line = axes.plot(steps[window - 1 :], means, color=BLUE, linewidth=2, label=f"{average} of {window} steps")
-    return points, line
+    axes.plot(steps[window - 1 :], means, color=BLUE, linewidth=2, label=f"{average} of {window} steps")
 
 
-def _in_front(left: plt.Axes, right: plt.Axes) -> None:
+def _in_front(left: Axes, right: Axes) -> None:
     """Draw the left axis over its twin, which it does not hide."""
     left.set_zorder(right.get_zorder() + 1)
     left.patch.set_visible(False)
 
 
-def window_of(values: Sequence[float]) -> int:
-    """How many steps a moving average spans: a third of them, at most 10."""
+def legend(figure: Figure, columns: int = 3) -> None:
+    """Put a legend below the axes, where it hides no point."""
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False)
+
+
+def whole_numbers() -> MaxNLocator:
+    """Return a locator that puts an axis's ticks at whole numbers, as many as matplotlib's own."""
+    return MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10])
+
+
+def window_of(values: np.ndarray) -> int:
+    """Return how many of the steps [S] a moving average spans: a third, at most 10."""
     return max(1, min(10, len(values) // 3))
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """Means of `window` values in a row, [S - window + 1]; a step without a value is left out of them."""
+    """Return the means of `window` values in a row, [S - window + 1]; a step without a value is left out of them."""
     rows = np.lib.stride_tricks.sliding_window_view(values, window)
     known = ~np.isnan(rows)
     sums, counts = np.where(known, rows, 0.0).sum(axis=1), known.sum(axis=1)
@@ -129,13 +134,13 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
 
 
 def span(*values: np.ndarray) -> tuple[float, float]:
-    """Axis limits: 0 to 1 with a little room, wider where a reward of another scale needs it."""
-    found = np.concatenate([[0.0, 1.0], *values])
-    low, high = np.nanmin(found), np.nanmax(found)
+    """Return axis limits: 0 to 1 with a little room, wider where a reward of another scale needs it."""
+    every = np.concatenate([[0.0, 1.0], *values])
+    low, high = np.nanmin(every), np.nanmax(every)
     return low - 0.02 * (high - low), high + 0.02 * (high - low)
 
 
-def save(figure: plt.Figure, path: Path) -> Path:
+def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, its axes without a frame, and return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for axes in figure.axes:

@@ -1,6 +1,6 @@
-"""`mlx-grpo report`: a run as one HTML file that opens anywhere; it needs no network, no model and no PyTorch.
+"""`mlx-grpo report`: a run as one HTML file that opens anywhere, without network, model or PyTorch.
 
-The page is report.html with report.css and report.js inside it; this module gathers what they show, as plain records.
+The page is report.html with report.css and report.js inside it. This module gathers the records that they show.
 """
 
 from __future__ import annotations
@@ -12,38 +12,41 @@ import math
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, read_rows
+from mlx_grpo.data.jsonl import Record
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import model_name
 from mlx_grpo.reporting import tables
 from mlx_grpo.reporting.report_curves import curves
 from mlx_grpo.rewards import make_rubric, strip_thinking
-from mlx_grpo.runs import METRICS, RESULTS, SAMPLES, Run
+from mlx_grpo.runs import EPISODES, METRICS, RESULTS, SAMPLES, Episodes, Run
 from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB
-from reward import STRICT
 from reward.breakdown import DECISIONS
 from reward.claims import Reason, read_claims
 from reward.limits import StrictLimits
 from reward.parsing import read_published
 
-MAX_COMPLETION = 2400  # characters of a completion that are shown
+MAX_COMPLETION = 2400
+"""Characters of a completion on the page."""
 MAX_CONTEXT = 6000
-MAX_SAMPLES = 400_000  # characters of sampled completions: about 1.5 MB of the page
-
-Record = dict[str, Any]
+"""Characters of a prompt on the page."""
+MAX_SAMPLES = 400_000
+"""Characters of all sampled completions: about 1.5 MB of the page."""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Where the page is, its size in bytes, how many held-out episodes it shows, and what the run had none of."""
+    """A page that was written."""
 
     path: Path
     size: int
+    """In bytes."""
     episodes: int
+    """The number of held-out episodes on it."""
     missing: list[str]
+    """Parts that it lacks, each with the reason."""
 
 
 def write_report(name: str | None, out: Path | None = None) -> Report:
@@ -63,32 +66,29 @@ def write_report(name: str | None, out: Path | None = None) -> Report:
 
 
 def gather(run: Run) -> Record:
-    """Everything the page shows, as JSON can hold it."""
+    """Return everything that the page shows, as JSON can hold it."""
     config = run.config
-    missing: list[str] = []
-    results = run.results()
+    results, episodes = run.results(), run.episodes()
     metrics, samples = run.metrics(), run.samples()
-    if results is None:
-        missing.append(f"{RESULTS}: not written yet, so there is no comparison; run `mlx-grpo eval` first")
-    if not any(record.get("reward") is not None for record in metrics):
-        missing.append(f"{METRICS}: holds no GRPO step yet")
-    if not samples:
-        missing.append(f"{SAMPLES}: not in this folder, so no sampled completions are shown")
-    limits = make_rubric(config.reward).limits if config.reward.rubric == "strict" else STRICT.limits
+    missing = _missing(results, episodes, metrics, samples)
+    limits = _limits(config)
     train, heldout = dataset_files(config.data)
+    heldout_rows = _rows(heldout if episodes else None, missing)
+    train_rows = _rows(train if samples else None, missing)
     return {
         "model": model_name(config.model),
         "run": run.name,
         "facts": _facts(config, results, metrics),
-        **_comparison(results, _rows(heldout if results else None, missing), limits),
+        **_comparison(results),
+        "episodes": _episodes(episodes, heldout_rows, limits),
         "curves": curves(metrics),
-        "samples": _samples(samples, _rows(train if samples else None, missing), limits),
+        "samples": _samples(samples, train_rows, limits),
         "missing": missing,
     }
 
 
 def render(records: Record) -> str:
-    """The page with the records in it; its policy allows the page's own style and script, and no connection."""
+    """Return the page with the records in it; its policy allows its own style and script, and no connection."""
     here = Path(__file__).resolve().parent
     page, style, script = ((here / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js"))
     policy = (
@@ -107,8 +107,28 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
+def _missing(results: Record | None, episodes: Episodes, metrics: list[Record], samples: list[Record]) -> list[str]:
+    """List the files that the run lacks, each with what the page lacks for it."""
+    missing = []
+    if results is None:
+        missing.append(f"{RESULTS}: not written yet, so there is no comparison; run `mlx-grpo eval` first")
+    elif not episodes:
+        missing.append(f"{EPISODES}: not in this folder, so no held-out completions are shown")
+    if not any(record.get("reward") is not None for record in metrics):
+        missing.append(f"{METRICS}: holds no GRPO step yet")
+    if not samples:
+        missing.append(f"{SAMPLES}: not in this folder, so no sampled completions are shown")
+    return missing
+
+
+def _limits(config: Config) -> StrictLimits:
+    """Return the limits by which reasons are read: the run's own where the strict rubric trained it."""
+    limits = make_rubric(config.reward).limits if config.reward.rubric == "strict" else None
+    return limits if isinstance(limits, StrictLimits) else StrictLimits()
+
+
 def _facts(config: Config, results: Record | None, metrics: list[Record]) -> list[str]:
-    """Short lines under the page's title."""
+    """Return the short lines under the page's title."""
     steps = sum(record.get("reward") is not None for record in metrics)
     facts = [f"{steps} GRPO steps", f"reward: {config.reward.rubric or ', '.join(config.reward.functions)}"]
     if results is None:
@@ -117,48 +137,61 @@ def _facts(config: Config, results: Record | None, metrics: list[Record]) -> lis
     return [*facts, f"completed by {results['backend']} on {results['device']}"]
 
 
-def _comparison(results: Record | None, rows: dict[str, Record], limits: StrictLimits) -> Record:
-    """The tables of the evaluation, and every held-out episode with each model's completion."""
+def _comparison(results: Record | None) -> Record:
+    """Return the models, the reward's components, and the tables of the evaluation."""
     if results is None:
-        return {"models": [], "components": [], "tables": [], "gain": None, "episodes": []}
-    models = results["models"]
-    episodes = []
-    for at, first in enumerate(models["baseline"]):
-        row = rows.get(first["prompt_id"], {})
-        answers = [_answer(model[at], model[at]["components"], row, limits) for model in models.values()]
-        fit = _number(row.get("score")) if "gold" in first else None
-        episodes.append(
-            {"id": first["prompt_id"], "gold": first.get("gold"), "fit": fit, "shown": _shown(row), "answers": answers}
-        )
+        return {"models": [], "components": [], "tables": [], "gain": None}
     return {
-        "models": list(models),
-        "components": list(models["baseline"][0]["components"]),
+        "models": list(results["means"]),
+        "components": results["components"],
         "tables": [tables.headline(results), tables.components(results)],
         "gain": tables.grpo_gain(results),
-        "episodes": episodes,
     }
 
 
+def _episodes(episodes: Episodes, rows: dict[str, Record], limits: StrictLimits) -> list[Record]:
+    """Return each held-out prompt with every model's completion of it."""
+    records = []
+    for of_models in zip(*episodes.values(), strict=True):
+        first = of_models[0]
+        row = rows.get(first["prompt_id"], {})
+        records.append(
+            {
+                "id": first["prompt_id"],
+                "gold": first.get("gold"),
+                "fit": _number(row.get("score")) if "gold" in first else None,
+                "shown": _context_parts(row),
+                "answers": [_completion(episode, episode["components"], row, limits) for episode in of_models],
+            }
+        )
+    return records
+
+
 def _samples(samples: list[Record], rows: dict[str, Record], limits: StrictLimits) -> Record:
-    """The sampled completions by step and prompt; every n-th prompt of a run too long to be shown whole."""
+    """Return the sampled completions by step and prompt; only every n-th prompt where all would be too many."""
     groups = [list(group) for _, group in groupby(samples, key=lambda s: (s["step"], s["prompt_id"]))]
     every = max(1, math.ceil(sum(min(len(s["completion"]), MAX_COMPLETION) for s in samples) / MAX_SAMPLES))
     steps: dict[int, list[Record]] = {}
     for group in groups[::every]:
         row = rows.get(group[0]["prompt_id"], {})
-        answers = [_answer(sample, sample["rewards"], row, limits) for sample in group]
+        completions = [_completion(sample, sample["rewards"], row, limits) for sample in group]
         steps.setdefault(group[0]["step"] + 1, []).append(
-            {"id": group[0]["prompt_id"], "gold": row.get("decision"), "shown": _shown(row), "answers": answers}
+            {
+                "id": group[0]["prompt_id"],
+                "gold": row.get("decision"),
+                "shown": _context_parts(row),
+                "answers": completions,
+            }
         )
     return {
         "components": list(samples[0]["rewards"]) if samples else [],
         "shown": [len(groups[::every]), len(groups)],
-        "steps": [{"step": step, "groups": found} for step, found in steps.items()],
+        "steps": [{"step": step, "groups": of_step} for step, of_step in steps.items()],
     }
 
 
 def _rows(path: Path | None, missing: list[str]) -> dict[str, Record]:
-    """The rows of a dataset by id; where there is no such file any more, the page says so and shows no prompts."""
+    """Return a dataset's rows by id, none where the file is gone, which is added to `missing`."""
     try:
         return {str(row["id"]): row for row in read_rows(path)} if path else {}
     except UserError as error:
@@ -166,8 +199,8 @@ def _rows(path: Path | None, missing: list[str]) -> dict[str, Record]:
         return {}
 
 
-def _shown(row: Record) -> list[list[str]]:
-    """What the policy was shown of a row, under headings: job and candidate, or the prompt as it stands."""
+def _context_parts(row: Record) -> list[list[str]]:
+    """Return the context of a row in parts with headings: job and candidate, or the whole prompt."""
     text = _context(row)
     if not text:
         return []
@@ -184,8 +217,8 @@ def _context(row: Record) -> str:
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
-def _answer(scored: Record, components: dict[str, float | None], row: Record, limits: StrictLimits) -> Record:
-    """One completion: its reward and components, what it decides, and its reasons in parts."""
+def _completion(scored: Record, components: dict[str, float | None], row: Record, limits: StrictLimits) -> Record:
+    """Return one completion: its reward and components, its decision and score, and its reasons in parts."""
     text = strip_thinking(scored["completion"])
     fields = read_published(text) or {}
     decision = str(fields.get("decision")).strip().lower()
@@ -203,7 +236,7 @@ def _answer(scored: Record, components: dict[str, float | None], row: Record, li
 
 
 def _parts(reason: Reason) -> Record:
-    """A reason as pieces of text, each plain, grounded or false, in that order of the text."""
+    """Return a reason as pieces of text in their order, each plain, grounded or false."""
     parts, at = [], 0
     for claim in reason.claims:
         parts += [[reason.text[at : claim.start], ""]] if claim.start > at else []
@@ -214,7 +247,7 @@ def _parts(reason: Reason) -> Record:
 
 
 def _number(value: float | None) -> float | None:
-    """A figure as JSON holds it: NaN, where a reward does not apply, is null."""
+    """Return a figure as JSON holds it: NaN, where a reward does not apply, is null."""
     return None if value is None or not math.isfinite(value) else round(float(value), 4)
 
 

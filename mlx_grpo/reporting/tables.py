@@ -1,10 +1,16 @@
-"""The evaluation as the tables of a model card, for a terminal or in Markdown."""
+"""The figures of an evaluation as tables, for a terminal or in Markdown; each is made from eval.json alone."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
+Results = dict[str, Any]
+"""What eval.json holds."""
 Row = list[str]
+Table = tuple[Row, list[Row]]
+"""A header and rows of as many cells."""
+BASELINE = "baseline"
 RANKING = {
     "balanced_accuracy": "balanced accuracy",
     "roc_auc": "ROC AUC",
@@ -13,11 +19,13 @@ RANKING = {
     "valid": "valid JSON",
     "characters": "chars",
 }
+"""Figures of the ranking table, each with its column's title."""
 NOTHING = "–"
+"""Stands for a figure that is undefined."""
 
 
-def headline(results: dict[str, Any]) -> tuple[Row, list[Row]]:
-    """Header and a row for each model: mean reward, the published rubric's, decision accuracy, gain with interval."""
+def headline(results: Results) -> Table:
+    """Tabulate each model's mean reward, the published rubric's, decision accuracy, and reward gain with interval."""
     keys = _headline_keys(results)
     rows = []
     for model, means in results["means"].items():
@@ -28,68 +36,65 @@ def headline(results: dict[str, Any]) -> tuple[Row, list[Row]]:
     return ["model", *keys.values(), "reward gain [95% interval]", "p"], rows
 
 
-def components(results: dict[str, Any]) -> tuple[Row, list[Row]]:
-    """Header and rows: each component of the reward, and the total, for the first run's models."""
-    models = first_run(results)
+def components(results: Results) -> Table:
+    """Tabulate each component of the reward, and the total, for the first run's models."""
+    models = first_run(results["means"])
     rows = []
-    for name in [*component_names(results), "reward"]:
+    for name in [*results["components"], "reward"]:
         means = [_figure(name, results["means"][model][name]) for model in models]
         gain = _gain(results["differences"]["trained"][name])
         rows.append(["total" if name == "reward" else name, *means, gain])
     return ["component", *models, "gain [95% interval]"], rows
 
 
-def all_components(results: dict[str, Any]) -> tuple[Row, list[Row]]:
-    """Header and a row for each model of every run: the components of the reward."""
-    names = component_names(results)
+def all_components(results: Results) -> Table:
+    """Tabulate the components of the reward for the models of every run."""
+    names = results["components"]
     rows = [[model, *(_figure(name, means[name]) for name in names)] for model, means in results["means"].items()]
     return ["model", *(name.replace("_", " ") for name in names)], rows
 
 
-def ranking(results: dict[str, Any]) -> tuple[Row, list[Row]]:
-    """Header and a row for each model: how well its scores order the candidates, and the form of what it writes."""
+def ranking(results: Results) -> Table:
+    """Tabulate how well each model's scores order the candidates, and the form of its completions."""
     keys = {key: name for key, name in RANKING.items() if key in results["means"][BASELINE]}
     rows = [[model, *(_figure(key, means[key]) for key in keys)] for model, means in results["means"].items()]
     return ["model", *keys.values()], rows
 
 
-def gains(results: dict[str, Any]) -> tuple[Row, list[Row]]:
-    """Header and a row for each figure: what GRPO added to the warm start (to the base where there was none)."""
+def gains(results: Results) -> Table:
+    """Tabulate what GRPO added to each figure of the warm start (of the base where there was none)."""
     over = "warm start" if "grpo_over_warm_start" in results else BASELINE
-    found = results.get("grpo_over_warm_start") or results["differences"]["trained"]
-    names = {"reward": "reward", **{key: _headline_keys(results).get(key, key) for key in found}}
-    rows = [
-        [_plain(names[key]), _figure(key, results["means"]["trained"][key]), _gain(found[key], key), _p(found[key])]
-        for key in names
-    ]
+    gained = results.get("grpo_over_warm_start") or results["differences"]["trained"]
+    names = {"reward": "reward", **{key: _headline_keys(results).get(key, key) for key in gained}}
+    trained = results["means"]["trained"]
+    rows = [[_plain(names[key]), _figure(key, trained[key]), _gain(gained[key], key), _p(gained[key])] for key in names]
     return ["figure", "trained", f"over {over} [95% interval]", "p"], rows
 
 
-def every_gain(results: dict[str, Any]) -> tuple[Row, list[Row]]:
-    """Header and a row for each trained model that had a warm start: what GRPO added to that."""
+def every_gain(results: Results) -> Table:
+    """Tabulate what GRPO added to the warm start of each trained model that had one."""
     keys = [key for key in ("reward", "correct") if key in results["means"][BASELINE]]
     names = {"reward": f"reward ({results['rubric']})", "correct": "decisions"}
     rows = [
-        [model, *(cell for key in keys for cell in (_gain(found[key]), _p(found[key])))]
-        for model, found in results["over_warm_start"].items()
+        [model, *(cell for key in keys for cell in (_gain(gained[key]), _p(gained[key])))]
+        for model, gained in results["over_warm_start"].items()
     ]
     return ["over its warm start", *(cell for key in keys for cell in (f"{names[key]} [95% interval]", "p"))], rows
 
 
-def seeds(results: dict[str, Any]) -> tuple[Row, list[Row]]:
-    """Header and a row for each set of runs that differ in the seed alone: mean ± standard deviation over seeds."""
+def seeds(results: Results) -> Table:
+    """Tabulate each set of runs that differ in the seed alone: mean ± standard deviation over seeds."""
     keys = _headline_keys(results)
     rows = []
-    for name, found in results["seeds"].items():
-        added = found.get("over_warm_start")
-        rows.append(
-            [name, *(_spread(found["figures"][key]) for key in keys), _spread(added["reward"], "+") if added else ""]
-        )
+    for name, over_seeds in results["seeds"].items():
+        spreads = [_spread(over_seeds["figures"][key]) for key in keys]
+        gain = over_seeds.get("over_warm_start")
+        rows.append([name, *spreads, _spread(gain["reward"], "+") if gain else ""])
     return ["mean ± sd", *keys.values(), "reward over warm start"], rows
 
 
-def grpo_gain(results: dict[str, Any]) -> str | None:
-    """What GRPO added to the warm start, in a sentence; None where there was no warm start."""
+def grpo_gain(results: Results) -> str | None:
+    """Say in a sentence what GRPO added to the warm start; None where there was no warm start."""
     if "grpo_over_warm_start" not in results:
         return None
     reward = results["grpo_over_warm_start"]["reward"]
@@ -104,23 +109,18 @@ def grpo_gain(results: dict[str, Any]) -> str | None:
     return text
 
 
-def first_run(results: dict[str, Any]) -> list[str]:
-    """The base and the models of the first run."""
-    return [name for name in (BASELINE, "warm start", "trained") if name in results["models"]]
-
-
-def component_names(results: dict[str, Any]) -> list[str]:
-    """The components of the reward, in its order."""
-    return list(results["models"][BASELINE][0]["components"])
+def first_run(models: Collection[str]) -> list[str]:
+    """Return the names of the base and of the first run's models, of an evaluation's `models`."""
+    return [name for name in (BASELINE, "warm start", "trained") if name in models]
 
 
 def markdown_table(header: Row, rows: list[Row]) -> str:
-    """The same table in Markdown."""
+    """Return a table in Markdown."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _headline_keys(results: dict[str, Any]) -> dict[str, str]:
+def _headline_keys(results: Results) -> dict[str, str]:
     keys = {"reward": f"reward ({results['rubric']})"}
     if "published" in results["means"][BASELINE]:
         keys |= {} if results["rubric"] == "published" else {"published": "reward (published)"}
@@ -152,8 +152,5 @@ def _p(difference: dict[str, float]) -> str:
     return NOTHING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _spread(found: dict[str, float], sign: str = "") -> str:
-    return NOTHING if found["mean"] is None else f"{found['mean']:{sign}.3f} ± {found['sd']:.3f}"
-
-
-BASELINE = "baseline"
+def _spread(over_seeds: dict[str, float], sign: str = "") -> str:
+    return NOTHING if over_seeds["mean"] is None else f"{over_seeds['mean']:{sign}.3f} ± {over_seeds['sd']:.3f}"

@@ -9,6 +9,9 @@ import pytest
 from support.command import cli
 from support.paths import SMOLLM2
 
+from mlx_grpo.reporting import tables
+from mlx_grpo.runs import Run
+
 MODEL = SMOLLM2
 pytestmark = [
     pytest.mark.long,
@@ -35,13 +38,14 @@ def test_train_export_and_evaluate_real_weights(tmp_path: Path):
     assert exported.returncode == 0, exported.stderr
     evaluated = cli("eval", "--episodes", "2", "--max-new-tokens", "24", "--json", folder=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr
-    results = json.loads((tmp_path / "runs" / "latest" / "eval.json").read_text())
+    run = Run.find(tmp_path / "runs" / "latest")
+    in_torch = run.episodes()
+    assert tables.markdown_table(*tables.headline(run.results())) in (run.folder / "hf" / "README.md").read_text()
     in_mlx = cli("eval", "--episodes", "2", "--max-new-tokens", "24", "--backend", "mlx", folder=tmp_path)
     assert in_mlx.returncode == 0, in_mlx.stderr
-    again = json.loads((tmp_path / "runs" / "latest" / "eval.json").read_text())
+    again = run.episodes()
     for model in ("baseline", "warm start", "trained"):
-        ours, theirs = ([e["completion"] for e in r["models"][model]] for r in (again, results))
-        assert ours == theirs, model
+        assert [e["completion"] for e in again[model]] == [e["completion"] for e in in_torch[model]], model
 
     folder = json.loads(exported.stdout)["folder"]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)

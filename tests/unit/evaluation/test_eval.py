@@ -1,8 +1,9 @@
-"""The evaluation's whole path with a tiny model on both back ends, alone and beside other runs."""
+"""The whole evaluation with a tiny model on both back ends, alone and beside other runs."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -20,15 +21,15 @@ from mlx_grpo.cli.eval import print_comparison
 from mlx_grpo.config.files import validate
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.errors import UserError
-from mlx_grpo.evaluation.episodes import heldout_prompts, said_score, score_completions
-from mlx_grpo.evaluation.eval import run_eval
+from mlx_grpo.evaluation.episodes import heldout_prompts, read_score, score_completions
+from mlx_grpo.evaluation.eval import Evaluation, run_eval
 from mlx_grpo.evaluation.generators import UNFINISHED
-from mlx_grpo.evaluation.statistics import LOWEST
+from mlx_grpo.evaluation.statistics import NO_SCORE
 from mlx_grpo.evaluation.summary import outcome_of
 from mlx_grpo.export.export import export_run
 from mlx_grpo.reporting import tables
 from mlx_grpo.rewards import load_reward
-from mlx_grpo.runs import Run
+from mlx_grpo.runs import Run, read_episodes
 from mlx_grpo.training.trainer import train
 
 
@@ -52,44 +53,45 @@ def run(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(config, Silent()).folder
 
 
-def compared(run: Path, backend: str, **options: object) -> tuple[dict, list[Path]]:
+def evaluate(run: Path, backend: str, **options: object) -> Evaluation:
     settings = {"episodes": None, "max_new_tokens": None, "progress": lambda *a: None, **options}
-    return run_eval(str(run), backend=backend, device="cpu", **settings)
+    evaluation = run_eval(str(run), backend=backend, device="cpu", **settings)
+    assert evaluation is not None
+    return evaluation
 
 
 @pytest.fixture(scope="module")
 def others(run: Path) -> list[Path]:
     """Runs that differ from the first in their seed, and in having had no warm start."""
-    found = []
+    folders = []
     for number, changes in enumerate(({"seed": 1}, {"warm_start": {"steps": 0}, "reward": {"shuffle": True}})):
         output_dir = str(run.parents[1] / f"others{number}")
-        found.append(
+        folders.append(
             train(validate({**Run(run).config.model_dump(), **changes, "output_dir": output_dir}), Silent()).folder
         )
-    return found
+    return folders
 
 
 @pytest.fixture(scope="module")
-def results(run: Path, others: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[bool, dict]:
+def evaluations(run: Path, others: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Evaluation]:
     """The first run evaluated alone (False) and beside the others (True), in a folder of its own."""
     folder = tmp_path_factory.mktemp("out")
     return {
-        several: compared(run, "mlx", others=[str(path) for path in others if several], out=folder / str(several))[0]
+        several: evaluate(run, "mlx", others=[str(path) for path in others if several], out=folder / str(several))
         for several in (False, True)
     }
 
 
-def test_torch_and_mlx_complete_the_same_prompts_alike(run: Path):
+def test_torch_and_mlx_give_the_same_completions(run: Path):
     pytest.importorskip("torch", reason="needs torch")
-    torch_results, written = compared(run, "torch")
+    in_torch = evaluate(run, "torch")
     assert (run / "hf" / "model.safetensors").is_file()
-    mlx_results, _ = compared(run, "mlx")
+    in_mlx = evaluate(run, "mlx")
     for model in ("baseline", "warm start", "trained"):
-        assert [e["completion"] for e in torch_results["models"][model]] == [
-            e["completion"] for e in mlx_results["models"][model]
-        ]
-    assert {path.name for path in written} == {
+        assert [e["completion"] for e in in_torch.episodes[model]] == [e["completion"] for e in in_mlx.episodes[model]]
+    assert {path.name for path in in_torch.written} == {
         "eval.json",
+        "episodes.jsonl",
         "training_curves.png",
         "components_by_step.png",
         "completion_lengths.png",
@@ -101,18 +103,20 @@ def test_torch_and_mlx_complete_the_same_prompts_alike(run: Path):
     }
 
 
-def test_results_hold_every_episode_and_the_means_follow_from_them(run: Path, tmp_path: Path):
-    results, written = compared(run, "mlx", out=tmp_path / "new")
+def test_figures_follow_from_the_episodes_that_are_written_beside_them(run: Path, tmp_path: Path):
+    evaluation = evaluate(run, "mlx", out=tmp_path / "new")
     saved = json.loads((tmp_path / "new" / "eval.json").read_text())
-    assert {path.parent for path in written} == {tmp_path / "new", tmp_path / "new" / "plots"}
-    assert saved["models"] == results["models"]
-    episodes = saved["models"]["trained"]
+    assert {path.parent for path in evaluation.written} == {tmp_path / "new", tmp_path / "new" / "plots"}
+    assert saved == evaluation.results
+    assert "models" not in saved
+    assert read_episodes(tmp_path / "new" / "eval.json") == evaluation.episodes
+    episodes = evaluation.episodes["trained"]
     assert [e["prompt_id"] for e in episodes] == [row["id"] for row in read_rows(run.parents[1] / "heldout.jsonl")]
     assert saved["means"]["trained"]["reward"] == pytest.approx(np.mean([e["reward"] for e in episodes]))
     assert saved["majority_class_rate"] == pytest.approx(2 / 3)
     assert saved["resampled_by"] == "episode"  # three rows are too few jobs
     gain = saved["differences"]["trained"]["characters"]
-    base = saved["models"]["baseline"]
+    base = evaluation.episodes["baseline"]
     assert gain["mean"] == pytest.approx(
         np.mean([e["characters"] - b["characters"] for e, b in zip(episodes, base, strict=True)])
     )
@@ -121,7 +125,8 @@ def test_results_hold_every_episode_and_the_means_follow_from_them(run: Path, tm
     assert saved["over_warm_start"]["trained"] == saved["grpo_over_warm_start"]
     figures = {"balanced_accuracy", "roc_auc", "spearman", "ndcg_at_10", "valid"}
     assert figures <= saved["means"]["trained"].keys() == saved["grpo_over_warm_start"].keys()
-    assert set(episodes[0]["components"]) == {
+    assert list(episodes[0]["components"]) == saved["components"]
+    assert set(saved["components"]) == {
         "format_valid",
         "decision_match",
         "score_alignment",
@@ -131,7 +136,7 @@ def test_results_hold_every_episode_and_the_means_follow_from_them(run: Path, tm
     }
 
 
-def test_a_completion_without_an_answer_is_wrong_and_ranks_last(run: Path):
+def test_completion_without_a_decision_is_wrong_and_ranks_last(run: Path):
     prompts = heldout_prompts(Run(run))
     labels = [prompt.columns["decision"] for prompt in prompts]
     completions = [
@@ -149,13 +154,13 @@ def test_a_completion_without_an_answer_is_wrong_and_ranks_last(run: Path):
     assert [e["characters"] for e in episodes] == [len(completions[0]) - 17, len(completions[1]), 18]
     assert [e["fit"] for e in episodes] == [prompt.columns["score"] for prompt in prompts]
     outcome = outcome_of(episodes)
-    assert outcome.judged.scores.tolist() == [0.3, 1.0, LOWEST]
-    assert outcome.judged.correct.tolist() == [True, True, False]
+    assert outcome.predictions.scores.tolist() == [0.3, 1.0, NO_SCORE]
+    assert outcome.predictions.correct.tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("score", ['"high"', "null", "[1]", "NaN", "1" + "0" * 400])
-def test_a_score_that_is_no_number_is_none(score: str):
-    assert said_score(f'{{"score":{score}}}') is None
+def test_score_that_is_no_number_is_none(score: str):
+    assert read_score(f'{{"score":{score}}}') is None
 
 
 def test_prompts_that_chose_the_adapter_are_not_evaluated(run: Path, tmp_path: Path):
@@ -168,12 +173,13 @@ def test_prompts_that_chose_the_adapter_are_not_evaluated(run: Path, tmp_path: P
 
 
 def test_other_runs_are_rows_beside_the_first_on_the_same_prompts(
-    run: Path, others: list[Path], results: dict[bool, dict]
+    run: Path, others: list[Path], evaluations: dict[bool, Evaluation]
 ):
-    alone, results = results[False], results[True]
-    assert alone["runs"] == {"trained": run.name}
+    alone, results = evaluations[False], evaluations[True].results
+    episodes = evaluations[True].episodes
+    assert alone.results["runs"] == {"trained": run.name}
     assert list(results["runs"].values()) == [run.name, *(path.name for path in others)]
-    assert list(results["models"]) == [
+    assert list(episodes) == [
         "baseline",
         "warm start",
         "trained",
@@ -182,31 +188,32 @@ def test_other_runs_are_rows_beside_the_first_on_the_same_prompts(
         "trained, shuffled reward, no warm start",
     ]
     for name in ("baseline", "warm start", "trained"):
-        assert results["models"][name] == alone["models"][name]
+        assert episodes[name] == alone.episodes[name]
     assert list(results["over_warm_start"]) == ["trained", "trained, seed 1"]
     pair = [results["means"][name]["reward"] for name in ("trained", "trained, seed 1")]
-    found = results["seeds"]["trained, 2 seeds"]["figures"]["reward"]
-    assert found == {"mean": pytest.approx(np.mean(pair)), "sd": pytest.approx(abs(pair[0] - pair[1]) / np.sqrt(2))}
-    for model in results["models"].values():
-        assert [e["prompt_id"] for e in model] == [e["prompt_id"] for e in results["models"]["baseline"]]
+    over_seeds = results["seeds"]["trained, 2 seeds"]["figures"]["reward"]
+    assert over_seeds["mean"] == pytest.approx(np.mean(pair))
+    assert over_seeds["sd"] == pytest.approx(abs(pair[0] - pair[1]) / np.sqrt(2))
+    for of_model in episodes.values():
+        assert [e["prompt_id"] for e in of_model] == [e["prompt_id"] for e in episodes["baseline"]]
 
 
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("several", [False, True])
-def test_the_tables_fit_the_terminal_and_name_every_model(results: dict[bool, dict], width: int, several: bool):
+def test_tables_fit_the_terminal_and_name_every_model(evaluations: dict[bool, Evaluation], width: int, several: bool):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    print_comparison(console, results[several], [])
+    print_comparison(console, evaluations[several].results)
     lines = console.export_text().splitlines()
     assert max(map(len, lines)) <= width
     words = " ".join(" ".join(lines).split())
-    for told in ("baseline", "warm start", "reason_quality", "total", "ROC AUC", "Spearman", "NDCG@10", "What GRPO"):
-        assert told in words
+    for name in ("baseline", "warm start", "reason_quality", "total", "ROC AUC", "Spearman", "NDCG@10", "What GRPO"):
+        assert name in words
     assert ("trained, 2 seeds" in words) == several
     rows = [line for line in lines if line.startswith("baseline ")]
     assert all("…" not in row and "0." in row for row in rows)
 
 
-def test_a_reward_of_ones_own_has_no_ranking(run: Path, tmp_path: Path):
+def test_reward_function_of_the_user_has_no_ranking(run: Path, tmp_path: Path):
     own = {"rubric": None, "functions": ["support.toy_rewards:only_long"]}
     config = Run(run).config.model_dump() | {"reward": own, "output_dir": str(tmp_path), "max_completion_length": 4}
     (tmp_path / "rows.jsonl").write_text(
@@ -214,40 +221,73 @@ def test_a_reward_of_ones_own_has_no_ranking(run: Path, tmp_path: Path):
     )
     config["data"] = {"train": str(tmp_path / "rows.jsonl"), "heldout": str(tmp_path / "rows.jsonl")}
     config["eval"]["max_new_tokens"] = 4  # only_long applies to none of them
-    results, written = compared(train(validate(config), Silent()).folder, "mlx")
-    assert results["means"]["trained"] == {"reward": None, "characters": pytest.approx(4, abs=4), "only_long": None}
-    assert not {"calibration.png", "before_after.png"} & {path.name for path in written}
+    evaluation = evaluate(train(validate(config), Silent()).folder, "mlx")
+    trained = evaluation.results["means"]["trained"]
+    assert trained == {"reward": None, "characters": pytest.approx(4, abs=4), "only_long": None}
+    assert not {"calibration.png", "before_after.png"} & {path.name for path in evaluation.written}
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    print_comparison(console, results, [])
+    print_comparison(console, evaluation.results)
     assert "–" in console.export_text()
 
 
-def test_the_export_holds_a_card_with_the_measured_tables(run: Path, tmp_path: Path):
-    results, _ = compared(run, "mlx")
+def test_export_after_the_evaluation_has_a_card_with_its_tables(run: Path, tmp_path: Path):
+    evaluation = evaluate(run, "mlx")
     folder, summary = export_run(str(run), ["hf"], tmp_path / "out")
     card = (folder / "README.md").read_text()
     assert (folder / "training_curves.png").is_file()
     assert str(run.parents[1]) not in card
-    assert tables.markdown_table(*tables.headline(results)) in card
+    assert tables.markdown_table(*tables.headline(evaluation.results)) in card
     assert "enable_thinking=False" in card
     assert "model.safetensors" in summary.files
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_work(run: Path, tmp_path: Path):
+def test_export_before_the_evaluation_has_a_card_with_its_tables_after_it(run: Path, tmp_path: Path):
+    copied = Path(shutil.copytree(run, tmp_path / "copied", ignore=shutil.ignore_patterns("hf*", "eval.json", "plots")))
+    assert evaluate(copied, "mlx").card is None  # there is no export yet
+    (copied / "eval.json").unlink()
+    shutil.rmtree(copied / "plots")
+    export_run(str(copied), ["hf"], verify=False)
+    card = copied / "hf" / "README.md"
+    assert "Not evaluated yet." in card.read_text()
+    evaluation = evaluate(copied, "mlx")
+    assert evaluation.card == card
+    assert tables.markdown_table(*tables.headline(evaluation.results)) in card.read_text()
+    assert (copied / "hf" / "before_after.png").is_file()
+
+
+def test_export_of_an_older_adapter_keeps_its_card(run: Path, tmp_path: Path):
+    copied = Path(shutil.copytree(run, tmp_path / "copied", ignore=shutil.ignore_patterns("hf*")))
+    export_run(str(copied), ["hf"], verify=False)
+    before = (copied / "hf" / "README.md").read_text()
+    later = (copied / "hf" / "export.json").stat().st_mtime + 1
+    os.utime(copied / "adapter" / "adapters.safetensors", (later, later))
+    assert evaluate(copied, "mlx", episodes=2).card is None
+    assert (copied / "hf" / "README.md").read_text() == before
+
+
+def test_model_exported_for_the_evaluation_has_no_card(run: Path, tmp_path: Path):
+    pytest.importorskip("torch", reason="needs torch")
+    copied = Path(shutil.copytree(run, tmp_path / "copied", ignore=shutil.ignore_patterns("hf*")))
+    evaluate(copied, "torch", out=tmp_path / "out")
+    assert (copied / "hf" / "model.safetensors").is_file()
+    assert not list(copied.glob("hf*/README.md"))
+
+
+def test_out_that_cannot_be_written_is_refused_before_the_work(run: Path, tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--out: .*file can't be made"):
-        compared(run, "mlx", out=tmp_path / "file")
+        evaluate(run, "mlx", out=tmp_path / "file")
 
 
-def test_a_folder_that_is_no_run_is_told_apart(tmp_path: Path):
+def test_folder_that_is_no_run_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="not a run folder"):
-        compared(tmp_path, "mlx")
+        evaluate(tmp_path, "mlx")
 
 
 @pytest.mark.parametrize("backend", ["mlx", "torch"])
-def test_an_interrupted_evaluation_goes_on_with_the_batch_it_was_in(run: Path, tmp_path: Path, backend: str):
+def test_interrupted_evaluation_continues_with_the_batch_it_was_in(run: Path, tmp_path: Path, backend: str):
     whole, done = [], []
-    results, _ = compared(run, backend, out=tmp_path / "whole", progress=lambda *call: whole.append(call))
+    uncut = evaluate(run, backend, out=tmp_path / "whole", progress=lambda *call: whole.append(call))
 
     def unplug(*call: object) -> None:
         done.append(call)
@@ -255,29 +295,29 @@ def test_an_interrupted_evaluation_goes_on_with_the_batch_it_was_in(run: Path, t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compared(run, backend, out=tmp_path / "cut", progress=unplug)
+        evaluate(run, backend, out=tmp_path / "cut", progress=unplug)
     with (tmp_path / "cut" / UNFINISHED).open("a") as file:
         file.write('{"key": "torn')
-    resumed, _ = compared(run, backend, out=tmp_path / "cut", progress=lambda *call: done.append(call))
+    resumed = evaluate(run, backend, out=tmp_path / "cut", progress=lambda *call: done.append(call))
     assert done == whole
-    assert resumed["models"] == results["models"]
+    assert resumed.episodes == uncut.episodes
     assert not (tmp_path / "cut" / UNFINISHED).exists()
 
 
-def test_processes_that_share_the_prompts_complete_what_one_would(run: Path, tmp_path: Path):
-    whole, _ = compared(run, "mlx", out=tmp_path / "one")
+def test_processes_that_share_the_prompts_write_the_same_files_as_one(run: Path, tmp_path: Path):
+    whole = evaluate(run, "mlx", out=tmp_path / "one")
     options = ("--device", "cpu", "--out", "two", "--json", "--processes", "2")
     shared = cli("eval", str(run), "--backend", "mlx", *options, folder=tmp_path)
     assert shared.returncode == 0, shared.stderr
-    written = [json.loads((tmp_path / name / "eval.json").read_text()) for name in ("one", "two")]
-    assert written[0] == written[1]
-    assert json.loads(shared.stdout)["means"] == json.loads(json.dumps(whole["means"]))
+    for name in ("eval.json", "episodes.jsonl"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert json.loads(shared.stdout) == json.loads(json.dumps(whole.results))
     refused = cli("eval", str(run), *options, folder=tmp_path)
     assert refused.returncode == 2
     assert "add --backend mlx" in refused.stderr
 
 
-def test_what_was_done_for_another_adapter_is_not_used(run: Path, tmp_path: Path):
+def test_completions_of_another_adapter_are_not_used(run: Path, tmp_path: Path):
     copied = shutil.copytree(run, tmp_path / "copied")
 
     weights = mx.load(str(run / "warm_start" / "adapters.safetensors"))
@@ -290,7 +330,7 @@ def test_what_was_done_for_another_adapter_is_not_used(run: Path, tmp_path: Path
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compared(copied, "mlx", progress=unplug)
+        evaluate(copied, "mlx", progress=unplug)
     shutil.copyfile(run / "warm_start" / "adapters.safetensors", copied / "adapter" / "adapters.safetensors")
-    results, _ = compared(copied, "mlx")
-    assert results["models"]["trained"] == results["models"]["warm start"]
+    episodes = evaluate(copied, "mlx").episodes
+    assert episodes["trained"] == episodes["warm start"]

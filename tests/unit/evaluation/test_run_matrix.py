@@ -1,4 +1,4 @@
-"""Runs side by side: named by what sets them apart, and only where they can be compared."""
+"""Models of several runs: named by the settings that differ, and only where they can be compared."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run_of(folder: Path, name: str, start: bytes | None = b"start", **changes: o
     return run
 
 
-def test_one_run_is_the_base_its_warm_start_and_what_was_trained(tmp_path: Path):
+def test_one_run_gives_its_base_warm_start_and_trained_model(tmp_path: Path):
     run = run_of(tmp_path, "a")
     matrix = build_run_matrix([Run(run)])
     assert matrix.adapters == {"baseline": None, "warm start": run / "warm_start", "trained": run / "adapter"}
@@ -34,7 +34,7 @@ def test_one_run_is_the_base_its_warm_start_and_what_was_trained(tmp_path: Path)
     assert matrix.seeds == {}
 
 
-def test_other_runs_are_named_by_what_sets_them_apart(tmp_path: Path):
+def test_other_runs_are_named_by_the_settings_that_differ(tmp_path: Path):
     alone = {"steps": 0, "batch_size": 2}
     runs = [
         run_of(tmp_path, "a"),
@@ -62,7 +62,7 @@ def test_other_runs_are_named_by_what_sets_them_apart(tmp_path: Path):
         "trained, shuffled reward": "warm start",  # the same weights need no row of their own
         "trained, f": "warm start",
     }
-    assert matrix.runs["trained, seed 1"] == runs[1]
+    assert matrix.runs["trained, seed 1"].folder == runs[1]
     assert matrix.seeds == {  # f repeats a's seed, and a repetition is no other seed
         "warm start, 2 seeds": ["warm start", "warm start, seed 1"],
         "trained, 2 seeds": ["trained", "trained, seed 1"],
@@ -70,7 +70,7 @@ def test_other_runs_are_named_by_what_sets_them_apart(tmp_path: Path):
     assert list(build_run_matrix([Run(runs[3]), Run(runs[0])]).runs) == ["trained", "trained, warm_start.steps=80"]
 
 
-def test_seeds_that_share_a_warm_start_are_seeds_all_the_same(tmp_path: Path):
+def test_runs_that_share_a_warm_start_count_as_seeds(tmp_path: Path):
     first = run_of(tmp_path, "a")
     taken = {**BASE["warm_start"], "run": str(first)}
     matrix = build_run_matrix([Run(first), Run(run_of(tmp_path, "b", seed=1, warm_start=taken))])
@@ -78,7 +78,7 @@ def test_seeds_that_share_a_warm_start_are_seeds_all_the_same(tmp_path: Path):
     assert matrix.seeds == {"trained, 2 seeds": ["trained", "trained, seed 1"]}
 
 
-def test_runs_that_differ_in_the_seed_alone_belong_together(tmp_path: Path):
+def test_runs_that_differ_in_the_seed_alone_are_grouped(tmp_path: Path):
     runs = [run_of(tmp_path, f"s{seed}", b"%d" % seed, seed=seed) for seed in range(3)]
     runs += [run_of(tmp_path, f"g{seed}", None, warm_start={"steps": 0}, seed=seed) for seed in range(2)]
     assert build_run_matrix([Run(run) for run in runs]).seeds == {
@@ -88,7 +88,7 @@ def test_runs_that_differ_in_the_seed_alone_belong_together(tmp_path: Path):
     }
 
 
-def test_held_out_files_are_compared_by_what_they_hold(tmp_path: Path):
+def test_held_out_files_are_compared_by_their_contents(tmp_path: Path):
     for name, row in (("a", "{}"), ("b", "{}"), ("c", "[]")):
         (tmp_path / f"{name}.jsonl").write_text(row)
     runs = [run_of(tmp_path, f"run-{n}", data={"train": n, "heldout": str(tmp_path / f"{n}.jsonl")}) for n in "abc"]

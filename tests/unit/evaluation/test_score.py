@@ -12,6 +12,7 @@ from rich.console import Console
 from mlx_grpo.cli.score import print_grades
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.score import grade_file
+from mlx_grpo.runs import write_results
 from reward import PUBLISHED, STRICT
 
 JOB = "[JOB]\nAnalyst, 2-4 years. Required: Python, SQL.\n[CANDIDATE]\nAnalyst, 3 years. Skills: Python (expert, 40m)."
@@ -60,14 +61,31 @@ def test_the_samples_of_a_run_find_their_labels_in_its_dataset(tmp_path: Path):
     assert grade_file(file, "strict", data["train"]) == by_run
 
 
-def test_an_evaluation_is_graded_model_by_model(tmp_path: Path):
-    write(tmp_path / "data.jsonl", {"id": "a", "prompt": "p", **GOLD})
-    models = {name: [{"prompt_id": "a", "completion": c, "score": 0.1}] for name, c in (("x", FALSE), ("y", GOOD))}
-    file = write(tmp_path / "eval.json", {"models": models})
-    grades = grade_file(file, "strict", str(tmp_path / "data.jsonl"))
+EPISODES = {name: [{"prompt_id": "a", "completion": text, "score": 0.1}] for name, text in (("x", FALSE), ("y", GOOD))}
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> str:
+    """A dataset with the row that EPISODES are about."""
+    return str(write(tmp_path / "data.jsonl", {"id": "a", "prompt": "p", **GOLD}))
+
+
+def test_evaluation_is_graded_model_by_model_from_both_layouts(tmp_path: Path, labels: str):
+    old = write(tmp_path / "old.json", {"models": EPISODES})  # as 0.1 wrote it
+    write_results(tmp_path, {"means": {"x": {}, "y": {}}}, EPISODES)
+    grades = grade_file(old, "strict", labels)
     assert list(grades.means) == ["x", "y"]
     assert grades.means["y"]["total"] == STRICT(GOOD, **GOLD).total
-    assert "y, mean of 1 by strict" in printed(file, "strict", str(tmp_path / "data.jsonl"))
+    assert grade_file(tmp_path / "eval.json", "strict", labels) == grades
+    assert grade_file(tmp_path / "episodes.jsonl", "strict", labels) == grades
+    assert "y, mean of 1 by strict" in printed(tmp_path / "episodes.jsonl", "strict", labels)
+
+
+def test_evaluation_without_its_episodes_is_refused_with_a_remedy(tmp_path: Path, labels: str):
+    write_results(tmp_path, {"means": {"x": {}, "y": {}}}, EPISODES)
+    (tmp_path / "episodes.jsonl").unlink()
+    with pytest.raises(UserError, match=r"no episodes\.jsonl is beside it; run `mlx-grpo eval` again"):
+        grade_file(tmp_path / "eval.json", "strict", labels)
 
 
 def test_every_bad_row_is_listed_by_its_line(tmp_path: Path):
@@ -92,7 +110,7 @@ def test_every_bad_row_is_listed_by_its_line(tmp_path: Path):
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", "nonsense", '{"models": [1]}', '{"models": {"x": [{}]}}'])
-def test_a_json_file_that_is_no_evaluation_is_told_apart(text: str, tmp_path: Path):
+def test_json_file_that_is_no_evaluation_is_refused(text: str, tmp_path: Path):
     with pytest.raises(UserError, match=r"not an eval\.json"):
         grade_file(write(tmp_path / "other.json", text), "strict", None)
     with pytest.raises(UserError, match="No such file"):

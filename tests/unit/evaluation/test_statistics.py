@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mlx_grpo.evaluation.statistics import (
-    LOWEST,
-    Judged,
+    NO_SCORE,
     Outcome,
+    Predictions,
     balanced_accuracy,
     compare,
     figures,
@@ -31,8 +31,8 @@ def random_outcome(seed: int, jobs: np.ndarray) -> Outcome:
     rng = np.random.default_rng(seed)
     fit = np.random.default_rng(0).random(jobs.size)
     scores = rng.integers(0, 5, jobs.size) / 4
-    judged = Judged(fit >= 0.5, (scores >= 0.5) == (fit >= 0.5), fit, scores)
-    return Outcome({"reward": rng.random(jobs.size)}, judged, jobs)
+    predictions = Predictions(fit >= 0.5, (scores >= 0.5) == (fit >= 0.5), fit, scores)
+    return Outcome({"reward": rng.random(jobs.size)}, predictions, jobs)
 
 
 def test_balanced_accuracy_is_the_mean_of_the_labels_recalls():
@@ -44,7 +44,7 @@ def test_balanced_accuracy_is_the_mean_of_the_labels_recalls():
 def test_roc_auc_counts_ties_half():
     positive = np.array([True, True, False, False])
     assert roc_auc(positive, np.array([0.8, 0.5, 0.5, 0.2]), ONCE)[0] == pytest.approx(3.5 / 4)
-    assert roc_auc(positive, np.full(4, LOWEST), ONCE)[0] == 0.5
+    assert roc_auc(positive, np.full(4, NO_SCORE), ONCE)[0] == 0.5
     assert np.isnan(roc_auc(np.ones(4, bool), np.arange(4.0), ONCE)[0])
 
 
@@ -53,7 +53,7 @@ def test_spearman_gives_ties_their_middle_rank():
     tied = spearman(np.array([0.1, 0.2, 0.3, 0.9]), np.array([1.0, 2.0, 2.0, 4.0]), ONCE)
     assert tied[0] == pytest.approx(4.5 / np.sqrt(22.5))
     assert spearman(np.arange(4.0), -np.exp(np.arange(4.0)), ONCE)[0] == pytest.approx(-1)
-    assert spearman(np.arange(4.0), np.full(4, LOWEST), ONCE)[0] == 0
+    assert spearman(np.arange(4.0), np.full(4, NO_SCORE), ONCE)[0] == 0
 
 
 def test_ndcg_discounts_by_the_logarithm_of_the_rank():
@@ -66,7 +66,7 @@ def test_ndcg_discounts_by_the_logarithm_of_the_rank():
 
 
 def test_ndcg_of_ties_is_the_mean_over_their_orders():
-    gains, scores = np.array([1.0, 0.5, 0.0]), np.array([0.7, 0.7, LOWEST])
+    gains, scores = np.array([1.0, 0.5, 0.0]), np.array([0.7, 0.7, NO_SCORE])
     assert ndcg(gains, scores) == pytest.approx(0.75 * (1 + 1 / LOG3) / (1 + 0.5 / LOG3))
 
 
@@ -74,7 +74,7 @@ def test_each_job_counts_once_in_the_mean_ndcg_whatever_its_size():
     gains, scores = np.array([1.0, 0.0, 1.0, 0.0, 0.0]), np.array([0.9, 0.1, 0.1, 0.9, 0.0])
     jobs = np.array([0, 0, 1, 1, 1])
     np.testing.assert_allclose(job_ndcg(gains, scores, jobs), [1, 1, 1 / LOG3, 1 / LOG3, 1 / LOG3])
-    outcome = Outcome({"reward": gains}, Judged(gains > 0, gains > 0, gains, scores), jobs)
+    outcome = Outcome({"reward": gains}, Predictions(gains > 0, gains > 0, gains, scores), jobs)
     assert figures(outcome)["ndcg_at_10"] == pytest.approx((1 + 1 / LOG3) / 2)
 
 
@@ -138,8 +138,9 @@ def test_exchanges_of_ranking_figures_have_the_null_they_should():
         assert there[name].mean == pytest.approx(-back[name].mean)
         assert there[name].p == pytest.approx(back[name].p, abs=0.02)
         assert there[name].low < there[name].mean < there[name].high
-    fit = left.judged.fit
-    perfect = Outcome(left.means, Judged(left.judged.positive, left.judged.positive | True, fit, fit), jobs)
+    fit = left.predictions.fit
+    positive = left.predictions.positive
+    perfect = Outcome(left.means, Predictions(positive, positive | True, fit, fit), jobs)
     assert all(compare(left, perfect)[name].p < 0.01 for name in ("balanced_accuracy", "roc_auc", "spearman"))
 
 

@@ -18,13 +18,14 @@ from support.logps_cases import assert_same, gradients, make_rows
 from support.tiny_models import LLAMA, QWEN3, make_model_folder, tiny_config, tiny_policy
 from support.tiny_runs import paid_for
 
-from convert.hf import export_hf, verify_export
+from convert.hf import export_hf
+from convert.verify import verify_export
 from mlx_grpo.data.batch import split_batch
 from mlx_grpo.data.dataset import load_prompts
 from mlx_grpo.data.types import Batch
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
-from mlx_grpo.evaluation.generators import mlx_completions, torch_completions
+from mlx_grpo.evaluation.generators import GreedySettings, complete_with_mlx, complete_with_torch
 from mlx_grpo.export.export import export_run
 from mlx_grpo.models import policy as policy_module
 from mlx_grpo.models.logps import output_head, score_tokens
@@ -138,11 +139,10 @@ def test_run_on_packed_weights_completes_the_same_in_mlx_and_pytorch(
     np.testing.assert_allclose(np.array(trained(mx.array(ids))), exported, atol=1e-3, rtol=1e-3)
 
     prompts = load_prompts(tmp_path / "rows.jsonl", load_policy(config).tokenizer)
-    in_torch = torch_completions(Run(run), 8, 2, "cpu", "float32")
-    in_mlx = mlx_completions(8, 2, "float32", Ranks())
+    settings = GreedySettings("torch", "cpu", "float32", max_new_tokens=8, batch_size=2)
     for adapter in (None, run / ADAPTER):
         texts: dict[str, list] = {"torch": [], "mlx": []}
-        in_torch(packed, adapter, prompts, texts["torch"].extend)
-        in_mlx(packed, adapter, prompts, texts["mlx"].extend)
+        complete_with_torch(Run(run), packed, adapter, prompts, settings, texts["torch"].extend)
+        complete_with_mlx(packed, adapter, prompts, settings, Ranks(), texts["mlx"].extend)
         assert len(texts["mlx"]) == len(prompts)
         assert texts["torch"] == texts["mlx"]

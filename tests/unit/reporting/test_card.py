@@ -1,4 +1,4 @@
-"""The model card tells what the run's files hold, and nothing of the machine."""
+"""The model card shows what the run's files hold, and nothing of the machine."""
 
 from __future__ import annotations
 
@@ -56,6 +56,12 @@ def test_both_tables_with_their_intervals_and_the_pictures_are_in_it(run: Path, 
     assert len(shown) == 8
 
 
+def test_card_needs_the_figures_alone(copied: Path, tiny_qwen3: Path):
+    text = model_card(Run(copied), tiny_qwen3)
+    (copied / "episodes.jsonl").unlink()
+    assert model_card(Run(copied), tiny_qwen3) == text
+
+
 def test_no_path_of_the_machine_is_in_it(copied: Path, tiny_qwen3: Path):
     config = yaml.safe_load((copied / "config.yaml").read_text())
     config["warm_start"] |= {"steps": 2, "run": str(copied.parent / "first-run")}
@@ -76,8 +82,8 @@ def test_it_says_what_was_trained_how_and_which_adapter_was_kept(run: Path, tiny
     assert "decision_match 0.3" in text
     assert "| learning rate | 0.0123, linear |" in text
     kept = json.loads((run / "eval.json").read_text())["kept_step"]
-    told = f"after step {kept} of 2, which did best" if kept else "before the first of 2 GRPO steps: none after it"
-    assert told in " ".join(text.split())
+    weights = f"after step {kept} of 2, which did best" if kept else "before the first of 2 GRPO steps: none after it"
+    assert weights in " ".join(text.split())
     assert "| steps | 2 |" in text
     assert "Hiring decisions belong to people" in text
 

@@ -57,7 +57,7 @@ def test_components_and_lengths_are_those_of_each_step():
     assert bars == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])
 
 
-def test_the_look_before_the_first_step_is_drawn_from_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_evaluation_before_the_first_step_is_drawn_from_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     drawn = []
     monkeypatch.setattr(
         "mlx_grpo.reporting.plots_training.training_curves", lambda *args: drawn.append(args) or training_curves(*args)
@@ -71,25 +71,22 @@ def test_the_look_before_the_first_step_is_drawn_from_the_metrics(tmp_path: Path
     assert drawn == [(RECORDS, [(0, 0.07)])]
 
 
-def results(**scores: list[float | None]) -> dict:
-    """An evaluation of four candidates, by the scores that each model gave them."""
+def episodes_of(**scores: list[float | None]) -> dict[str, list[dict]]:
+    """The episodes of four candidates, by the scores that each model gave them."""
     fits = [0.9, 0.1, 0.6, 0.4]
     return {
-        "models": {
-            model.replace("_", " "): [
-                {"score": score, "fit": fit, "correct": score is not None and (score >= 0.5) == (fit >= 0.5)}
-                for score, fit in zip(said, fits, strict=True)
-            ]
-            for model, said in scores.items()
-        }
+        model.replace("_", " "): [
+            {"score": score, "fit": fit, "correct": score is not None and (score >= 0.5) == (fit >= 0.5)}
+            for score, fit in zip(given, fits, strict=True)
+        ]
+        for model, given in scores.items()
     }
 
 
-RANKED = results(baseline=[None] * 4, warm_start=[0.5, 0.5, 0.5, 0.5], trained=[0.91, 0.05, 0.64, 0.62])
+RANKED = episodes_of(baseline=[None] * 4, warm_start=[0.5, 0.5, 0.5, 0.5], trained=[0.91, 0.05, 0.64, 0.62])
 
 
-def test_calibration_puts_the_mean_fit_over_the_mean_score_of_each_tenth(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("mlx_grpo.reporting.plots_eval.first_run", lambda found: list(found["models"]))
+def test_calibration_puts_the_mean_fit_over_the_mean_score_of_each_tenth():
     [axes] = calibration(RANKED).axes
     dots = {dots.get_label(): dots.get_offsets().tolist() for dots in axes.collections}
     assert dots["warm start: 4 of 4 scored"] == [[0.5, 0.5]]
@@ -110,5 +107,5 @@ def test_before_and_after_are_in_order_of_fit_and_hollow_where_the_decision_is_w
 @pytest.mark.filterwarnings("error")
 def test_a_model_whose_episodes_have_no_reward_is_an_empty_histogram():
     models = {"baseline": [{"reward": None}] * 2, "trained": [{"reward": 0.5}, {"reward": None}]}
-    [axes] = reward_distribution({"models": models}).axes
+    [axes] = reward_distribution(models).axes
     assert sum(patch.get_height() for patch in axes.patches) == 1

@@ -22,7 +22,7 @@ from mlx_grpo.evaluation.summary import summarize
 from mlx_grpo.reporting.report import gather, render, write_report
 from mlx_grpo.reporting.report_curves import curves
 from mlx_grpo.rewards import rubric_reward
-from mlx_grpo.runs import Run
+from mlx_grpo.runs import Run, write_results
 from reward import STRICT
 
 EVIL = "<script>alert(1)</script>"
@@ -44,13 +44,10 @@ def make_run(folder: Path, episodes: int, split: str = "heldout", evaluated: boo
     if evaluated:
         texts = {name: [text or row["completion"] for row in rows] for name, text in MODELS.items()}
         texts["trained"][0] = json.dumps({"reasons": [f"has {EVIL}", "\ud800"], "score": 0.1, "decision": "reject"})
-        models = {name: score_completions(prompts, said, rubric_reward(STRICT)) for name, said in texts.items()}
+        models = {name: score_completions(prompts, own, rubric_reward(STRICT)) for name, own in texts.items()}
         facts = {"rubric": "strict", "backend": "torch", "device": "cpu", "n_episodes": episodes, "max_new_tokens": 9}
-        (folder / "eval.json").write_text(
-            json.dumps(
-                {**facts, **summarize(models, RunMatrix(warm_starts={"trained": "warm start"})), "models": models}
-            )
-        )
+        figures = summarize(models, RunMatrix(warm_starts={"trained": "warm start"}))
+        write_results(folder, {**facts, **figures}, models)
     for step in range(30):
         append_jsonl(folder / "metrics.jsonl", {"step": step, "reward": step / 30, "loss": 0.5, "kl": 0.0})
         rewards = {"format_valid": 1.0, "decision_match": 0.0}
@@ -108,7 +105,7 @@ def test_a_candidate_named_like_a_script_is_text(browser: Browser, run: Path):
 
 
 def test_each_filter_keeps_what_it_names(browser: Browser, run: Path):
-    episodes = json.loads((run / "eval.json").read_text())["models"]["trained"]
+    episodes = Run(run).episodes()["trained"]
     shortlists = sum(episode["gold"] == "shortlist" for episode in episodes)
     wrong = sum(not episode["correct"] for episode in episodes)
     assert 0 < shortlists < 24
@@ -182,13 +179,33 @@ def test_a_run_that_was_not_evaluated_says_what_is_missing(tmp_path: Path):
     assert [line.partition(":")[0] for line in report.missing] == ["eval.json", "samples.jsonl"]
 
 
+def test_old_single_file_gives_the_same_page_as_the_new_two(tmp_path: Path):
+    run = make_run(tmp_path, 3)
+    page = render(gather(Run(run)))
+    results = {**Run(run).results(), "models": Run(run).episodes()}
+    del results["components"]
+    (run / "eval.json").write_text(json.dumps(results))
+    (run / "episodes.jsonl").unlink()
+    assert render(gather(Run(run))) == page
+
+
+def test_figures_without_episodes_give_the_tables_and_say_what_is_missing(tmp_path: Path):
+    run = make_run(tmp_path, 3)
+    tables = gather(Run(run))["tables"]
+    (run / "episodes.jsonl").unlink()
+    records = gather(Run(run))
+    assert records["tables"] == tables
+    assert records["episodes"] == []
+    assert records["missing"] == ["episodes.jsonl: not in this folder, so no held-out completions are shown"]
+
+
 def test_a_missing_dataset_leaves_the_prompts_out_and_two_models_are_enough(tmp_path: Path):
     run = make_run(tmp_path, 3)
-    results = json.loads((run / "eval.json").read_text())
-    for table in ("models", "means", "differences"):
-        results[table].pop("warm start", None)
+    results, episodes = Run(run).results(), Run(run).episodes()
+    for by_model in (episodes, results["means"], results["differences"]):
+        by_model.pop("warm start", None)
     results.pop("grpo_over_warm_start")
-    (run / "eval.json").write_text(json.dumps(results))
+    write_results(run, results, episodes)
     (run / "rows.jsonl").unlink()
     records = gather(Run(run))
     assert records["models"] == ["baseline", "trained"]

@@ -190,7 +190,7 @@ class Bench:
             run = train(config, watcher).folder
         if wanted == "evaluation":
             calls: list[tuple] = []
-            results, _ = run_eval(
+            evaluation = run_eval(
                 str(run),
                 backend="mlx",
                 device="cpu",
@@ -198,7 +198,7 @@ class Bench:
                 max_new_tokens=None,
                 progress=lambda *call: calls.append(call),
             )
-            return calls, [episode["completion"] for episode in results["models"]["trained"]]
+            return calls, [episode["completion"] for episode in evaluation.episodes["trained"]]
         if wanted == "samples":
             return (run / runs.SAMPLES).read_text()
         if wanted == "memory":
