@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from mlx_grpo.errors import UserError
 from mlx_grpo.reporting import tables
@@ -77,3 +78,14 @@ def test_episodes_that_name_no_model_are_refused(tmp_path: Path):
     (tmp_path / "episodes.jsonl").write_text('{"prompt_id": "a"}\n')
     with pytest.raises(UserError, match="run it again"):
         Run(tmp_path).episodes()
+
+
+STUDIES = [path for path in sorted((ROOT / "docs" / "results").glob("*.json")) if path.stem != "baselines"]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=[path.stem for path in STUDIES])
+def test_kept_results_of_the_documents_give_tables(path: Path):
+    results = read_results(path)
+    models = list(results["means"])
+    for table in (tables.headline, tables.all_components, tables.ranking):
+        assert [row[0] for row in table(results)[1]] == models

@@ -13,6 +13,7 @@ from support.tiny_runs import rows_file
 
 from mlx_grpo.cli.main import main
 from mlx_grpo.models.policy import token_counter
+from mlx_grpo.runs import Run
 
 
 def test_train_and_export_and_eval_from_a_config_file(tiny_qwen3: Path, tmp_path: Path):
@@ -35,10 +36,14 @@ def test_train_and_export_and_eval_from_a_config_file(tiny_qwen3: Path, tmp_path
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads(evaluated.stdout)["n_episodes"] == 2
     assert evaluated.stderr == ""
-    more = cli("eval", "--backend", "mlx", "--json", "--episodes", "500", folder=tmp_path)
-    there = json.loads(more.stdout)["n_episodes"]
-    assert there < 500
-    assert more.stderr == f"{there} held-out prompts are left to evaluate on, not 500\n"
+    more = cli("eval", "--backend", "mlx", "--episodes", "500", folder=tmp_path)
+    run = Run.find(tmp_path / "runs" / "latest")
+    results = run.results()
+    assert results["n_episodes"] < 500
+    assert more.stderr == f"{results['n_episodes']} held-out prompts are left to evaluate on, not 500\n"
+    for file in ("eval.json", "episodes.jsonl", "plots/reward_components.png", "hf/README.md"):
+        assert f"{run.folder / file}\n" in more.stdout
+    assert f"{results['n_episodes']} held-out prompts, greedy" in (run.folder / "hf" / "README.md").read_text()
     reported = cli("report", "--out", "page.html", "--json", folder=tmp_path)
     assert reported.returncode == 0, reported.stderr
     assert json.loads(reported.stdout)["size"] == (tmp_path / "page.html").stat().st_size
