@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-prepare_linux_cpu()  # a BLAS takes the place of MLX's own only where it is loaded before `mlx.core`
+prepare_linux_cpu()  # a BLAS replaces MLX's own only if it is loaded before `mlx.core`
 
 
 def __getattr__(name: str) -> object:
-    # On demand: `Ranker` brings MLX with it, which `mlx-grpo --help` and the PyTorch side do without.
+    # Loaded on demand: `Ranker` imports MLX, which `mlx-grpo --help` and the PyTorch evaluation do not need.
     if name == "Ranker":
         from mlx_grpo.ranking.ranker import Ranker
 

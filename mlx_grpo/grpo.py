@@ -49,9 +49,9 @@ DEFAULT = LossConfig()
 
 
 class LossTerms(NamedTuple):
-    """The loss of some rows and the sums that the metrics are made of; all are scalars.
+    """The loss of some rows, and the sums from which the metrics are computed; all are scalars.
 
-    `kl` sums over unmasked tokens; the clipped counts are of tokens, or of rows where the ratio is the sequence's.
+    `kl` sums over unmasked tokens. The clipped counts are of tokens, or of rows where ratios are per sequence.
     """
 
     loss: mx.array
@@ -63,7 +63,8 @@ class LossTerms(NamedTuple):
 def group_advantages(rewards: mx.array, scale: RewardScale = "group") -> mx.array:
     """Return each completion's advantage over its group, [P, G] -> [P, G].
 
-    NaN marks a completion that no reward function applies to: it gets 0 and leaves its group's mean and deviation.
+    NaN marks a completion that no reward function applies to: it gets 0 and is left out of its group's mean and
+    deviation.
     Source: DeepSeekMath, section 4.1.2, outcome supervision.
     """
     applies = ~mx.isnan(rewards)  # [P, G]
@@ -82,7 +83,7 @@ def group_advantages(rewards: mx.array, scale: RewardScale = "group") -> mx.arra
 def token_weights(mask: mx.array, loss_type: LossType, max_completion_length: int) -> mx.array:
     """Return the weight of each token's term, [B, T] -> [B, T].
 
-    Make it once, of the whole step's mask, and slice it for micro-batches.
+    Compute it once from the whole step's mask, and slice it for micro-batches.
     """
     rows = mask.shape[0]
     if loss_type in ("grpo", "sapo"):
@@ -100,11 +101,11 @@ def high_entropy_mask(entropies: mx.array, mask: mx.array, quantile: float) -> m
     """
     # Padding sorts last, so that the first n entries are the masked tokens' own.
     ordered = mx.sort(mx.where(mask > 0, entropies, mx.inf).flatten())
-    position = (1 - quantile) * max(int(mask.sum().item()) - 1, 0)
+    position = (1 - quantile) * max(int(mask.sum()) - 1, 0)
     low = int(position)
     high = min(low + 1, ordered.size - 1)
     fraction = position - low
-    above = ordered[high] - ordered[low] if fraction else mx.array(0.0)  # inf - inf has no place here
+    above = ordered[high] - ordered[low] if fraction else mx.array(0.0)  # not inf - inf
     return mask * (entropies >= ordered[low] + fraction * above)
 
 
@@ -119,11 +120,11 @@ def grpo_loss(
     ref_logps: mx.array | None = None,
     term_mask: mx.array | None = None,
 ) -> LossTerms:
-    """Return the clipped policy objective with KL to the reference, summed over the given rows.
+    """Return the clipped policy loss plus `beta` times the KL to the reference, summed over the given rows.
 
     Shapes: `logps`, `old_logps`, `ref_logps`, `mask`, `weights`, `term_mask` [B, T]; `advantages` [B].
-    `term_mask` hides tokens from the policy's term but not from the KL. `weights` are made of the whole step's
-    mask, so the losses of disjoint rows add up to the loss of their union.
+    `term_mask` hides tokens from the policy's term but not from the KL. `weights` come from the whole step's mask,
+    so the losses of disjoint rows add up to the loss of their union.
     Source: DeepSeekMath (arXiv:2402.03300), eq. 3 and 4.
     """
     ratio = importance_ratio(logps, old_logps, mask, config.importance_sampling_level)  # [B, T] or [B, 1]
@@ -143,9 +144,9 @@ def grpo_loss(
 
 
 def importance_ratio(logps: mx.array, old_logps: mx.array, mask: mx.array, level: ImportanceSamplingLevel) -> mx.array:
-    """Return the ratio of the policy's probability to the old one's: of each token [B, T], or each sequence [B, 1].
+    """Return the ratio of the policy's probability to the old policy's, per token [B, T] or per sequence [B, 1].
 
-    A sequence's ratio is the geometric mean of its tokens' (GSPO, arXiv:2507.18071, eq. 7).
+    A sequence's ratio is the geometric mean of its tokens' ratios (GSPO, arXiv:2507.18071, eq. 7).
     """
     # Padding may hold any token, so its log-ratio is zeroed before exp can overflow on it.
     log_ratio = (logps - old_logps) * mask  # [B, T]
@@ -155,12 +156,15 @@ def importance_ratio(logps: mx.array, old_logps: mx.array, mask: mx.array, level
 
 
 def k3(log_ratio: mx.array) -> mx.array:
-    """Estimate the KL from log(reference / policy) per token, never negative (joschu.net/blog/kl-approx.html, k3)."""
+    """Return an estimate of the KL per token from log(reference / policy), never negative.
+
+    Source: joschu.net/blog/kl-approx.html, k3.
+    """
     return mx.exp(log_ratio) - log_ratio - 1
 
 
 def policy_term(logps: mx.array, ratio: mx.array, advantage: mx.array, config: LossConfig) -> mx.array:
-    """Return minus the policy's gain from each token, before any weighting, [B, T] or [B, 1]."""
+    """Return the negative policy objective of each token, before any weighting, [B, T] or [B, 1]."""
     if config.loss_type == "cispo":
         return -mx.stop_gradient(mx.minimum(ratio, config.epsilon_high)) * advantage * logps
     if config.loss_type == "sapo":
@@ -178,7 +182,7 @@ def _mean(values: mx.array, applies: mx.array, axis: int | None = None) -> mx.ar
 
 
 def _std(centred: mx.array, applies: mx.array, axis: int | None = None) -> mx.array:
-    """Standard deviation with Bessel's correction of values whose mean is already taken off."""
+    """Return the standard deviation, with Bessel's correction, of values that are already centred."""
     count = applies.sum(axis=axis, keepdims=axis is not None)
     squares = mx.where(applies, centred * centred, 0.0).sum(axis=axis, keepdims=axis is not None)
     return mx.sqrt(squares / mx.maximum(count - 1, 1))

@@ -1,1 +1,1 @@
-"""Several processes that share the steps of one run."""
+"""Sharing the steps of one run among several processes."""

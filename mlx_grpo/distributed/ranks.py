@@ -1,7 +1,7 @@
-"""Data parallelism: each process (rank) takes its share of a step, and what they found is put together.
+"""Data parallelism: each process (rank) computes its share of a step, and the results are gathered or summed.
 
 Every rank holds the whole model and takes the same step with the same summed gradient, so their parameters
-stay equal without being sent. Only rank 0 writes.
+stay equal without being sent. Only rank 0 writes files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOST = "the processes of this run have lost each other"
 
 
 class Ranks:
-    """The processes of a run; one alone without a launcher's environment."""
+    """The processes of a run; a single one where no launcher started it."""
 
     def __init__(self, group: mx.distributed.Group | None = None):
         self.group = group
@@ -36,24 +36,28 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes the run's files and speaks to the user."""
+        """Return True if this process writes the run's files and the output that the user reads."""
         return self.rank == 0
 
     def on_this_machine(self) -> int:
-        """How many of the ranks run on this one's machine; every rank asks together."""
+        """Return how many of the ranks run on this one's machine; every rank calls it together."""
         machines = self.gather(machine())
         return machines.count(machines[self.rank])
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
-        """This rank's part of what all ranks hold: a contiguous run, its length even to within one."""
+        """Return this rank's contiguous part of items that all ranks hold; parts differ in length by one at most."""
         return items[len(items) * self.rank // self.size : len(items) * (self.rank + 1) // self.size]
 
     def gather(self, value: Any) -> list[Any]:
-        """Each rank's value, of anything that JSON holds, in the order of the ranks; RuntimeError where one is lost."""
+        """Return each rank's value, of anything that JSON holds, in the order of the ranks.
+
+        Raises RuntimeError where a rank is lost.
+        """
         if self.size == 1:
             return [value]
         data = np.frombuffer(json.dumps(value).encode(), np.uint8)
-        lengths = mx.distributed.all_gather(mx.array([data.size], mx.int32), group=self.group).tolist()
+        gathered = mx.distributed.all_gather(mx.array([data.size], mx.int32), group=self.group)
+        lengths = [int(length) for length in np.array(gathered)]
         if lengths[self.rank] != data.size or not 0 < min(lengths) <= max(lengths) < LONGEST_MESSAGE:
             raise RuntimeError(LOST)
         padded = np.zeros(max(lengths), np.uint8)
@@ -71,17 +75,17 @@ class Ranks:
         """
         return self.gather(make() if self.leads else None)[0]
 
-    def confirm(self, mark: Any) -> None:
-        """Raise RuntimeError unless every rank is here with this mark.
+    def confirm(self, value: Any) -> None:
+        """Raise RuntimeError unless every rank calls this with the same value.
 
-        Where a rank dies within a collective, MLX's ring raises, or hangs, or returns what the memory held before: so
-        what was summed counts only once all have met again.
+        Where a rank dies within a collective, MLX's ring raises, or hangs, or returns uninitialized memory. So a sum
+        is trusted only after a later gather succeeds.
         """
-        if self.gather(mark) != [mark] * self.size:
+        if self.gather(value) != [value] * self.size:
             raise RuntimeError(LOST)
 
     def sum(self, tree: Any) -> Any:
-        """The sum over ranks of each fp32 array of a tree; all ranks get the same bits."""
+        """Return the sum over ranks of each fp32 array of a tree; all ranks get the same bits."""
         if self.size == 1:
             return tree
         # MLX averages many small arrays in few messages; there is no such function for the sum.
@@ -90,13 +94,16 @@ class Ranks:
         return total
 
     def sum_gradients(self, gradients: Any | None, like: Any) -> Any | None:
-        """The sum of gradients where None stands for zero; None where all are. `like` has the parameters' shapes."""
+        """Return the sum of gradients over ranks; None stands for zero, and is returned where all are None.
+
+        `like` has the parameters' shapes.
+        """
         if not any(self.gather(gradients is not None)):
             return None
         return self.sum(tree_map(mx.zeros_like, like) if gradients is None else gradients)
 
     def assemble(self, parts: Sequence[Batch], values: Sequence[mx.array], shape: tuple[int, ...]) -> mx.array:
-        """A whole batch's array [N, T] of the rows [B, T] that each rank found for its micro-batches."""
+        """Return a whole batch's array [N, T] from the rows [B, T] that each rank computed for its micro-batches."""
         whole = mx.zeros(shape)
         for part, rows in zip(parts, values, strict=True):
             whole[slice(*part.rows)] = rows
@@ -104,12 +111,12 @@ class Ranks:
 
 
 def machine() -> list[str | int]:
-    """A name for this machine that others differ in, cloned ones included."""
+    """Return a name for this machine that no other has, not even a clone of it."""
     return [socket.gethostname(), uuid.getnode()]
 
 
 def join_ranks() -> Ranks:
-    """The ranks that a launcher started this process among; UserError where another one can't be reached."""
+    """Join the ranks that a launcher started; raise UserError where another one can't be reached."""
     try:
         group = mx.distributed.init()
     except RuntimeError as error:

@@ -1,8 +1,8 @@
-"""Processes of one run end together.
+"""End the processes of one run together.
 
-A collective does not see to that: the first one after a process died raises, the next never returns, and a process
-that is decoding enters none for a minute. So each process holds a line to the first; a line that breaks, or that
-says why its process failed, ends the others.
+A collective does not: the first one after a process died raises, the next never returns, and a process that is
+decoding enters none for a minute. So each process keeps a connection to the first. When a connection breaks, or
+brings the reason why a process failed, the other processes end too.
 """
 
 from __future__ import annotations
@@ -25,175 +25,183 @@ from mlx_grpo.errors import Stopped, UserError
 GRACE_SECONDS = 10
 """For a process to leave by itself, as it does in a collective, before it is made to."""
 
-WORD_SECONDS = 3
-"""For the reason why a collective failed to come."""
+MESSAGE_SECONDS = 3
+"""For a message to come: the reason why a collective failed, or a new connection's token."""
 
 JOIN_SECONDS = 60
 PROBE_SECONDS = 2
 PROBES = 3
-LONGEST_LINE = 2**16
+LONGEST_MESSAGE = 2**16
 SHOW_CURSOR = "\x1b[?25h"
 
 
 class PeerLost(Stopped):
-    """Another process of the run is gone, and so this one ends."""
+    """Another process of the run has ended badly, and so this one ends."""
 
 
 @contextmanager
 def watchdog(ranks: Ranks, advice: str = "") -> Iterator[None]:
-    """End this process's block when another process's ends badly: raises PeerLost, or exits where it can't be raised.
+    """End this process's block when another process's ends badly: raise PeerLost, or exit where it can't be raised.
 
-    Every process enters together. `advice` says how to go on after a process died. Raises UserError where one can't
-    reach the first.
+    Every process enters together. `advice` tells the user how to resume after a process died. Raises UserError where
+    a process can't reach the first.
     """
     if ranks.size == 1:
         yield
         return
-    line = _Watchdog(ranks, advice)
+    peers = _Watchdog(ranks, advice)
     try:
         yield
-    except Interrupted:  # as all of them are
-        line.close(0, "")
+    except Interrupted:  # every process is
+        peers.close(0, "")
         raise
     except BaseException as error:
-        if isinstance(error, RuntimeError) and line.known.wait(WORD_SECONDS):  # a collective without its peer
-            line.close(1, str(line.lost))
-            raise line.lost from None
+        # A collective raises RuntimeError when its peer is gone; the reason may still be on its way.
+        if isinstance(error, RuntimeError) and peers.failed.wait(MESSAGE_SECONDS) and peers.failure is not None:
+            peers.close(1, str(peers.failure))
+            raise peers.failure from None
         code, problems = (2, error.problems) if isinstance(error, UserError) else (1, [repr(error)])
-        line.close(code, f"process {ranks.rank} of {ranks.size} failed: {'; '.join(problems)}")
+        peers.close(code, f"process {ranks.rank} of {ranks.size} failed: {'; '.join(problems)}")
         raise
-    line.close(0, "")
+    peers.close(0, "")
 
 
 class _Watchdog:
-    """The first process's lines to all others, or another process's line to the first."""
+    """The first process's connections to all others, or another process's connection to the first."""
 
     def __init__(self, ranks: Ranks, advice: str):
         self.ranks, self.advice = ranks, advice
-        self.lost: PeerLost | None = None
-        self.known = threading.Event()
-        """What is lost is known."""
-        self.left = threading.Event()
-        """The block is left, so nothing need be ended."""
-        self.lines = _lines(ranks)
-        for rank, line in self.lines.items():
-            threading.Thread(target=self._watch, args=(rank, line), daemon=True).start()
+        self.failure: PeerLost | None = None
+        self.failed = threading.Event()
+        """Set once `failure` is."""
+        self.closed = threading.Event()
+        """Set when the block ends by itself: nothing need be ended any more."""
+        self.connections = _connect(ranks)
+        for rank, connection in self.connections.items():
+            threading.Thread(target=self._watch, args=(rank, connection), daemon=True).start()
 
-    def close(self, code: int, said: str) -> None:
-        """Tell the others how this process ends (code 0: well), and let go."""
-        self.left.set()
-        for line in self.lines.values():
-            _say(line, code, said)
+    def close(self, code: int, reason: str) -> None:
+        """Send the others how this process ends (code 0: well), and close the connections."""
+        self.closed.set()
+        for connection in self.connections.values():
+            _send(connection, code, reason)
             with suppress(OSError):
-                line.shutdown(socket.SHUT_WR)  # closing alone would wait for the thread that reads it
-            line.close()
+                connection.shutdown(socket.SHUT_WR)  # closing alone would wait for the thread that reads it
+            connection.close()
 
-    def _watch(self, rank: int, line: socket.socket) -> None:
+    def _watch(self, rank: int, connection: socket.socket) -> None:
+        """Wait for another process's end; if it is a bad one, pass it on and end this process."""
         died = "\n".join(filter(None, (f"process {rank} of {self.ranks.size} died", self.advice)))
-        code, said = _hear(line) or (1, died)
-        if not code or self.left.is_set():
+        code, reason = _receive(connection) or (1, died)
+        if not code or self.closed.is_set():
             return
-        for other in self.lines.values():
-            _say(other, code, said)
-        # Two may be lost at once; either is the reason.
-        self.lost = PeerLost(code, said)
-        self.known.set()
-        if not self.left.wait(GRACE_SECONDS):
-            print(f"{SHOW_CURSOR if sys.stderr.isatty() else ''}{self.lost}", file=sys.stderr, flush=True)
+        for other in self.connections.values():
+            _send(other, code, reason)
+        # Two processes may fail at once; either is the reason.
+        self.failure = PeerLost(code, reason)
+        self.failed.set()
+        if not self.closed.wait(GRACE_SECONDS):
+            print(f"{SHOW_CURSOR if sys.stderr.isatty() else ''}{self.failure}", file=sys.stderr, flush=True)
             os._exit(code)  # the main thread may be in a collective that never returns
 
 
-def _lines(ranks: Ranks) -> dict[int, socket.socket]:
-    """A connection to each other process, by rank, for the first one; for any other one to the first."""
+def _connect(ranks: Ranks) -> dict[int, socket.socket]:
+    """Return connections by rank: to each other process for the first one, to the first for any other."""
     try:
-        alone = ranks.on_this_machine() == ranks.size  # then nobody else need be able to connect
-        return _accept_all(ranks, alone) if ranks.leads else {0: _reach(ranks)}
+        one_machine = ranks.on_this_machine() == ranks.size  # then no other machine need be able to connect
+        return _accept_others(ranks, one_machine) if ranks.leads else {0: _connect_to_first(ranks)}
     except (OSError, RuntimeError) as error:
         raise UserError(f"process {ranks.rank} of {ranks.size} could not join the others: {error}") from None
 
 
-def _reach(ranks: Ranks) -> socket.socket:
-    places, port, token = ranks.gather(None)[0]
-    for place in places:
+def _connect_to_first(ranks: Ranks) -> socket.socket:
+    """Connect to the first process at one of its addresses, and send it the token and this rank."""
+    addresses, port, token = ranks.gather(None)[0]
+    for address in addresses:
         with suppress(OSError):
-            line = socket.create_connection((place, port), timeout=GRACE_SECONDS)
-            line.sendall(json.dumps([token, ranks.rank]).encode() + b"\n")
-            _probe(line)
-            return line
+            connection = socket.create_connection((address, port), timeout=GRACE_SECONDS)
+            connection.sendall(json.dumps([token, ranks.rank]).encode() + b"\n")
+            _enable_keepalive(connection)
+            return connection
     raise UserError(
         f"process {ranks.rank} of {ranks.size} on {socket.gethostname()} can't reach the first one at "
-        f"{' or '.join(places)}; let Python accept connections in that machine's firewall"
+        f"{' or '.join(addresses)}; let Python accept connections in that machine's firewall"
     )
 
 
-def _accept_all(ranks: Ranks, alone: bool) -> dict[int, socket.socket]:
-    with socket.create_server(("127.0.0.1" if alone else "", 0)) as server:
-        places = ["127.0.0.1"] if alone else [*_first_host(), socket.gethostname()]
+def _accept_others(ranks: Ranks, one_machine: bool) -> dict[int, socket.socket]:
+    """Accept a connection from every other process, by rank."""
+    with socket.create_server(("127.0.0.1" if one_machine else "", 0)) as server:
+        addresses = ["127.0.0.1"] if one_machine else [*_first_host(), socket.gethostname()]
         token = secrets.token_hex(16)
-        ranks.gather([places, server.getsockname()[1], token])
-        lines: dict[int, socket.socket] = {}
-        until = time.monotonic() + JOIN_SECONDS
-        while len(lines) < ranks.size - 1:
-            server.settimeout(max(0.001, until - time.monotonic()))
+        ranks.gather([addresses, server.getsockname()[1], token])
+        connections: dict[int, socket.socket] = {}
+        deadline = time.monotonic() + JOIN_SECONDS
+        while len(connections) < ranks.size - 1:
+            server.settimeout(max(0.001, deadline - time.monotonic()))
             try:
-                line, _ = server.accept()
+                connection, _ = server.accept()
             except TimeoutError:
-                missing = sorted(set(range(1, ranks.size)) - set(lines))
+                missing = sorted(set(range(1, ranks.size)) - set(connections))
                 raise UserError(f"processes {missing} did not reach the first one; see their messages") from None
-            rank = _admit(line, token)
+            rank = _read_rank(connection, token)
             if rank is not None:
-                lines[rank] = line
-    return lines
+                connections[rank] = connection
+    return connections
 
 
-def _admit(line: socket.socket, token: str) -> int | None:
-    """The rank of a process of ours; None, and the door, for anybody else."""
-    line.settimeout(WORD_SECONDS)
+def _read_rank(connection: socket.socket, token: str) -> int | None:
+    """Return the rank of a process that sends the token; otherwise close the connection and return None."""
+    connection.settimeout(MESSAGE_SECONDS)
     try:
-        said, rank = json.loads(_read_line(line))
-        if said == token:
-            _probe(line)
+        received, rank = json.loads(_read_line(connection))
+        if received == token:
+            _enable_keepalive(connection)
             return int(rank)
     except (OSError, ValueError, TypeError):
-        pass  # nothing of ours says this
-    line.close()
+        pass  # no process of this run sends this
+    connection.close()
     return None
 
 
-def _probe(line: socket.socket) -> None:
-    """Notice within seconds a machine that is gone without a word; wait for as long as it takes for one that is not."""
-    line.settimeout(None)
-    idle = socket.TCP_KEEPALIVE if sys.platform == "darwin" else socket.TCP_KEEPIDLE
-    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in ((idle, PROBE_SECONDS), (socket.TCP_KEEPINTVL, PROBE_SECONDS), (socket.TCP_KEEPCNT, PROBES)):
-        line.setsockopt(socket.IPPROTO_TCP, option, value)
+def _enable_keepalive(connection: socket.socket) -> None:
+    """Have the system break the connection within seconds of the other machine's loss; reading has no time limit."""
+    connection.settimeout(None)
+    if sys.platform == "darwin":
+        idle = socket.TCP_KEEPALIVE
+    else:
+        idle = socket.TCP_KEEPIDLE
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, idle, PROBE_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
 
 
-def _say(line: socket.socket, code: int, said: str) -> None:
-    with suppress(OSError):  # gone itself
-        line.sendall(json.dumps([code, said]).encode() + b"\n")
+def _send(connection: socket.socket, code: int, reason: str) -> None:
+    """Send how a process ended."""
+    with suppress(OSError):  # the other end may be gone too
+        connection.sendall(json.dumps([code, reason]).encode() + b"\n")
 
 
-def _hear(line: socket.socket) -> tuple[int, str] | None:
-    """How the other end ended; None where it broke off."""
+def _receive(connection: socket.socket) -> tuple[int, str] | None:
+    """Return the exit code and the reason that the other end sends; None where the connection breaks."""
     try:
-        code, said = json.loads(_read_line(line))
+        code, reason = json.loads(_read_line(connection))
     except (OSError, ValueError):
         return None
-    return code, said
+    return code, reason
 
 
-def _read_line(line: socket.socket) -> bytes:
-    with line.makefile("rb") as file:
-        return file.readline(LONGEST_LINE)
+def _read_line(connection: socket.socket) -> bytes:
+    with connection.makefile("rb") as file:
+        return file.readline(LONGEST_MESSAGE)
 
 
 def _first_host() -> list[str]:
-    """Where the launcher says that the first process is; what it says it by depends on the back end."""
-    said = [
-        os.environ[name].partition(":")[0] for name in ("MLX_JACCL_COORDINATOR", "NCCL_HOST_IP") if name in os.environ
-    ]
+    """Return the first process's addresses as the launcher gives them, in variables that depend on the back end."""
+    variables = ("MLX_JACCL_COORDINATOR", "NCCL_HOST_IP")
+    addresses = [os.environ[name].partition(":")[0] for name in variables if name in os.environ]
     hosts = Path(os.environ.get("MLX_HOSTFILE", ""))
     if hosts.is_file():
-        said += [place.rpartition(":")[0] for place in json.loads(hosts.read_text(encoding="utf-8"))[0]]
-    return said
+        addresses += [address.rpartition(":")[0] for address in json.loads(hosts.read_text(encoding="utf-8"))[0]]
+    return addresses

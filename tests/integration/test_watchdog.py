@@ -120,7 +120,7 @@ def among_strangers(place, timeout):
         kept[0].sendall(b'[0, ""]\\n')
     return reach(place, timeout=timeout)
 watchdog.socket.create_connection = among_strangers
-watchdog.WORD_SECONDS = 0.5
+watchdog.MESSAGE_SECONDS = 0.5
 """
     ((code, said),) = others_end(folder, scripts(strangers), 1, 9)
     assert code == 1
