@@ -17,8 +17,15 @@ from mlx_grpo.errors import UserError
 @click.argument("overrides", nargs=-1)
 @click.option("--shapes", default="256x8x48,750x8x96,1000x16x96", show_default=True, help="PxGxT, comma-separated.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option("--plain/--no-plain", default=True, help="Whether to time the prompt run for each completion too.")
-@click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs: so many, with a prompt each.")
+@click.option(
+    "--plain/--no-plain", default=True, help="Also time the training half with the prompt run for each completion."
+)
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    help="For CPUs: this many processes, each with a prompt of its own.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
 def bench_command(
     config: str,
@@ -44,15 +51,15 @@ def bench_command(
 
     settings = load_config(config, overrides)
     try:
-        wanted = [Shape.parse(text) for text in shapes.split(",")]
+        parsed = [Shape.parse(text) for text in shapes.split(",")]
     except ValueError:
         raise UserError(f"--shapes: {shapes!r} are no shapes; give PxGxT, such as 256x8x48,750x8x96") from None
-    same = ["--shapes", shapes, "--repeats", str(repeats), "--plain" if plain else "--no-plain"]
+    options = ["--shapes", shapes, "--repeats", str(repeats), "--plain" if plain else "--no-plain"]
     with (
-        launch.processes(processes, ["bench", config, *overrides, *same]) as ranks,
+        launch.processes(processes, ["bench", config, *overrides, *options]) as ranks,
         errors.status("loading", spinner="line") as status,
     ):
-        results = bench(settings, wanted, repeats, plain, status.update, ranks)
+        results = bench(settings, parsed, repeats, plain, status.update, ranks)
     if not ranks.leads:
         return
     if as_json:
@@ -62,7 +69,7 @@ def bench_command(
 
 
 def print_bench(console: Console, results: dict[str, Any]) -> None:
-    """Print the whole step and its training half, a table each."""
+    """Print a table of the whole step, and one of its training half."""
     from mlx_grpo.models.policy import model_name
     from mlx_grpo.planning.flops import MATRIX
     from mlx_grpo.training.bench import PARTS

@@ -1,4 +1,4 @@
-"""`mlx-grpo train`: train as a configuration says."""
+"""`mlx-grpo train`: train as configured."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from mlx_grpo.cli.terminal import console, errors, show
 @click.command()
 @click.argument("config")
 @click.argument("overrides", nargs=-1)
-@click.option("--resume", is_flag=True, help="Go on with the latest run of CONFIG, or with the run folder given.")
+@click.option("--resume", is_flag=True, help="Resume the latest run of CONFIG, or the run folder given.")
 @click.option(
     "--until",
     type=click.IntRange(min=1),
-    help="End after so many GRPO steps, best a multiple of eval_steps; --resume takes the rest.",
+    help="End after this many GRPO steps, best a multiple of eval_steps; --resume takes the rest.",
 )
-@click.option("--processes", type=click.IntRange(min=1), default=1, help="For CPUs: share each step among them.")
+@click.option(
+    "--processes", type=click.IntRange(min=1), default=1, help="For CPUs: share each step among this many processes."
+)
 @click.option("--force", is_flag=True, help="Train even where the predicted memory does not fit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's folder and last metrics as JSON.")
 def train(
@@ -31,7 +33,7 @@ def train(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Train as CONFIG says; KEY=VALUE overrides its keys.
+    """Train with CONFIG; KEY=VALUE overrides its keys.
 
     CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2.
 
@@ -48,9 +50,9 @@ def train(
     from mlx_grpo.training.trainer import train as run_training
 
     settings, resumed = find_resumable(config, overrides) if resume else (load_config(config, overrides), None)
-    same = [*overrides, *["--resume"][:resume], *["--force"][:force], *(["--until", str(until)] if until else [])]
+    arguments = ["train", config, *overrides, *_spelled(resume, until, force)]
     with (
-        launch.processes(processes, ["train", config, *same], "--resume goes on from the last checkpoint") as ranks,
+        launch.processes(processes, arguments, "--resume goes on from the last checkpoint") as ranks,
         ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter,
     ):
         run = run_training(settings, reporter, resumed, force=force, ranks=ranks, until=until)
@@ -61,3 +63,15 @@ def train(
     else:
         where = "" if run.folder.parent == Path("runs") else f" {run.folder}"
         show((f"adapter: {run.folder / 'adapter'}", f"next: mlx-grpo export --hf{where}, then mlx-grpo eval{where}"))
+
+
+def _spelled(resume: bool, until: int | None, force: bool) -> list[str]:
+    """Return the options that the other processes need too, as a command line spells them."""
+    options = []
+    if resume:
+        options.append("--resume")
+    if until is not None:
+        options.append(f"--until={until}")
+    if force:
+        options.append("--force")
+    return options

@@ -104,7 +104,7 @@ def end_process(child: subprocess.Popen[bytes], log: IO[bytes]) -> None:
     It writes no files, so a kill loses nothing.
     """
     try:
-        child.wait(timeout=GRACE_SECONDS)  # its watchdog tells it that this process has ended
+        child.wait(timeout=GRACE_SECONDS)  # its watchdog notices that this process has ended
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()

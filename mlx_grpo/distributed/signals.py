@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run stops where it can be gone on from."""
+"""Ctrl-C and SIGTERM: a run stops where it can be resumed."""
 
 from __future__ import annotations
 
@@ -21,32 +21,36 @@ class Interrupted(Stopped):
 
 
 class StopStep(Exception):
-    """Leave the step under way, of which nothing is kept."""
+    """End the current step at once, after a signal; nothing of the step is kept."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.signal = number
 
 
 class Stop:
-    """Which signal came, if one did."""
+    """Holds the first signal that came, if one did."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Remember the first signal; the second one ends the process as it would without us."""
+        """Store the first signal, and restore the default handlers: a second one ends the process."""
         self.signal = number
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_DFL)
+        for caught in SIGNALS:
+            signal.signal(caught, signal.SIG_DFL)
 
 
 @contextmanager
 def catch_signals() -> Iterator[Stop]:
-    """Have Ctrl-C and SIGTERM noted instead of obeyed at once. Only a process's main thread can: others get none."""
+    """Store Ctrl-C and SIGTERM instead of ending the process. In any but the main thread, no signal is ever stored."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {each: signal.signal(each, stop.receive) for each in SIGNALS}
+    previous = {caught: signal.signal(caught, stop.receive) for caught in SIGNALS}
     try:
         yield stop
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for caught, handler in previous.items():
+            signal.signal(caught, handler)

@@ -1,1 +1,1 @@
-"""Train a policy: the loop, its step, and what a run keeps."""
+"""Training a policy: the loop, its steps, checkpoints and metrics."""

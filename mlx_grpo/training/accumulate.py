@@ -20,10 +20,10 @@ Gradients = dict[str, Any]
 
 
 class Loss(Protocol):
-    """One micro-batch to its loss, and whatever else should be evaluated with it."""
+    """A function from one micro-batch to its loss, and to whatever else is evaluated with it."""
 
     def __call__(self, part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> Values:
-        """`prefixes` are those of the part's prompts, where they are known already."""
+        """Return the loss first; `prefixes` are those of the part's prompts, where they are computed already."""
 
 
 def accumulate(
@@ -33,29 +33,30 @@ def accumulate(
     *,
     has_gradient: Callable[[Batch], bool] = lambda part: True,
     checkpointing: bool = False,
-    share: bool = True,
-    apart: bool | None = None,
+    share_prompt: bool = True,
+    evaluate_each: bool | None = None,
 ) -> tuple[list[Values], Gradients | None]:
-    """The loss's values for each part, and the sum of the parts' gradients; None where no part has one.
+    """Return the loss's values for each part, and the sum of the parts' gradients; None where no part has one.
 
-    Only one part's activations exist at a time, besides those of its prompt, whose pass the parts share where
-    the model allows it (`share`). Parts without gradient are run forward alone. Dropout is on. `apart` evaluates
-    each part by itself; None does where the device asks for it.
+    The parts of one prompt share its pass where the model allows it, unless `share_prompt` is False. Only one part's
+    activations exist at a time, besides those of its prompt. Parts without gradient are run forward only. Dropout is
+    on. `evaluate_each` evaluates each part by itself; by default the device decides.
     """
-    values, total = [], None
-    share = share and shares_prompt(model)
-    apart = splits_evaluations(this_device()) if apart is None else apart
-    shared = _shared_prompt_apart if apart else _shared_prompt
+    values: list[Values] = []
+    total: Gradients | None = None
+    share_prompt = share_prompt and shares_prompt(model)
+    evaluate_each = splits_evaluations(this_device()) if evaluate_each is None else evaluate_each
+    shared_gradients = _shared_prompt_part_by_part if evaluate_each else _shared_prompt
     model.train()
     with checkpointed_layers(model) if checkpointing else nullcontext():
         for group in by_prompt(parts):
-            learning = [has_gradient(part) for part in group]
-            if len(group) > 1 and share and group[0].prompt_ids[0].size > 1:
-                group_values, gradients = shared(model, loss, group, learning)
+            with_gradient = [has_gradient(part) for part in group]
+            if len(group) > 1 and share_prompt and group[0].prompt_ids[0].size > 1:
+                group_values, gradients = shared_gradients(model, loss, group, with_gradient)
             else:
-                group_values, gradients = _one_by_one(model, loss, group, learning)
+                group_values, gradients = _without_sharing(model, loss, group, with_gradient)
             total = add(total, gradients)
-            del gradients  # or they would live on beside the sum while the next group is computed
+            del gradients  # or they would exist beside the sum while the next group is computed
             mx.eval(group_values, total)
             values += group_values
     model.eval()
@@ -63,18 +64,20 @@ def accumulate(
 
 
 def add(a: Gradients | None, b: Gradients | None) -> Gradients | None:
-    """The sum of two gradients, where None is zero."""
+    """Return the sum of two gradients, where None is zero."""
     if a is None or b is None:
         return b if a is None else a
     return tree_map(mx.add, a, b)
 
 
-def _one_by_one(
-    model: nn.Module, loss: Loss, parts: Sequence[Batch], learning: Sequence[bool]
+def _without_sharing(
+    model: nn.Module, loss: Loss, parts: Sequence[Batch], with_gradient: Sequence[bool]
 ) -> tuple[list[Values], Gradients | None]:
-    values, total = [], None
-    for part, learns in zip(parts, learning, strict=True):
-        part_values, gradients = nn.value_and_grad(model, loss)(part) if learns else (loss(part), None)
+    """Run every part with its own pass over the prompt, one evaluation each."""
+    values: list[Values] = []
+    total: Gradients | None = None
+    for part, differentiate in zip(parts, with_gradient, strict=True):
+        part_values, gradients = nn.value_and_grad(model, loss)(part) if differentiate else (loss(part), None)
         total = add(total, gradients)
         del gradients
         mx.eval(part_values, total)
@@ -83,49 +86,58 @@ def _one_by_one(
 
 
 def _shared_prompt(
-    model: nn.Module, loss: Loss, parts: Sequence[Batch], learning: Sequence[bool]
+    model: nn.Module, loss: Loss, parts: Sequence[Batch], with_gradient: Sequence[bool]
 ) -> tuple[list[Values], Gradients | None]:
-    """Micro-batches of one prompt, whose pass is run once and differentiated once.
+    """Run the pass over the parts' one prompt once and differentiate it once, in one evaluation.
 
-    Each part's gradient is taken with respect to the parameters and to the prompt's keys and values; the sum
-    of the latter then goes back through the prompt's pass. Every array here is lazy: nothing is kept of the
-    prompt's pass but what its own backward pass needs.
+    Each part's gradient is taken with respect to the parameters and to the prompt's keys and values. The sum of the
+    latter then goes back through the prompt's pass. Every array here is lazy: of the prompt's pass only what its own
+    backward pass needs is kept.
     """
     trainable = model.trainable_parameters()
 
-    def whole(parameters: Gradients) -> tuple[mx.array, list[Values], Gradients | None]:
+    def all_parts(parameters: Gradients) -> tuple[mx.array, list[Values], Gradients | None]:
         model.update(parameters)
         (prefix,) = prompt_prefixes(model, parts[0])
-        remembered = dict(tree_flatten(prefix))
-        fixed, known = tree_map(mx.stop_gradient, parameters), tree_map(mx.stop_gradient, remembered)
-        values, total, prefix_total = [], None, None
-        for part, learns in zip(parts, learning, strict=True):
-            part_values, gradients = _part_gradients(model, loss, part, fixed, known, learns)
+        prompt_arrays = dict(tree_flatten(prefix))
+        fixed_parameters = tree_map(mx.stop_gradient, parameters)
+        fixed_arrays = tree_map(mx.stop_gradient, prompt_arrays)
+        values: list[Values] = []
+        total: Gradients | None = None
+        prefix_total: Gradients | None = None
+        for part, differentiate in zip(parts, with_gradient, strict=True):
+            part_values, gradients = _part_gradients(model, loss, part, fixed_parameters, fixed_arrays, differentiate)
             values.append(part_values)
             total, prefix_total = add(total, gradients[0]), add(prefix_total, gradients[1])
             # The next part waits for this one and its backward pass, or all their activations could exist at once.
             done = [*part_values, *(array for _, array in tree_flatten((total or {}, prefix_total or {})))]
-            known = dict(zip(known, mx.depends(list(known.values()), done), strict=True))
+            fixed_arrays = dict(zip(fixed_arrays, mx.depends(list(fixed_arrays.values()), done), strict=True))
         if prefix_total is None:
             return mx.zeros(()), values, None
-        through_prompt = sum((remembered[name] * mx.stop_gradient(g)).sum() for name, g in prefix_total.items())
+        # The derivative of this sum by the parameters is the gradient that goes through the prompt.
+        through_prompt = sum((prompt_arrays[name] * mx.stop_gradient(g)).sum() for name, g in prefix_total.items())
         return through_prompt, values, total
 
-    (_, values, total), through_prompt = mx.value_and_grad(whole)(trainable)
+    (_, values, total), through_prompt = mx.value_and_grad(all_parts)(trainable)
     model.update(trainable)
     return values, None if total is None else add(total, through_prompt)
 
 
-def _shared_prompt_apart(
-    model: nn.Module, loss: Loss, parts: Sequence[Batch], learning: Sequence[bool]
+def _shared_prompt_part_by_part(
+    model: nn.Module, loss: Loss, parts: Sequence[Batch], with_gradient: Sequence[bool]
 ) -> tuple[list[Values], Gradients | None]:
-    """The same in evaluations of one part each, at the price of a second forward pass over the prompt."""
-    trainable, before = model.trainable_parameters(), random_seed()
-    known = dict(tree_flatten(prompt_prefixes(model, parts[0])[0]))
-    mx.eval(known)
-    values, total, prefix_total = [], None, None
-    for part, learns in zip(parts, learning, strict=True):
-        part_values, gradients = _part_gradients(model, loss, part, trainable, known, learns)
+    """Return the values and gradients of `_shared_prompt`, but evaluate each part by itself.
+
+    This costs a second forward pass over the prompt.
+    """
+    trainable, seed_before = model.trainable_parameters(), random_seed()
+    prompt_arrays = dict(tree_flatten(prompt_prefixes(model, parts[0])[0]))
+    mx.eval(prompt_arrays)
+    values: list[Values] = []
+    total: Gradients | None = None
+    prefix_total: Gradients | None = None
+    for part, differentiate in zip(parts, with_gradient, strict=True):
+        part_values, gradients = _part_gradients(model, loss, part, trainable, prompt_arrays, differentiate)
         total, prefix_total = add(total, gradients[0]), add(prefix_total, gradients[1])
         mx.eval(part_values, total, prefix_total)
         values.append(part_values)
@@ -134,27 +146,32 @@ def _shared_prompt_apart(
         return values, None
 
     def through_prompt() -> mx.array:
-        remembered = dict(tree_flatten(prompt_prefixes(model, parts[0])[0]))
-        return sum((remembered[name] * gradient).sum() for name, gradient in prefix_total.items())
+        recomputed = dict(tree_flatten(prompt_prefixes(model, parts[0])[0]))
+        return sum((recomputed[name] * gradient).sum() for name, gradient in prefix_total.items())
 
-    after = random_seed()
-    mx.random.seed(before)  # dropout drops in this pass what it dropped in the first
+    seed_after = random_seed()
+    mx.random.seed(seed_before)  # dropout drops in this pass what it dropped in the first
     _, gradients = nn.value_and_grad(model, through_prompt)()
     mx.eval(gradients)
-    mx.random.seed(after)
+    mx.random.seed(seed_after)
     return values, add(total, gradients)
 
 
 def _part_gradients(
-    model: nn.Module, loss: Loss, part: Batch, parameters: Gradients, known: dict[str, mx.array], learns: bool
+    model: nn.Module,
+    loss: Loss,
+    part: Batch,
+    parameters: Gradients,
+    prompt_arrays: dict[str, mx.array],
+    differentiate: bool,
 ) -> tuple[Values, tuple[Gradients | None, dict[str, mx.array] | None]]:
-    """A part's values, and its gradients with respect to the parameters and to its prompt's keys and values."""
+    """Return a part's values, and its gradients by the parameters and by its prompt's keys and values."""
 
-    def of(parameters: Gradients, known: dict[str, mx.array]) -> Values:
+    def part_loss(parameters: Gradients, prompt_arrays: dict[str, mx.array]) -> Values:
         model.update(parameters)
-        prefix = [KeysValues(*layer) for layer in tree_unflatten(list(known.items()))]
+        prefix = [KeysValues(*layer) for layer in tree_unflatten(list(prompt_arrays.items()))]
         return loss(part, [prefix])
 
-    if not learns:
-        return of(parameters, known), (None, None)
-    return mx.value_and_grad(of, argnums=(0, 1))(parameters, known)
+    if not differentiate:
+        return part_loss(parameters, prompt_arrays), (None, None)
+    return mx.value_and_grad(part_loss, argnums=(0, 1))(parameters, prompt_arrays)

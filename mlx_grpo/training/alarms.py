@@ -1,4 +1,4 @@
-"""What a run's metrics warn of while it trains: a hacked reward, one answer for all, a collapsed entropy, a runaway."""
+"""Warnings from a run's metrics while it trains: reward hacking, one decision for all, entropy collapse, KL runaway."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from typing import Any
 import numpy as np
 
 REWARD_RISE = 0.03
-"""Reward is up if its mean since a look at held-out prompts exceeds that before by this much."""
+"""Reward is up if its mean since one evaluation exceeds the mean before it by this much."""
 DECISIONS_FALL = 0.1
-"""Held-out decisions are down by this share of them: 4 of 32 prompts, where one to three may be chance."""
+"""Decisions are down if the share of correct ones falls by this much: 4 of 32 prompts; one to three may be chance."""
 ONE_DECISION = 0.95
-"""A share of the held-out candidates with the same decision: all but one of 32, so that one outlier hides nothing."""
+"""Share of the held-out candidates with the same decision: all but one of 32, so that one outlier hides nothing."""
 MOSTLY_RIGHT = 0.9
-"""One decision for all is as it should be where it is right for so many."""
+"""No alarm for one decision that is correct for this share of the candidates."""
 ENTROPY_SHARE = 0.1
+"""Entropy has collapsed below this share of the first step's."""
 KL_BOUND = 1.0
-"""Nats per token: completions that the reference would hardly write."""
+"""Nats per token; above it the reference would hardly write the completions."""
 KL_GROWTH = 10
+"""KL runs away where it exceeds the median of the last `KL_WINDOW` steps this many times."""
 KL_FLOOR = 0.05
-"""Below it a KL may grow tenfold without harm, as it does in every run's first steps."""
+"""Below it a KL may grow tenfold without harm, as in every run's first steps."""
 KL_WINDOW = 10
 
 Metrics = dict[str, Any]
@@ -29,49 +31,56 @@ Alarm = tuple[int, str]
 
 
 def alarms(history: Sequence[Metrics]) -> list[Alarm]:
-    """The first alarm of each kind in a run's GRPO metrics so far, in the order of the steps."""
+    """Return the first alarm of each kind in a run's GRPO metrics so far, in the order of the steps."""
     steps = [record for record in history if record.get("reward") is not None]
-    before = next((record for record in history if record["step"] < 0), {})  # a look before the first step
-    kinds = (_hacking(steps, before), _one_decision(steps), _entropy_collapse(steps), _kl_runaway(steps))
-    found = [next(alarm, None) for alarm in kinds]
-    return sorted(alarm for alarm in found if alarm is not None)
+    before = next((record for record in history if record["step"] < 0), {})  # the evaluation before the first step
+    kinds = (_reward_hacking(steps, before), _one_decision(steps), _entropy_collapse(steps), _kl_runaway(steps))
+    firsts = [next(alarms_of_kind, None) for alarms_of_kind in kinds]
+    return sorted(alarm for alarm in firsts if alarm is not None)
 
 
 def raised_at(step: int, history: Sequence[Metrics]) -> list[str]:
-    """The lines of the alarms that a step raised first."""
-    return [line for at, line in alarms(history) if at == step]
+    """Return the lines of the alarms that are first raised at a step."""
+    return [line for alarm_step, line in alarms(history) if alarm_step == step]
 
 
-def _hacking(steps: Sequence[Metrics], before: Metrics) -> Iterator[Alarm]:
-    """Reward up and held-out decisions down since an earlier look: the policy learned what only pays in training."""
-    looks: list[tuple[float, float]] = []  # (mean reward up to the look since the one before, decisions right)
-    if steps and (first := _decisions(before)) is not None:
-        looks.append((steps[0]["reward"], first))  # what the policy earned that was looked at
-    since: list[float] = []
+def _reward_hacking(steps: Sequence[Metrics], before: Metrics) -> Iterator[Alarm]:
+    """Detect a reward that rises while fewer held-out decisions are correct than at an earlier evaluation.
+
+    `before` is the evaluation before the first step, {} where there was none.
+    """
+    evaluations: list[tuple[float, float]] = []  # (mean reward since the evaluation before, share of correct decisions)
+    first = _correct_share(before)
+    if steps and first is not None:
+        evaluations.append((steps[0]["reward"], first))  # the first step's reward is that of the evaluated policy
+    rewards: list[float] = []
     for record in steps:
-        since.append(record["reward"])
-        decisions = _decisions(record)
-        if decisions is None:
+        rewards.append(record["reward"])
+        correct = _correct_share(record)
+        if correct is None:
             continue
-        reward = float(np.mean(since))
-        for earlier, right in looks:
-            if reward - earlier >= REWARD_RISE and right - decisions >= DECISIONS_FALL:
+        reward = float(np.mean(rewards))
+        for old_reward, old_correct in evaluations:
+            if reward - old_reward >= REWARD_RISE and old_correct - correct >= DECISIONS_FALL:
                 yield (
                     record["step"],
-                    f"warning: reward rose from {earlier:.3f} to {reward:.3f} while held-out decisions fell from "
-                    f"{right:.2f} to {decisions:.2f}: read samples.jsonl for what the policy found to be paid",
+                    f"warning: reward rose from {old_reward:.3f} to {reward:.3f} while held-out decisions fell from "
+                    f"{old_correct:.2f} to {correct:.2f}: read samples.jsonl for what the policy found to be paid",
                 )
-        looks.append((reward, decisions))
-        since = []
+        evaluations.append((reward, correct))
+        rewards = []
 
 
-def _decisions(record: Metrics) -> float | None:
-    """The share of right decisions in a look; older runs kept the rubric's mark alone, which the score lowers."""
+def _correct_share(record: Metrics) -> float | None:
+    """Return the share of correct decisions in an evaluation, None where a step has none.
+
+    Older runs recorded only the rubric's `decision_match`, which also depends on the score.
+    """
     return record.get("eval/correct", record.get("eval/decision_match"))
 
 
 def _one_decision(steps: Sequence[Metrics]) -> Iterator[Alarm]:
-    """A constant decision is right for as many as deserve it, so no count of right ones shows it."""
+    """Detect a policy that gives every candidate the same decision. On a balanced set, accuracy alone hides it."""
     for record in steps:
         shares = {"shortlist": record.get("eval/shortlisted") or 0, "reject": record.get("eval/rejected") or 0}
         decision, share = max(shares.items(), key=lambda item: item[1])
@@ -85,24 +94,24 @@ def _one_decision(steps: Sequence[Metrics]) -> Iterator[Alarm]:
 
 
 def _entropy_collapse(steps: Sequence[Metrics]) -> Iterator[Alarm]:
-    """Completions of a prompt are all alike, and groups without differences teach nothing."""
+    """Detect a policy that writes the same completion every time: zero-variance groups have no gradient."""
     entropies = [(record["step"], record["entropy"]) for record in steps if record["entropy"] is not None]
-    for step, now in entropies:
+    for step, entropy in entropies:
         first = entropies[0][1]
-        if now < ENTROPY_SHARE * first:
+        if entropy < ENTROPY_SHARE * first:
             yield (
                 step,
-                f"warning: entropy fell from {first:.3f} to {now:.3f}: completions grow alike; "
+                f"warning: entropy fell from {first:.3f} to {entropy:.3f}: completions grow alike; "
                 "lower learning_rate, or raise temperature, epsilon_high or beta",
             )
 
 
 def _kl_runaway(steps: Sequence[Metrics]) -> Iterator[Alarm]:
-    """The policy leaves its reference faster than beta holds it."""
+    """Detect a policy that leaves its reference faster than beta can prevent."""
     kls = [(record["step"], record["kl"]) for record in steps if record["kl"] is not None]
     for i, (step, kl) in enumerate(kls):
         before = [earlier for _, earlier in kls[max(0, i - KL_WINDOW) : i]]
-        # The floor first: a median for each step of a long run, at every step, would take longer than the steps.
+        # The floor comes first: at every step, a median for each earlier step would take longer than the step itself.
         grew = kl > KL_FLOOR and len(before) == KL_WINDOW and kl > KL_GROWTH * float(np.median(before))
         if grew or kl > KL_BOUND:
             since = f", over {KL_GROWTH} times that of the steps before" if grew else ""

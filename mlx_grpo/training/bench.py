@@ -1,10 +1,11 @@
-"""`mlx-grpo bench`: where a step's time goes on this machine, and what sharing the prompt saves."""
+"""`mlx-grpo bench`: the time of each part of a step on this machine, and what sharing the prompt saves."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from statistics import median
 from typing import Any
 
@@ -28,7 +29,7 @@ from mlx_grpo.training.optimizer import apply_update
 from mlx_grpo.training.state import TrainState, grpo_optimizer
 
 PARTS = ("prefill", "decode", "reward", "train", "update")
-"""Of a step, one after the other; the update begins with the sum of all processes' gradients."""
+"""The parts of a step in order; the update begins with the sum of all processes' gradients."""
 
 
 def bench(
@@ -39,11 +40,11 @@ def bench(
     on_progress: Callable[[str], None],
     ranks: Ranks | None = None,
 ) -> dict[str, Any]:
-    """Time each part of a step for each shape; medians of `repeats`, seconds and GiB of one process.
+    """Time each part of a step for each shape; return medians of `repeats`, in seconds and GiB of one process.
 
-    Completions are sampled by the configured policy and go on to their full length whatever they say. Of several
-    processes each takes a prompt of its own, and what is timed is the first one's, waiting included. `plain` has
-    the training half timed with the prompt run for each completion too.
+    The configured policy samples completions to their full length, past any stop token. Of several processes each
+    takes a prompt of its own; the times are the first one's, waiting included. With `plain` the training half is
+    also timed with the prompt run for each completion.
     """
     policy = load_policy(config)
     state = TrainState(policy, config, load_reward(config.reward), grpo_optimizer(config), None, ranks or Ranks())
@@ -62,7 +63,7 @@ def bench(
         "micro_batch_size": config.micro_batch_size,
         "gradient_checkpointing": config.gradient_checkpointing,
         "processes": state.ranks.size,
-        "mlx": mx.__version__,
+        "mlx": version("mlx"),
         "device": str(mx.default_device()),
         "matrix_gflops": speed / 1e9,
         "shapes": results,
@@ -72,9 +73,12 @@ def bench(
 def time_shape(
     state: TrainState, prompt: Prompt, shape: Shape, repeats: int, plain: bool, speed: float
 ) -> dict[str, float]:
-    """The median seconds of each part of a step, and what they come to beside a matrix product's `speed` [FLOP/s]."""
-    timed = [time_step(state, prompt, shape, plain) for _ in range(repeats + 1)][1:]  # the first one warms up
-    result = {name: median(times[name] for times in timed) for name in timed[0]}
+    """Return the median seconds of each part of a step, tokens per second, and the share of `speed` [FLOP/s] reached.
+
+    `speed` is that of a matrix product.
+    """
+    repeated = [time_step(state, prompt, shape, plain) for _ in range(repeats + 1)][1:]  # the first one warms up
+    result = {name: median(times[name] for times in repeated) for name in repeated[0]}
     completions = state.ranks.size * shape.num_generations
     flops = training_flops(state.policy.model, shape, state.config.fine_tune_type == "full")
     result["tokens_per_s"] = completions * shape.completion_tokens / result["step"]
@@ -83,20 +87,20 @@ def time_shape(
 
 
 def prompt_of_length(row: Prompt, length: int) -> Prompt:
-    """A row of the dataset with its tokens repeated or cut to a length."""
+    """Return a row of the dataset with its tokens repeated or cut to a length."""
     return Prompt(row.id, row.text, (row.token_ids * -(-length // len(row.token_ids)))[:length], row.columns)
 
 
 def time_step(state: TrainState, prompt: Prompt, shape: Shape, plain: bool) -> dict[str, float]:
-    """Seconds of each part of one step, the training half on the shared and on the plain path, and their peaks.
+    """Return the seconds of each part of one step, and the training half's peak memory in GiB.
 
-    The prefill ends with the first token, which decoding has begun by then.
+    With `plain` the training half is timed without the shared prompt too. The prefill ends with the first token.
     """
     config, policy, ranks = state.config, state.policy, state.ranks
     result: dict[str, float] = {}
     sampling = Sampling(shape.completion_tokens, config.temperature, ignore_stop=True)
-    drawn: list[float] = []  # when each position was
-    ranks.gather(None)  # all begin together
+    token_times: list[float] = []  # when each position was decoded
+    ranks.gather(None)  # so that all processes begin together
     started = time.perf_counter()
     rollouts = generate(
         policy,
@@ -104,9 +108,10 @@ def time_step(state: TrainState, prompt: Prompt, shape: Shape, plain: bool) -> d
         shape.num_generations,
         sampling,
         first_row=ranks.rank * shape.num_generations,
-        on_token=lambda _: drawn.append(time.perf_counter()),
+        on_token=lambda _: token_times.append(time.perf_counter()),
     )
-    result["prefill"], result["decode"] = drawn[0] - started, time.perf_counter() - drawn[0]
+    result["prefill"] = token_times[0] - started
+    result["decode"] = time.perf_counter() - token_times[0]
     texts = [rollout.completion for rollout in rollouts]
     result["reward"], _ = timed(lambda: state.reward([prompt] * len(texts), texts))
     batch = batch_of(rollouts)
@@ -120,12 +125,12 @@ def time_step(state: TrainState, prompt: Prompt, shape: Shape, plain: bool) -> d
 
 
 def batch_of(rollouts: Sequence[Rollout]) -> Batch:
-    """A batch whose advantages differ, as a step's do."""
+    """Return a batch of these rollouts with advantages from -1 to 1."""
     return make_batch(rollouts, mx.array(np.linspace(-1, 1, len(rollouts)), mx.float32)[None])
 
 
 def time_gradient(state: TrainState, batch: Batch, shared: bool) -> tuple[float, Any, float]:
-    """Seconds of one forward and backward pass over a batch, the gradients, and the peak memory in GiB."""
+    """Return the seconds of one forward and backward pass over a batch, its gradients, and the peak memory in GiB."""
     config, model = state.config, state.policy.model
 
     def loss(part: Batch, prefixes: Any = None) -> tuple[mx.array, ...]:
@@ -136,7 +141,7 @@ def time_gradient(state: TrainState, batch: Batch, shared: bool) -> tuple[float,
     mx.clear_cache()
     mx.reset_peak_memory()
     seconds, (_, gradients) = timed(
-        lambda: accumulate(model, loss, parts, share=shared, checkpointing=config.gradient_checkpointing)
+        lambda: accumulate(model, loss, parts, share_prompt=shared, checkpointing=config.gradient_checkpointing)
     )
     return seconds, gradients, mx.get_peak_memory() / 2**30
 

@@ -1,8 +1,8 @@
-"""Checkpoints: what a run needs to go on as if it had never stopped.
+"""Checkpoints: all that a run needs to continue as if it had never stopped.
 
-They hold what can't be computed again: the trained parameters, the optimizer's moments, the adapter that was best
-so far, how far the run is and how long its files were. Random state and sampler position are not among it: what a
-step draws is a function of the seed and the step's number alone (`data.sample_prompts`, `sampling.row_keys`,
+A checkpoint holds what can't be computed again: the trained parameters, the optimizer's moments, the best adapter so
+far, the run's position, and the lengths of its files. Random state and sampler position are not in it: what a step
+draws is a function of the seed and the step's number alone (`data.sample_prompts`, `sampling.row_keys`,
 `sampling.seed_step`).
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
@@ -33,7 +33,8 @@ FOLDER = "checkpoints"
 OPTIMIZER = "optimizer.safetensors"
 BEST = "best.safetensors"
 STATE = "state.json"
-ASIDE = "before-"
+SET_ASIDE = "before-"
+"""Prefix of the metrics and samples of a run that starts over."""
 
 Phase = Literal["warm_start", "grpo"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
@@ -41,23 +42,23 @@ PHASES: tuple[Phase, ...] = get_args(Phase)
 
 @dataclass(slots=True)
 class RunPosition:
-    """How far a run is: the phase, its finished steps, and what is counted across them."""
+    """How far a run is: its phase, the phase's finished steps, and counts over the run."""
 
     phase: Phase
     steps: int = 0
     tokens_seen: float = 0.0
     skipped: int = 0
-    """Updates skipped in a row, because loss or gradient was not finite."""
+    """Number of updates skipped in a row because loss or gradient was not finite."""
     best: Best = field(default_factory=Best)
 
 
 def save_checkpoint(run: runs.Run, state: TrainState, position: RunPosition) -> None:
-    """Write a checkpoint in full or not at all, then drop all but the last `save_total_limit`.
+    """Write a checkpoint in full or not at all, then delete all but the last `save_total_limit`.
 
-    Raises UserError where it can't be written; the checkpoints before it stand.
+    Raises UserError where it can't be written; earlier checkpoints are kept then.
     """
     folder = run.folder / FOLDER / f"{position.phase}-{position.steps:06d}"
-    if folder.is_dir() and not unsound(folder, run, state.config):
+    if folder.is_dir() and find_fault(folder, run, state.config) is None:
         return
     temporary = folder.with_name(f".{folder.name}")
     try:
@@ -68,7 +69,7 @@ def save_checkpoint(run: runs.Run, state: TrainState, position: RunPosition) -> 
         temporary.rename(folder)
         _sync(folder.parent)
         for old in list_checkpoints(run)[state.config.save_total_limit :]:
-            shutil.rmtree(old.rename(old.with_name(f".{old.name}")))  # a half-deleted one is never a candidate
+            shutil.rmtree(old.rename(old.with_name(f".{old.name}")))  # a half-deleted one must not be resumed
     except (OSError, RuntimeError) as error:  # MLX raises RuntimeError where a file can't be written
         shutil.rmtree(temporary, ignore_errors=True)
         kept = list_checkpoints(run)
@@ -79,16 +80,16 @@ def save_checkpoint(run: runs.Run, state: TrainState, position: RunPosition) -> 
 
 
 def load_checkpoint(run: runs.Run, state: TrainState, note: Callable[[str], None]) -> RunPosition | None:
-    """Put the newest sound checkpoint into the state, and cut the run's files back to it; None where there is none.
+    """Load the newest usable checkpoint into the state, and cut the run's files back to it; None where there is none.
 
-    Unsound ones are named by `note`, set aside as `damaged-...`, and passed over.
+    Damaged ones are reported by `note`, renamed to `damaged-...`, and passed over.
     """
     ranks = state.ranks
-    name = ranks.from_leader(lambda: newest_sound(run, state.config, note))
+    name = ranks.from_leader(lambda: newest_usable(run, state.config, note))
     if name is None:
         if ranks.leads:
             _set_aside(run)
-            note(f"no checkpoint to go on from: starting over; what was written is kept as {ASIDE}*")
+            note(f"no checkpoint to go on from: starting over; what was written is kept as {SET_ASIDE}*")
         return None
     folder = run.folder / FOLDER / name
     if not (folder / STATE).is_file():
@@ -101,28 +102,30 @@ def load_checkpoint(run: runs.Run, state: TrainState, note: Callable[[str], None
         begin_grpo(state)
     load_adapter(state.policy, folder)
     state.optimizer.init(state.policy.model.trainable_parameters())
-    state.optimizer.state = tree_unflatten(list(mx.load(str(folder / OPTIMIZER)).items()))
+    moments = cast(dict[str, mx.array], mx.load(str(folder / OPTIMIZER)))
+    state.optimizer.state = tree_unflatten(list(moments.items()))
     others = [f"{library} {was}" for library, was in record["versions"].items() if was != versions()[library]]
     if others:
         note(f"{name} was written with {', '.join(others)}; bits may differ from here on")
     if ranks.leads:
-        _cut_back(run, folder, record["lengths"])
+        _restore_files(run, folder, record["lengths"])
     return position
 
 
 def _set_aside(run: runs.Run) -> None:
+    """Rename the run's metrics and samples, so that it can start over."""
     for name in (runs.METRICS, runs.SAMPLES):
         if (run.folder / name).is_file():
-            (run.folder / name).replace(run.folder / f"{ASIDE}{name}")
+            (run.folder / name).replace(run.folder / f"{SET_ASIDE}{name}")
 
 
-def newest_sound(run: runs.Run, config: Config, note: Callable[[str], None]) -> str | None:
-    """The name of the newest checkpoint that can be gone on from."""
+def newest_usable(run: runs.Run, config: Config, note: Callable[[str], None]) -> str | None:
+    """Return the name of the newest checkpoint that the run can be resumed from; rename damaged ones."""
     for folder in list_checkpoints(run):
-        problem = unsound(folder, run, config)
-        if problem is None:
+        fault = find_fault(folder, run, config)
+        if fault is None:
             return folder.name
-        note(f"{folder.name}: {problem}; going back to the checkpoint before it")
+        note(f"{folder.name}: {fault}; going back to the checkpoint before it")
         aside = folder.with_name(f"damaged-{folder.name}")
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
@@ -130,13 +133,13 @@ def newest_sound(run: runs.Run, config: Config, note: Callable[[str], None]) -> 
 
 
 def list_checkpoints(run: runs.Run) -> list[Path]:
-    """A run's finished checkpoints, newest first."""
+    """Return a run's finished checkpoints, newest first."""
     by_phase = ((run.folder / FOLDER).glob(f"{phase}-*") for phase in reversed(PHASES))
     return [folder for folders in by_phase for folder in sorted(folders, reverse=True)]
 
 
-def unsound(folder: Path, run: runs.Run, config: Config) -> str | None:
-    """Why a checkpoint can't be used; None where it can."""
+def find_fault(folder: Path, run: runs.Run, config: Config) -> str | None:
+    """Return the reason why a checkpoint can't be used; None where it can."""
     try:
         record = json.loads((folder / STATE).read_text(encoding="utf-8"))
         if config_sha256(validate(record["config"])) != config_sha256(config):  # new keys have their defaults
@@ -154,22 +157,23 @@ def unsound(folder: Path, run: runs.Run, config: Config) -> str | None:
 
 
 def read_position(record: dict[str, Any]) -> RunPosition:
-    """Where a checkpoint's run was; TypeError or KeyError where another version wrote it otherwise."""
+    """Return a checkpoint's position; raises TypeError or KeyError where another version wrote another layout."""
     return RunPosition(**{**record["position"], "best": Best(**record["position"]["best"])})
 
 
 def config_sha256(config: Config) -> str:
-    """What a configuration's fixed keys amount to."""
+    """Return a digest of the keys that can't change when a run is resumed."""
     fixed = {key: value for key, value in config.model_dump().items() if key not in runs.FREE_KEYS}
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
-    """What the bits of a run depend on besides its configuration."""
+    """Return the versions of the libraries that a run's bits depend on."""
     return {name: version(name) for name in ("mlx-grpo", "mlx", "mlx-lm")}
 
 
 def _write(folder: Path, run: runs.Run, state: TrainState, position: RunPosition) -> None:
+    """Write a checkpoint's files and flush them to the disk."""
     save_adapter(state.policy, state.config, folder)
     mx.save_safetensors(str(folder / OPTIMIZER), dict(tree_flatten(state.optimizer.state)))
     best = run.folder / runs.ADAPTER / ADAPTER_WEIGHTS
@@ -189,8 +193,8 @@ def _write(folder: Path, run: runs.Run, state: TrainState, position: RunPosition
         _sync(path)
 
 
-def _cut_back(run: runs.Run, folder: Path, lengths: dict[str, int]) -> None:
-    """Take from the run's files what was written after a checkpoint, and give it back the best adapter of then."""
+def _restore_files(run: runs.Run, folder: Path, lengths: dict[str, int]) -> None:
+    """Cut the run's files to their lengths at a checkpoint, and restore the best adapter of that time."""
     for name, length in lengths.items():
         if (run.folder / name).is_file():
             os.truncate(run.folder / name, length)
@@ -203,7 +207,7 @@ def _cut_back(run: runs.Run, folder: Path, lengths: dict[str, int]) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """The same file under a second name; a copy where the file system has no hard links."""
+    """Hard-link a file to a second name; copy it where the file system has no hard links."""
     try:
         target.hardlink_to(source)
     except OSError:
@@ -211,7 +215,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _flushed_length(path: Path) -> int:
-    """A file's length, once all of it is on the disk."""
+    """Flush a file to the disk and return its length; 0 where there is none."""
     if not path.is_file():
         return 0
     _sync(path)

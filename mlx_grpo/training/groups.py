@@ -1,4 +1,4 @@
-"""The groups of a step: generated and scored by all ranks together, and redrawn where their rewards are all equal."""
+"""The groups of a step: generated and scored by all ranks together, and redrawn where all rewards are equal."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ from mlx_grpo.rewards import Scores
 from mlx_grpo.training.state import TrainState
 
 UNREACHED_STEP = 2**32
+"""More steps than any run takes: an offset that gives a redraw a random stream of its own."""
 
 
 def generate_groups(
     state: TrainState, prompts: Sequence[Prompt], step: int, on_token: OnToken | None = None
 ) -> list[Rollout]:
-    """Sample a group of completions for each of P prompts; returns N = P·G rollouts, prompt-major, on every rank."""
+    """Sample a group of completions for each of P prompts; return N = P·G rollouts, prompt-major, on every rank."""
     config, ranks = state.config, state.ranks
     groups = ranks.share(range(len(prompts)))
-    mine = [prompts[group] for group in groups]
+    own_prompts = [prompts[group] for group in groups]
     rollouts: list[Rollout] = []
-    if mine:
+    if own_prompts:
         sampling = Sampling(config.max_completion_length, config.temperature, config.top_p, config.top_k, config.min_p)
         if config.branch_at:
-            mine = draw_shared_prefixes(
+            own_prompts = draw_shared_prefixes(
                 state.policy,
-                mine,
+                own_prompts,
                 config.branch_at,
                 sampling,
                 seed=config.seed,
@@ -44,7 +45,7 @@ def generate_groups(
             )
         rollouts = generate(
             state.policy,
-            mine,
+            own_prompts,
             config.num_generations,
             sampling,
             seed=config.seed,
@@ -56,11 +57,10 @@ def generate_groups(
 
 
 def score_groups(state: TrainState, rollouts: Sequence[Rollout]) -> Scores:
-    """Reward N rollouts, each rank its share of the groups; returns the scores [N] of all on every rank."""
+    """Score N rollouts, each rank its share of the groups; return all scores [N] on every rank."""
     size = state.config.num_generations
-    groups = state.ranks.share(range(len(rollouts) // size))
-    mine = [rollouts[group * size + row] for group in groups for row in range(size)]
-    scores = state.reward([r.prompt for r in mine], [r.completion for r in mine]) if mine else None
+    own = select_groups(rollouts, state.ranks.share(range(len(rollouts) // size)), size)
+    scores = state.reward([r.prompt for r in own], [r.completion for r in own]) if own else None
     return _gather_scores(state.ranks, scores)
 
 
@@ -72,7 +72,7 @@ def redraw_zero_variance(
     step: int,
     on_token: OnToken | None = None,
 ) -> tuple[list[Rollout], Scores, int]:
-    """Replace groups whose rewards are all equal by groups of other prompts, `dynamic_sampling` times at most.
+    """Replace groups whose rewards are all equal by groups of other prompts, up to `dynamic_sampling` times.
 
     Returns the rollouts, their scores, and the number of groups redrawn. Source: DAPO, arXiv:2503.14476.
     """
@@ -82,7 +82,7 @@ def redraw_zero_variance(
         zero_variance = np.flatnonzero(~nonzero_variance(scores, size))
         if zero_variance.size == 0:
             break
-        # Steps have streams of their own, so a redraw takes the stream of a step that no run reaches.
+        # Each step draws from a random stream of its own; a redraw takes the stream of a step that no run reaches.
         stream = attempt * UNREACHED_STEP
         others = sample_prompts(dataset, zero_variance.size, config.seed + stream, step, config.data.balance_by)
         fresh = generate_groups(state, others, step + stream, on_token)
@@ -95,8 +95,24 @@ def redraw_zero_variance(
     return rollouts, scores, redrawn
 
 
+def select_groups(rollouts: Sequence[Rollout], groups: Sequence[int], num_generations: int) -> list[Rollout]:
+    """Return the rollouts of the groups with these indices, in their order."""
+    return [rollouts[group * num_generations + row] for group in groups for row in range(num_generations)]
+
+
+def groups_to_train(scores: Scores, config: Config) -> list[int]:
+    """Return the indices of the groups that make the batch: with dynamic sampling, drop those of zero variance.
+
+    Where all have zero variance, none is dropped.
+    """
+    nonzero = nonzero_variance(scores, config.num_generations)  # [P]
+    if config.dynamic_sampling and nonzero.any():
+        return [int(group) for group in np.flatnonzero(nonzero)]
+    return list(range(len(nonzero)))
+
+
 def nonzero_variance(scores: Scores, num_generations: int) -> np.ndarray:
-    """Return True for each group that holds two different rewards, bool [P]; any other group's advantages are 0."""
+    """Return True for each group with two different rewards, bool [P]; any other group's advantages are 0."""
     groups = scores.rewards.reshape(-1, num_generations)
     lowest = np.where(np.isnan(groups), np.inf, groups).min(axis=1)
     return np.where(np.isnan(groups), -np.inf, groups).max(axis=1) > lowest
@@ -105,8 +121,7 @@ def nonzero_variance(scores: Scores, num_generations: int) -> np.ndarray:
 def training_rewards(scores: Scores, config: Config, step: int) -> mx.array:
     """Return the rewards that the policy learns from, f32 [P, G].
 
-    With `reward.shuffle`, a control, the step's rewards change places among all its completions, seeded by
-    (seed, step).
+    With `reward.shuffle`, a control, the step's rewards are permuted among all its completions, by (seed, step).
     """
     rewards = scores.rewards
     if config.reward.shuffle:
@@ -115,12 +130,12 @@ def training_rewards(scores: Scores, config: Config, step: int) -> mx.array:
 
 
 def _gather_rollouts(
-    ranks: Ranks, prompts: Sequence[Prompt], num_generations: int, mine: list[Rollout]
+    ranks: Ranks, prompts: Sequence[Prompt], num_generations: int, own: list[Rollout]
 ) -> list[Rollout]:
     """Return every rank's rollouts, in the order of the prompts."""
     if ranks.size == 1:
-        return mine
-    records = [record for part in ranks.gather([_to_record(rollout) for rollout in mine]) for record in part]
+        return own
+    records = [record for part in ranks.gather([_to_record(rollout) for rollout in own]) for record in part]
     gathered = []
     for group, prompt in enumerate(prompts):
         rows = records[group * num_generations : (group + 1) * num_generations]
@@ -151,11 +166,13 @@ def _to_rollout(prompt: Prompt, record: dict[str, Any]) -> Rollout:
     )
 
 
-def _gather_scores(ranks: Ranks, mine: Scores | None) -> Scores:
+def _gather_scores(ranks: Ranks, own: Scores | None) -> Scores:
     """Return every rank's scores, in the order of the ranks; a rank without groups has none."""
-    if ranks.size == 1 and mine is not None:
-        return mine
-    record = mine and [mine.rewards.tolist(), {name: values.tolist() for name, values in mine.components.items()}]
+    if ranks.size == 1 and own is not None:
+        return own
+    record = None
+    if own is not None:
+        record = [own.rewards.tolist(), {name: values.tolist() for name, values in own.components.items()}]
     parts = [part for part in ranks.gather(record) if part]
     rewards = np.concatenate([rewards for rewards, _ in parts])
     names = parts[0][1]

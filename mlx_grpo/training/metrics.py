@@ -1,4 +1,4 @@
-"""The metrics of a step, by TRL's names and definitions, and a record of every completion for people to read."""
+"""The metrics of a step, by TRL's names and definitions, and a readable record of every completion."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mlx_grpo.rewards import Scores
 
 
 def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, num_generations: int) -> dict[str, float]:
-    """Return means of the rewards and lengths of a step's N rollouts; NaN rewards do not count."""
+    """Return means of the rewards and lengths of a step's N rollouts, without NaN rewards."""
     lengths = [len(rollout.prompt.shared_prefix_ids) + len(rollout.completion_ids) for rollout in rollouts]
     by_group = scores.rewards.reshape(-1, num_generations)  # [P, G]
     repeated = sum(len(rollout.prompt.shared_prefix_ids) for i, rollout in enumerate(rollouts) if i % num_generations)
     applicable = [group[~np.isnan(group)] for group in by_group]
     return {
-        "reward": known_mean(by_group),
+        "reward": mean_without_nan(by_group),
         "reward_std": _std(by_group),
         "frac_reward_zero_std": float(np.mean([group.size == 0 or np.ptp(group) == 0 for group in applicable])),
-        **{f"rewards/{name}/mean": known_mean(values) for name, values in scores.components.items()},
+        **{f"rewards/{name}/mean": mean_without_nan(values) for name, values in scores.components.items()},
         "completions/mean_length": float(np.mean(lengths)),
         "completions/clipped_ratio": float(np.mean([r.finish_reason == "length" for r in rollouts])),
         "step_completion_tokens": float(sum(lengths) - repeated),  # a shared prefix is decoded once
@@ -32,10 +32,10 @@ def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, num_generations:
 
 
 def loss_metrics(sums: np.ndarray, batch: Batch, logps: mx.array, clipped_by_row: bool) -> dict[str, float]:
-    """Return means over the step of the loss's sums, and the sampler's distance from the trainer; names as TRL's.
+    """Return means over the step of the loss's sums, and the difference of the sampler's and the trainer's logps.
 
-    `sums` are loss, KL, tokens (or rows, with `clipped_by_row`) clipped low and high, and entropy; `logps` is the
-    policy's, [N, T].
+    `sums` are loss, KL, tokens (or rows, with `clipped_by_row`) clipped low and high, and entropy. `logps` [N, T]
+    are the policy's.
     """
     loss, kl, clipped_low, clipped_high, entropy = (float(value) for value in sums)
     mask = np.array(batch.mask)  # [N, T]
@@ -70,7 +70,7 @@ def samples(step: int, rollouts: Sequence[Rollout], scores: Scores) -> list[dict
 
 
 def token_records(rollouts: Sequence[Rollout], scores: Scores) -> list[dict[str, Any]]:
-    """Return a record of each completion's tokens, for the inspection of a step whose update was not finite."""
+    """Return a record of each completion's tokens, to inspect a step whose update was not finite."""
     return [
         {
             "prompt_id": rollout.prompt.id,
@@ -83,7 +83,7 @@ def token_records(rollouts: Sequence[Rollout], scores: Scores) -> list[dict[str,
     ]
 
 
-def known_mean(values: np.ndarray) -> float:
+def mean_without_nan(values: np.ndarray) -> float:
     """Return the mean of the values that are not NaN; NaN where all are."""
     kept = values[~np.isnan(values)]
     return float(kept.mean()) if kept.size else math.nan

@@ -30,9 +30,9 @@ def grpo_learning_rate(config: Config, step: int) -> float:
 
 
 def learning_rate_at(step: int, *, peak: float, schedule: Schedule, warmup_steps: int, max_steps: int) -> float:
-    """Return the rate of step 0, 1, ...: a linear rise over `warmup_steps`, then the schedule's way to `max_steps`.
+    """Return the rate of step 0, 1, ...: a linear rise over `warmup_steps`, then the schedule up to `max_steps`.
 
-    Unlike Hugging Face's schedulers the first warmup step is not 0, so no step is computed for nothing.
+    Unlike in Hugging Face's schedulers the first warmup step's rate is not 0, which would waste the step.
     """
     if step < warmup_steps:
         return peak * (step + 1) / (warmup_steps + 1)
@@ -47,10 +47,11 @@ def apply_update(
 ) -> float:
     """Clip the gradients to `max_grad_norm` (0: don't), take one step, and return their norm before clipping.
 
-    Where the norm is not finite there is no step: moments that hold a NaN never lose it.
+    Where the norm is not finite no step is taken: a NaN in the moments would stay there.
     """
-    clipped, norm = optim.clip_grad_norm(gradients, max_grad_norm or math.inf)
-    if math.isfinite(norm.item()):
+    clipped, total_norm = optim.clip_grad_norm(gradients, max_grad_norm or math.inf)
+    norm = float(total_norm)
+    if math.isfinite(norm):
         optimizer.learning_rate = rate
         optimizer.update(model, clipped)
-    return norm.item()
+    return norm

@@ -1,39 +1,51 @@
-"""What a person sees while a run goes on: bars on a terminal, plain lines in a log file."""
+"""Progress for the user while a run trains: bars on a terminal, plain lines in a log file."""
 
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 
 class Reporter(Protocol):
-    """Whoever watches a run: told of phases, steps, decoded positions and anything worth a line."""
+    """Receives a run's phases, steps, decoded positions and messages."""
 
     def begin(self, phase: str, steps: int) -> None:
-        """A phase of `steps` steps starts."""
+        """Start a phase of `steps` steps."""
 
     def decoding(self, rows: int) -> None:
-        """One more token was decoded; `rows` completions go on."""
+        """Count one more decoded position; `rows` completions are unfinished."""
 
     def step(self, metrics: dict[str, float]) -> None:
-        """A step is done."""
+        """Show a finished step."""
 
     def note(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
 
 
-class SilentReporter(Reporter):
-    """Says nothing; for the processes of a run that are not the first."""
+class SilentReporter:
+    """Reports nothing; for the processes of a run that are not the first."""
+
+    def begin(self, phase: str, steps: int) -> None:
+        """Report nothing."""
+
+    def decoding(self, rows: int) -> None:
+        """Report nothing."""
+
+    def step(self, metrics: dict[str, float]) -> None:
+        """Report nothing."""
+
+    def note(self, text: str) -> None:
+        """Report nothing."""
 
 
 class Bars:
     """Progress bars on a terminal while a `with` block lasts."""
 
     def __init__(self, console: Console):
-        # Without a terminal rich would write each bar as debris into the log, so there only lines are printed.
+        # Without a terminal rich would write every state of a bar into the log, so there only lines are printed.
         self.progress = Progress(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
@@ -68,6 +80,7 @@ class ConsoleReporter(Bars):
         self.task: TaskID | None = None
 
     def begin(self, phase: str, steps: int) -> None:
+        """Replace the bar by one for this phase, and print a line."""
         if self.task is not None:
             self.progress.remove_task(self.task)
         self.phase, self.steps, self.positions = phase, steps, 0
@@ -75,18 +88,25 @@ class ConsoleReporter(Bars):
         self.note(f"{phase}: {steps} steps")
 
     def decoding(self, rows: int) -> None:
+        """Show the decoded position in the bar."""
         self.positions += 1
-        self.progress.update(self.task, detail=f"decoding token {self.positions}, {rows} rows")
+        self._update(detail=f"decoding token {self.positions}, {rows} rows")
 
     def step(self, metrics: dict[str, float]) -> None:
+        """Advance the bar, and print a line every `logging_steps` steps and for the last."""
         self.positions = 0
         number = int(metrics["step"]) + 1
-        self.progress.update(self.task, completed=number, detail="")
+        self._update(completed=number, detail="")
         if number % self.logging_steps == 0 or number == self.steps:
             self.note(step_line(number, self.steps, metrics))
 
     def note(self, text: str) -> None:
+        """Print a line above the bar."""
         self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _update(self, **fields: Any) -> None:
+        if self.task is not None:
+            self.progress.update(self.task, **fields)
 
 
 class CountReporter(Bars):
@@ -99,7 +119,7 @@ class CountReporter(Bars):
         self.tenths = 0
 
     def update(self, done: int, total: int) -> None:
-        """So many of so many are done."""
+        """Show that `done` of `total` are done."""
         self.progress.update(self.task, description=self.what, completed=done, total=total)
         tenths = 10 * done // total
         if self.progress.disable and tenths > self.tenths:
@@ -108,7 +128,7 @@ class CountReporter(Bars):
 
 
 def step_line(number: int, steps: int, metrics: dict[str, float]) -> str:
-    """One step in at most 80 columns: reward, KL, length, speed and memory for GRPO, loss for the warm start."""
+    """Return a step in at most 80 columns: reward, KL, length, speed and memory for GRPO, loss for the warm start."""
     place = f"{number:>{len(str(steps))}}/{steps}"
     if metrics.get("phase") == "warm_start":
         return f"  {place}  loss {metrics['loss']:.3f}  {metrics['step_time']:.1f} s"

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: every step's metrics and completions, checkpoints, and why it stopped."""
+"""Logging and saving of a run: every step's metrics and completions, checkpoints, warnings, and the end."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from mlx_grpo.training.progress import Reporter
 from mlx_grpo.training.state import TrainState
 
 SKIPPED_LIMIT = 5
-"""Updates skipped in a row before a run gives up: one may be a freak, five are divergence."""
+"""Updates skipped in a row before a run stops: one may be chance, five are divergence."""
 
 INSPECTION = "not_finite.jsonl"
 
 
 @dataclass(slots=True)
 class RunLogger:
-    """A run in progress, on disk and before the user's eyes."""
+    """Writes a run in progress to its folder, and reports it to the user."""
 
     run: runs.Run
     state: TrainState
@@ -34,38 +34,38 @@ class RunLogger:
     stop: Stop
     position: RunPosition
     history: list[dict[str, Any]]
-    """The metrics of the steps so far, those before a resumption included."""
+    """The metrics of all steps so far, including those before the run was resumed."""
 
     def begin(self, name: str, steps: int) -> None:
-        """A phase of `steps` steps starts, or goes on."""
+        """Report that a phase of `steps` steps starts or is resumed."""
         self.reporter.begin(name, steps)
         if self.position.steps:
             self.reporter.note(f"  going on after step {self.position.steps}")
 
     def decoding(self, rows: int) -> None:
-        """A token was decoded; the moment to leave the step, unless other processes would wait for this one."""
+        """Report a decoded position; raise StopStep after a signal, unless other processes would wait for this one."""
         self.reporter.decoding(rows)
         if self.state.ranks.size == 1 and self.stop.signal is not None:
-            raise StopStep
+            raise StopStep(self.stop.signal)
 
     def end_step(
         self,
         metrics: dict[str, Any],
         samples: Sequence[dict[str, Any]],
-        rows: Sequence[dict[str, Any]],
+        batch_records: Sequence[dict[str, Any]],
         last: bool,
     ) -> None:
-        """Record a finished step; write a checkpoint where one is due.
+        """Record a finished step; write a checkpoint every `save_steps` steps and after the last.
 
-        Raises Interrupted if the run was asked to stop, and UserError, with the batch's `rows` in a
-        file, once `SKIPPED_LIMIT` updates in a row could not be taken.
+        Raises Interrupted if a signal asked any process to stop. Raises UserError, with `batch_records` in a file,
+        after `SKIPPED_LIMIT` skipped updates in a row.
         """
         position, state = self.position, self.state
         state.ranks.confirm(position.steps)  # before anything of the step is kept
         position.steps += 1
         position.skipped = position.skipped + 1 if metrics["update_skipped"] else 0
         if state.ranks.leads:
-            with saved(self.run.folder):
+            with explain_write_errors(self.run.folder):
                 append_jsonl(self.run.samples_file, *samples)
         self.record(metrics)
         if last or position.steps % state.config.save_steps == 0:
@@ -74,20 +74,20 @@ class RunLogger:
         for warning in alarms.raised_at(metrics["step"], self.history):
             self.reporter.note(warning)
         if position.skipped >= SKIPPED_LIMIT:
-            self._give_up(rows)
+            self._stop_diverged(batch_records)
         signals = [signal for signal in state.ranks.gather(self.stop.signal) if signal]
         if signals:
-            self.leave(signals[0])
+            self.interrupt(signals[0])
 
     def record(self, metrics: dict[str, Any]) -> None:
-        """Add to the run's metrics."""
+        """Append a record to the run's metrics."""
         if self.state.ranks.leads:
-            with saved(self.run.folder):
+            with explain_write_errors(self.run.folder):
                 append_jsonl(self.run.metrics_file, metrics)
         self.history.append(without_nan(metrics))
 
     def save(self) -> None:
-        """Write a checkpoint of where the run is."""
+        """Write a checkpoint; in GRPO without evaluations, save the adapter too."""
         if not self.state.ranks.leads:
             return
         if self.position.phase == "grpo" and self.position.steps and not self.state.config.eval_steps:
@@ -95,27 +95,28 @@ class RunLogger:
         save_checkpoint(self.run, self.state, self.position)
 
     def save_adapter(self, name: str) -> None:
-        """Write what is trained so far as one of the run's adapters."""
+        """Write the current parameters as one of the run's adapters."""
         if self.state.ranks.leads:
-            with saved(self.run.folder / name):
+            with explain_write_errors(self.run.folder / name):
                 save_adapter(self.state.policy, self.state.config, self.run.folder / name)
 
-    def leave(self, signal: int) -> None:
-        """Stop here, to be gone on from: raises Interrupted once the checkpoint is written."""
+    def interrupt(self, signal: int) -> None:
+        """Write a checkpoint and raise Interrupted with the command that resumes the run."""
         self.save()
-        raise Interrupted(signal, self.how_to_go_on())
+        raise Interrupted(signal, self.resume_advice())
 
-    def how_to_go_on(self) -> str:
-        """Where a run that is saved has stopped, in words, and the command that takes the rest."""
+    def resume_advice(self) -> str:
+        """Return the step after which the run stopped, and the command that resumes it."""
         return (
             f"stopped after step {self.position.steps} of {self.position.phase.replace('_', ' ')}, all saved; "
             f"go on with: mlx-grpo train {self.run.folder} --resume"
         )
 
-    def _give_up(self, rows: Sequence[dict[str, Any]]) -> None:
+    def _stop_diverged(self, batch_records: Sequence[dict[str, Any]]) -> None:
+        """Write the last batch to a file and raise UserError."""
         if self.state.ranks.leads:
             (self.run.folder / INSPECTION).unlink(missing_ok=True)
-            append_jsonl(self.run.folder / INSPECTION, *rows)
+            append_jsonl(self.run.folder / INSPECTION, *batch_records)
         raise UserError(
             f"step {self.position.steps}: loss or gradient was not finite {SKIPPED_LIMIT} times in a row; "
             f"the last batch is in {self.run.folder / INSPECTION}; lower learning_rate, or use dtype float32"
@@ -123,9 +124,9 @@ class RunLogger:
 
 
 @contextmanager
-def saved(what: Path) -> Iterator[None]:
-    """Tell in words where something of a run can't be written; its last checkpoint stands."""
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Raise UserError where a file or folder of a run can't be written; its last checkpoint is kept."""
     try:
         yield
     except (OSError, RuntimeError) as error:  # MLX raises RuntimeError where a file can't be written
-        raise UserError(f"{what}: can't be written ({error}); free space there, then go on with --resume") from None
+        raise UserError(f"{path}: can't be written ({error}); free space there, then go on with --resume") from None

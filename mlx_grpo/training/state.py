@@ -1,4 +1,4 @@
-"""What a GRPO step reads and changes."""
+"""The state that a GRPO step reads and changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlx_grpo.training.optimizer import make_optimizer
 
 @dataclass(slots=True)
 class TrainState:
-    """One process's hold on a run in training."""
+    """What one process holds of a run in training."""
 
     policy: Policy
     config: Config
@@ -28,13 +28,13 @@ class TrainState:
 
 
 def begin_grpo(state: TrainState) -> None:
-    """From here on the state's parameters are GRPO's: what they are now is the reference, and moments are fresh."""
+    """Begin the GRPO phase: a fresh optimizer, and (where beta > 0) the present parameters as the reference."""
     state.optimizer = grpo_optimizer(state.config)
     state.reference = state.policy.model.trainable_parameters() if state.config.beta > 0 else None
 
 
 def grpo_optimizer(config: Config) -> optim.AdamW:
-    """The optimizer of the GRPO phase, with fresh moments."""
+    """Return the optimizer of the GRPO phase, with fresh moments."""
     return make_optimizer(
         beta1=config.adam_beta1,
         beta2=config.adam_beta2,

@@ -1,6 +1,6 @@
-"""GRPO from beginning to end: `grpo_steps` is the algorithm, the rest opens a run around it.
+"""GRPO from beginning to end: `grpo_steps` is the algorithm, the rest starts, logs and saves a run.
 
-P prompts, G completions each, N = P·G rows, T padded completion length; the mathematics is in mlx_grpo/grpo.py.
+P prompts, G completions each, N = P·G rows, T padded completion length. The mathematics is in mlx_grpo/grpo.py.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ from mlx_grpo.runs import ADAPTER, WARM_START, Run
 from mlx_grpo.training.checkpoint import RunPosition, load_checkpoint
 from mlx_grpo.training.groups import (
     generate_groups,
-    nonzero_variance,
+    groups_to_train,
     redraw_zero_variance,
     score_groups,
+    select_groups,
     training_rewards,
 )
 from mlx_grpo.training.metrics import reward_metrics, samples, token_records
@@ -44,11 +45,11 @@ from mlx_grpo.training.run_logger import RunLogger
 from mlx_grpo.training.state import TrainState, begin_grpo
 from mlx_grpo.training.update import token_logps, update_policy
 from mlx_grpo.training.validation import validate, validation_prompts
-from mlx_grpo.training.warm_start import check_completions, finished_warm_start, warm_start, warm_start_optimizer
+from mlx_grpo.training.warm_start import check_completions, find_warm_start, train_warm_start, warm_start_optimizer
 
 
 class Step(NamedTuple):
-    """One GRPO step taken: its metrics, and the N rollouts with their scores."""
+    """The result of one GRPO step: its metrics, and the N rollouts with their scores."""
 
     metrics: dict[str, Any]
     rollouts: list[Rollout]
@@ -58,7 +59,7 @@ class Step(NamedTuple):
 def grpo_steps(
     state: TrainState, dataset: Sequence[Prompt], steps: Iterable[int], on_token: OnToken | None = None
 ) -> Iterator[Step]:
-    """Take GRPO steps of these numbers, one after another, and yield each when the policy is updated."""
+    """Take the GRPO steps of the given numbers in order, and yield each after its update."""
     config = state.config
     for step in steps:
         started = time.perf_counter()
@@ -69,11 +70,11 @@ def grpo_steps(
         rollouts = generate_groups(state, prompts, step, on_token)  # N, prompt-major
         scores = score_groups(state, rollouts)  # rewards and components [N]
         rollouts, scores, redrawn = redraw_zero_variance(state, dataset, rollouts, scores, step, on_token)
-        mx.clear_cache()  # decoding's buffers have other shapes than training's
+        mx.clear_cache()  # the buffers of decoding have other shapes than those of training
         advantages = group_advantages(training_rewards(scores, config, step), config.scale_rewards)  # [P, G]
-        kept = _kept_groups(scores, config)  # P or fewer
+        kept = groups_to_train(scores, config)  # indices of P or fewer groups
         batch = make_batch(
-            [rollouts[group * config.num_generations + row] for group in kept for row in range(config.num_generations)],
+            select_groups(rollouts, kept, config.num_generations),
             advantages[mx.array(kept)],
             config.mask_truncated_completions,
         )  # completion_ids, mask [N, T]
@@ -99,14 +100,6 @@ def grpo_steps(
         )
 
 
-def _kept_groups(scores: Scores, config: Config) -> list[int]:
-    """Return the groups that make the batch: with dynamic sampling those of nonzero variance, if there are any."""
-    varied = nonzero_variance(scores, config.num_generations)  # [P]
-    if config.dynamic_sampling and varied.any():
-        return [int(group) for group in np.flatnonzero(varied)]
-    return list(range(len(varied)))
-
-
 def train(
     config: Config,
     reporter: Reporter,
@@ -116,24 +109,24 @@ def train(
     ranks: Ranks | None = None,
     until: int | None = None,
 ) -> Run:
-    """Train as configured and return the run: a new one, or `resumed`, continued to the bits of one never stopped.
+    """Train as configured and return the run: a new one, or `resumed`, bit for bit as if it had never stopped.
 
-    `until` ends it after so many GRPO steps of its `max_steps`, in the state of one interrupted there. Raises UserError
-    for anything wrong with the model, the data or the reward, or (unless `force`) memory that can't suffice, before a
-    run folder is made. Raises Interrupted where Ctrl-C or SIGTERM ended the run; its state is saved then.
+    `until` ends the run after that many of its `max_steps` GRPO steps, as if it had been interrupted there. Raises
+    UserError, before a run folder is made, for any fault in the model, the data or the reward, and (unless `force`) for
+    too little memory. Raises Interrupted where Ctrl-C or SIGTERM ended the run; its state is saved then.
     """
     ranks = ranks or Ranks()
     reporter = reporter if ranks.leads else SilentReporter()
     state, dataset, validation = prepare(config, ranks)
     if not resumed:
-        finished_warm_start(config)  # a mistake in it is reported before a folder is made
-    config = state.config  # its paths are absolute: `runs/latest` is another run once this one has its folder
+        find_warm_start(config)  # raises UserError before a folder is made
+    config = state.config  # with absolute paths: `runs/latest` names another run once this one has its folder
     processes = ranks.on_this_machine()
     if ranks.leads:
         check_memory(config, state.policy, dataset, reporter.note, force=force, processes=processes)
     run = Run(Path(ranks.from_leader(lambda: str((resumed or Run.create(config)).folder))))
-    _describe(run, state, reporter)
-    gc.freeze()  # what is loaded now stays; walking it again and again took 5% of a step
+    _report_setup(run, state, reporter)
+    gc.freeze()  # all that is loaded now stays; scanning it took the garbage collector 5% of a step
     with run.locked() if ranks.leads else nullcontext(), catch_signals() as stop:
         if resumed and ranks.leads:
             run.update_config(config)
@@ -147,9 +140,9 @@ def train(
 
 
 def prepare(config: Config, ranks: Ranks) -> tuple[TrainState, list[Prompt], list[Prompt]]:
-    """Load and check what a run needs: its state, its dataset, and its validation split (empty without `eval_steps`).
+    """Load and check a run's state, its dataset, and its validation split (empty without `eval_steps`).
 
-    Raises UserError for anything wrong with the model, the data or the reward.
+    Raises UserError for any fault in the model, the data or the reward.
     """
     reward = load_reward(config.reward)
     policy = load_policy(config)
@@ -163,8 +156,8 @@ def prepare(config: Config, ranks: Ranks) -> tuple[TrainState, list[Prompt], lis
     return TrainState(policy, config, reward, warm_start_optimizer(), None, ranks), dataset, validation
 
 
-def _describe(run: Run, state: TrainState, reporter: Reporter) -> None:
-    """Say where the run is, how many processes share it, and whether its model lets prompts be shared."""
+def _report_setup(run: Run, state: TrainState, reporter: Reporter) -> None:
+    """Report the run's folder, its number of processes, and a model that can't share the pass over a prompt."""
     model = state.policy.model
     reporter.note(f"run folder: {run.folder}")
     if state.ranks.size > 1:
@@ -174,13 +167,14 @@ def _describe(run: Run, state: TrainState, reporter: Reporter) -> None:
 
 
 def run_warm_start(logger: RunLogger, dataset: Sequence[Prompt]) -> None:
-    """Take another run's warm start, or train one, save its adapter, and make it the reference of GRPO."""
+    """Load another run's warm start or train one, save its adapter, and begin the GRPO phase from it."""
     state, config = logger.state, logger.state.config
-    if taken := finished_warm_start(config):
-        load_adapter(state.policy, taken)
-        logger.reporter.note(f"warm start: that of {taken.parent}")
+    adapter = find_warm_start(config)
+    if adapter is not None:
+        load_adapter(state.policy, adapter)
+        logger.reporter.note(f"warm start: that of {adapter.parent}")
     elif config.warm_start.steps:
-        warm_start(logger, dataset)
+        train_warm_start(logger, dataset)
     if config.warm_start.steps:
         logger.save_adapter(WARM_START)
     begin_grpo(state)
@@ -189,7 +183,7 @@ def run_warm_start(logger: RunLogger, dataset: Sequence[Prompt]) -> None:
 
 
 def run_grpo(logger: RunLogger, dataset: Sequence[Prompt], validation: Sequence[Prompt], until: int) -> None:
-    """Take the GRPO steps up to `until`, logged and saved; with a validation split, keep the adapter best on it."""
+    """Take, log and save the GRPO steps up to `until`; with a validation split, keep the best adapter on it."""
     state, position, config = logger.state, logger.position, logger.state.config
     if validation and not position.steps:
         seed_step(config.seed, 1, 0, state.ranks.rank)
@@ -207,19 +201,22 @@ def run_grpo(logger: RunLogger, dataset: Sequence[Prompt], validation: Sequence[
                 metrics |= save_best(logger, validation, step + 1)
             last = step + 1 == until
             logger.end_step(metrics, samples(step, rollouts, scores), token_records(rollouts, scores), last)
-    except StopStep:
-        logger.leave(logger.stop.signal)
+    except StopStep as stopped:
+        logger.interrupt(stopped.signal)
     if position.steps < config.max_steps:
-        logger.reporter.note(logger.how_to_go_on())
+        logger.reporter.note(logger.resume_advice())
     if validation:
         best = position.best
         logger.reporter.note(f"kept the adapter of step {best.steps}: held-out reward {best.reward:.3f}")
 
 
 def save_best(logger: RunLogger, validation: Sequence[Prompt], steps: int) -> dict[str, float]:
-    """Evaluate on the validation split after `steps` steps, and save an adapter that beats the best; return metrics."""
+    """Evaluate on the validation split and save the adapter if it is the best so far; return the metrics.
+
+    `steps` is the number of GRPO steps taken.
+    """
     best = logger.position.best
     metrics, rewards = validate(logger.state, validation)
-    if best.beaten_by(rewards, steps):
+    if best.replace_if_better(rewards, steps):
         logger.save_adapter(ADAPTER)
     return {**metrics, "eval/best_step": float(best.steps)}

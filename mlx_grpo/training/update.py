@@ -23,12 +23,12 @@ from mlx_grpo.training.state import TrainState
 
 
 class FixedLogps(NamedTuple):
-    """Log-probabilities f32 [N, T] that stay while a step updates the policy; None where the loss needs none."""
+    """Log-probabilities f32 [N, T] that do not change during a step's updates; None where the loss needs none."""
 
     old: mx.array | None
-    """The policy's before the first update, for several iterations on one batch."""
+    """Those of the policy before the first update; needed for several iterations on one batch."""
     reference: mx.array | None
-    """The reference's, for a KL."""
+    """Those of the reference; needed for a KL."""
 
 
 def token_logps(state: TrainState, batch: Batch) -> FixedLogps:
@@ -42,28 +42,30 @@ def token_logps(state: TrainState, batch: Batch) -> FixedLogps:
 
 
 def update_policy(state: TrainState, batch: Batch, logps: FixedLogps, rate: float) -> dict[str, float]:
-    """Take `num_iterations` optimizer steps on one batch; returns the metrics' means over them."""
+    """Take `num_iterations` optimizer steps on one batch; return the means of their metrics."""
     model = state.policy.model
     updates = []
     for iteration in range(state.config.num_iterations):
         term_mask = entropy_mask(state, batch, iteration)  # [N, T] or None
         gradients, metrics = loss_gradients(state, batch, logps, term_mask)
-        norm, finite = 0.0, math.isfinite(metrics["loss"])
-        # Adam divides by the root of the second moment, so a step on nothing but rounding noise is a full-sized step.
+        norm = 0.0
+        finite = math.isfinite(metrics["loss"])
+        # Without a gradient there is no step: Adam divides by the root of the second moment, so it would make a
+        # full-sized step of rounding noise.
         if gradients is not None and finite:
             norm = apply_update(model, state.optimizer, gradients, rate, state.config.max_grad_norm)
         mx.eval(model.trainable_parameters(), state.optimizer.state)
         updates.append({**metrics, "grad_norm": norm, "update_skipped": float(not (finite and math.isfinite(norm)))})
     averaged = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
-    # Later iterations drift from the sampler by design; the first tells whether sampler and trainer compute alike.
+    # Later iterations leave the sampler's policy by design, so only the first can compare sampler and trainer.
     return averaged | {name: value for name, value in updates[0].items() if name.startswith("sampling/")}
 
 
 def entropy_mask(state: TrainState, batch: Batch, iteration: int) -> mx.array | None:
-    """Return the mask [N, T] of the most uncertain tokens; None where the loss keeps all."""
+    """Return the mask [N, T] of the tokens with the highest entropies; None where the loss keeps all tokens."""
     if state.config.top_entropy_quantile == 1:
         return None
-    # The first iteration's policy is the sampler's, whose entropies are known already.
+    # In the first iteration the policy is the sampler's, which recorded its entropies.
     entropies = score_batch(state, batch).entropies if iteration else batch.sampled_entropies
     return high_entropy_mask(entropies, batch.mask, state.config.top_entropy_quantile)
 
@@ -94,16 +96,16 @@ def loss_gradients(
         )
         return *terms, (entropies * part.mask).sum(), mx.stop_gradient(policy_logps)
 
-    mine = ranks.share(micro_batches(state, batch))
+    parts = ranks.share(micro_batches(state, batch))
     values, gradients = accumulate(
         model,
         loss,
-        mine,
+        parts,
         has_gradient=_has_advantage if logps.reference is None else _has_tokens,
         checkpointing=config.gradient_checkpointing,
     )
-    sums = ranks.sum(sum((mx.stack(list(part[:5])) for part in values), mx.zeros(5)))
-    policy_logps = ranks.assemble(mine, [part[5] for part in values], batch.mask.shape)
+    sums = ranks.sum(sum((mx.stack(list(part_values[:5])) for part_values in values), mx.zeros(5)))
+    policy_logps = ranks.assemble(parts, [part_values[5] for part_values in values], batch.mask.shape)
     metrics = loss_metrics(np.array(sums), batch, policy_logps, config.importance_sampling_level == "sequence")
     return ranks.sum_gradients(gradients, model.trainable_parameters()), metrics
 
@@ -122,24 +124,24 @@ def loss_config(config: Config) -> LossConfig:
 
 
 def micro_batches(state: TrainState, batch: Batch) -> list[Batch]:
-    """Split a batch into parts of `micro_batch_size` rows, a whole group's by default."""
+    """Split a batch into parts of `micro_batch_size` rows; by default a group each."""
     return split_batch(batch, state.config.micro_batch_size or state.config.num_generations)
 
 
 def score_batch(state: TrainState, batch: Batch) -> TokenScores:
-    """Return log-probabilities and entropies [N, T] without gradient; each rank scores some micro-batches."""
+    """Return log-probabilities and entropies [N, T] without gradient; each rank scores its share of micro-batches."""
     ranks, shape = state.ranks, batch.mask.shape
-    mine = ranks.share(micro_batches(state, batch))
-    scored = score_parts(state.policy.model, mine, state.config.temperature)
-    logps = ranks.assemble(mine, [scores.logps for scores in scored], shape)
-    return TokenScores(logps, ranks.assemble(mine, [scores.entropies for scores in scored], shape))
+    parts = ranks.share(micro_batches(state, batch))
+    scored = score_parts(state.policy.model, parts, state.config.temperature)
+    logps = ranks.assemble(parts, [scores.logps for scores in scored], shape)
+    return TokenScores(logps, ranks.assemble(parts, [scores.entropies for scores in scored], shape))
 
 
 def _has_advantage(part: Batch) -> bool:
-    """Return True if a part has a gradient where there is no KL: without an advantage it is exactly 0."""
+    """Return True if a part has a gradient where there is no KL: all advantages 0 give a gradient of exactly 0."""
     return bool(mx.any(part.mask * (part.advantages[:, None] != 0)))
 
 
 def _has_tokens(part: Batch) -> bool:
-    """Return True if a part has a gradient where there is a KL: every token in the mask gives one."""
+    """Return True if a part has a gradient where there is a KL: every unmasked token gives one."""
     return bool(mx.any(part.mask))

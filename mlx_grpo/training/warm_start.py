@@ -25,15 +25,15 @@ from mlx_grpo.training.optimizer import apply_update, learning_rate_at, make_opt
 from mlx_grpo.training.run_logger import RunLogger
 from mlx_grpo.training.state import TrainState
 
-MAKES_WARM_START = (
+WARM_START_KEYS = (
     *("model", "dtype", "fine_tune_type", "lora.", "data.train", "data.enable_thinking"),
     *("warm_start.", "max_grad_norm"),
 )
-"""Beginnings of the keys that decide what a warm start becomes, beside the seed."""
+"""Prefixes of the keys that a warm start depends on, besides the seed."""
 
 
-def warm_start(logger: RunLogger, prompts: Sequence[Prompt]) -> None:
-    """Teach the format by example for `warm_start.steps` steps, before any reward is seen."""
+def train_warm_start(logger: RunLogger, prompts: Sequence[Prompt]) -> None:
+    """Train on the dataset's own completions for `warm_start.steps` steps, before GRPO."""
     state = logger.state
     policy, config = state.policy, state.config
     settings = config.warm_start
@@ -41,9 +41,9 @@ def warm_start(logger: RunLogger, prompts: Sequence[Prompt]) -> None:
     for step in range(logger.position.steps, settings.steps):
         started = time.perf_counter()
         seed_step(config.seed, 0, step, state.ranks.rank)
-        # The warm start orders its prompts by a seed of its own, or GRPO would begin with the ones just imitated.
-        chosen = sample_prompts(prompts, settings.batch_size, config.seed + 1, step)
-        batch = make_supervised_batch(chosen, [target_ids(policy, prompt) for prompt in chosen])
+        # The warm start orders its prompts by a seed of its own, or GRPO would begin with the same prompts.
+        sampled = sample_prompts(prompts, settings.batch_size, config.seed + 1, step)
+        batch = make_supervised_batch(sampled, [target_ids(policy, prompt) for prompt in sampled])
         rate = learning_rate_at(
             step,
             peak=settings.learning_rate,
@@ -53,15 +53,15 @@ def warm_start(logger: RunLogger, prompts: Sequence[Prompt]) -> None:
         )
         metrics = {"phase": "warm_start", "step": step, **supervised_step(state, batch, rate), "learning_rate": rate}
         metrics["step_time"] = time.perf_counter() - started
-        rows = [{"prompt_id": prompt.id, "completion": prompt.columns["completion"]} for prompt in chosen]
-        logger.end_step(metrics, [], rows, last=step + 1 == settings.steps)
-    mx.clear_cache()  # decoding comes next, whose buffers have other shapes
+        records = [{"prompt_id": prompt.id, "completion": prompt.columns["completion"]} for prompt in sampled]
+        logger.end_step(metrics, [], records, last=step + 1 == settings.steps)
+    mx.clear_cache()  # the buffers of decoding, which comes next, have other shapes
 
 
-def finished_warm_start(config: Config) -> Path | None:
-    """The adapter that `warm_start.run` made by its own warm start, to begin from instead of making it again.
+def find_warm_start(config: Config) -> Path | None:
+    """Return the warm start's adapter of the run that `warm_start.run` names; None where no run is named.
 
-    None where no run is named. Raises UserError where that run has none, or one made by other settings than these.
+    Raises UserError where that run has none, or trained it with other settings than these.
     """
     if config.warm_start.run is None:
         return None
@@ -73,7 +73,7 @@ def finished_warm_start(config: Config) -> Path | None:
     others = [
         f"warm_start.run: {key} was {was!r} in {run.name}, {now!r} here"
         for key, (was, now) in runs.changed_keys(run.config, config).items()
-        if key.startswith(MAKES_WARM_START) and key != "warm_start.run"
+        if key.startswith(WARM_START_KEYS) and key != "warm_start.run"
     ]
     if others:
         remedy = "warm_start.run: give these keys the values they have there, or leave it out to train a warm start"
@@ -82,12 +82,12 @@ def finished_warm_start(config: Config) -> Path | None:
 
 
 def warm_start_optimizer() -> optim.AdamW:
-    """The optimizer of the warm start, with fresh moments."""
+    """Return the optimizer of the warm start, with fresh moments."""
     return make_optimizer(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0)
 
 
 def check_completions(prompts: Sequence[Prompt]) -> None:
-    """Raise UserError where rows lack the `completion` to imitate."""
+    """Raise UserError where rows lack the `completion` that a warm start trains on."""
     lacking = [prompt.id for prompt in prompts if not isinstance(prompt.columns.get("completion"), str)]
     if lacking:
         raise UserError(
@@ -97,7 +97,7 @@ def check_completions(prompts: Sequence[Prompt]) -> None:
 
 
 def supervised_step(state: TrainState, batch: Batch, rate: float) -> dict[str, float]:
-    """One update towards the batch's completions; returns the mean token loss and the gradient's norm."""
+    """Take one optimizer step on the batch's completions; return the mean token loss and the gradient's norm."""
     config, ranks, model = state.config, state.ranks, state.policy.model
     tokens = batch.mask.sum()
 
@@ -106,19 +106,19 @@ def supervised_step(state: TrainState, batch: Batch, rate: float) -> dict[str, f
 
     rows = ranks.share(range(batch.mask.shape[0]))
     size = config.micro_batch_size or max(1, len(rows))
-    some = [rows[first : first + size] for first in range(0, len(rows), size)]
-    parts = [slice_batch(batch, part[0], part[-1] + 1) for part in some]
+    chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
+    parts = [slice_batch(batch, chunk[0], chunk[-1] + 1) for chunk in chunks]
     values, gradients = accumulate(model, loss, parts, checkpointing=config.gradient_checkpointing)
     gradients = ranks.sum_gradients(gradients, model.trainable_parameters())
-    mean = ranks.sum(sum((value for (value,) in values), mx.zeros(()))).item()
-    finite, norm = math.isfinite(mean), math.nan
-    if finite:
+    mean = float(ranks.sum(sum((value for (value,) in values), mx.zeros(()))))
+    norm = math.nan
+    if gradients is not None and math.isfinite(mean):
         norm = apply_update(model, state.optimizer, gradients, rate, config.max_grad_norm)
     mx.eval(model.trainable_parameters(), state.optimizer.state)
     return {"loss": mean, "grad_norm": norm, "update_skipped": float(not math.isfinite(norm))}
 
 
 def target_ids(policy: Policy, prompt: Prompt) -> list[int]:
-    """The tokens of a row's own completion, with the stop token that the chat template ends a turn with."""
+    """Return the tokens of a row's own completion, with the stop token that ends a turn in the chat template."""
     text = prompt.columns["completion"]
     return [*policy.tokenizer.encode(text, add_special_tokens=False), policy.tokenizer.eos_token_id]

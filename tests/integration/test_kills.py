@@ -1,4 +1,4 @@
-"""A run killed with SIGKILL, anywhere, goes on to the end it would have had."""
+"""A run killed with SIGKILL at any moment resumes to the same end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.toy_run import CONFIG, killed, resumed_to_the_end, write_run
+from support.toy_run import CONFIG, killed, resume_to_the_end, write_run
 
-# Where a kill may come: within generation, scoring, the loss and its gradient, the update, files and checkpoints.
+# Modules in which a kill may come: those of generation, scoring, gradients, the update, files and checkpoints.
 MODULES = (
     "generation/rollout",
     "generation/sampling",
@@ -31,7 +31,7 @@ def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
 
 
 def check_kills(folder: Path, whole: dict[str, object], calls: dict[str, int], kills: int, seed: int) -> None:
-    assert len(whole["metrics"]) == 10  # a look at held-out prompts comes before the first GRPO step
+    assert len(whole["metrics"]) == 10  # an evaluation comes before the first GRPO step
     rng = random.Random(seed)
     for number in range(kills):
         shutil.rmtree(folder / "runs", ignore_errors=True)
@@ -41,21 +41,21 @@ def check_kills(folder: Path, whole: dict[str, object], calls: dict[str, int], k
             pytest.fail(f"{moment} was never reached")
         if not (folder / "runs" / "latest").exists():
             continue  # killed before there was a run
-        assert resumed_to_the_end(folder) == whole, moment
+        assert resume_to_the_end(folder) == whole, moment
 
 
-def test_three_killed_runs_end_as_if_they_had_not_been(folder: Path, uninterrupted):
+def test_three_killed_runs_resume_bit_exactly(folder: Path, uninterrupted):
     check_kills(folder, *uninterrupted, kills=3, seed=4)
 
 
 @pytest.mark.long
-def test_twenty_five_killed_runs_end_as_if_they_had_not_been(folder: Path, uninterrupted):
+def test_twenty_five_killed_runs_resume_bit_exactly(folder: Path, uninterrupted):
     check_kills(folder, *uninterrupted, kills=25, seed=0)
 
 
-def test_a_run_killed_again_and_again_ends_as_if_it_had_not_been(folder: Path, uninterrupted):
+def test_run_killed_three_times_resumes_bit_exactly(folder: Path, uninterrupted):
     whole, calls = uninterrupted
     assert killed(folder, f"training/update:{calls['training/update'] // 2}", "train", "c.yaml") == -signal.SIGKILL
     for moment in ("training/checkpoint:40", "generation/rollout:60"):
         assert killed(folder, moment, "train", "c.yaml", "--resume") == -signal.SIGKILL
-    assert resumed_to_the_end(folder) == whole
+    assert resume_to_the_end(folder) == whole

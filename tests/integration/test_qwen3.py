@@ -11,11 +11,11 @@ import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models import qwen3
 from support.paths import SHARED
-from support.tiny_runs import Silent
 
 from mlx_grpo import runs
 from mlx_grpo.config.files import load_config
 from mlx_grpo.export.export import export_run
+from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.trainer import train
 
 MODEL = SHARED / "models" / "qwen3-0.6b"
@@ -46,7 +46,7 @@ def test_the_example_configs_train_and_export(name: str, shrunk: Path, tmp_path:
     overrides = [f"model={shrunk}", "max_steps=2", "warmup_steps=0", "max_completion_length=16", "prompts_per_step=1"]
     overrides += ["warm_start.steps=1", "warm_start.warmup_steps=0", "warm_start.batch_size=1"]
     config = load_config(name, [*overrides, "num_generations=2", f"output_dir={tmp_path}"])
-    run = train(config, Silent()).folder
+    run = train(config, SilentReporter()).folder
     metrics = [m for m in runs.read_jsonl(run / runs.METRICS) if "reward" in m]
     assert [m["step"] for m in metrics] == [0, 1]
     assert all(m["sampling/sampling_logp_difference/max"] < 1e-3 for m in metrics)

@@ -24,7 +24,7 @@ def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
 
 
 def train(folder: Path, name: str, *arguments: str, count: int = 1) -> tuple[dict, list[dict], list[dict]]:
-    """A run's adapter, metrics and samples; by so many processes."""
+    """Train in `count` processes; return the run's adapter, metrics and samples."""
     ring.run(folder, count, "train", f"{name}.yaml", *arguments)
     run = folder / name / "latest"
     adapter = {n: np.array(w) for n, w in mx.load(str(run / "adapter" / "adapters.safetensors")).items()}
@@ -32,7 +32,7 @@ def train(folder: Path, name: str, *arguments: str, count: int = 1) -> tuple[dic
     return adapter, *([json.loads(line) for line in each] for each in lines)
 
 
-# The entropy threshold picks tokens: a rounding error away from it, two runs part, so that case is a short one.
+# A rounding error at the entropy threshold selects another token, and two runs diverge: so that case is short.
 @pytest.mark.parametrize(
     ("options", "count"),
     [
@@ -43,21 +43,21 @@ def train(folder: Path, name: str, *arguments: str, count: int = 1) -> tuple[dic
         pytest.param(("max_steps=3", *EVERYTHING), 4, marks=pytest.mark.long),
     ],
 )
-def test_several_processes_take_the_steps_of_one(folder: Path, options: tuple, count: int):
+def test_several_processes_take_the_same_steps_as_one(folder: Path, options: tuple, count: int):
     adapter, metrics, samples = train(folder, "one", *options)
     shared_adapter, shared_metrics, shared_samples = train(folder, "two", *options, count=count)
     assert shared_samples == samples
     for one, two in zip(metrics, shared_metrics, strict=True):
         for name in set(one) - {"step_time", "peak_memory_gb", "phase"}:
             assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), (one["step"], name)
-    stems = any("stem_tokens" in sample for sample in samples)
-    assert stems == any("branch_at" in option for option in options)
+    branched = any("stem_tokens" in sample for sample in samples)
+    assert branched == any("branch_at" in option for option in options)
     for name, weights in adapter.items():
         assert np.linalg.norm(shared_adapter[name] - weights) < 1e-3 * np.linalg.norm(weights), name
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_several_processes_find_the_gradient_of_one(folder: Path, count: int):
+def test_several_processes_compute_the_same_gradient_as_one(folder: Path, count: int):
     # An epsilon far above every gradient makes Adam's first step the gradient itself, times the rate.
     plain = ("warm_start.steps=0", "max_steps=1", "learning_rate=1.0", "adam_epsilon=1000.0", "max_grad_norm=0")
     adapter, _, _ = train(folder, "one", *plain, *EVERYTHING)
@@ -68,7 +68,7 @@ def test_several_processes_find_the_gradient_of_one(folder: Path, count: int):
         np.testing.assert_allclose(shared_adapter[name], step, atol=1e-5 * np.abs(step).max(), err_msg=name)
 
 
-def test_when_a_process_fails_the_run_ends_and_says_why(folder: Path):
+def test_failing_process_ends_the_run_with_its_error(folder: Path):
     fail_on_process_1(folder)
     finished = cli("train", "two.yaml", "--processes", "2", folder=folder)
     assert finished.returncode == 2
@@ -106,16 +106,16 @@ LENGTH = len(json.dumps(5))
         ([LENGTH, LENGTH], [b"5", b"6"]),
     ],
 )
-def test_what_a_ring_returns_after_a_death_is_not_believed(answers: tuple, monkeypatch: pytest.MonkeyPatch):
-    # MLX 0.32.4: an all_gather whose peer is killed may return uninitialized memory. Seen, not at will.
-    ranks, left = Ranks(), list(answers)
+def test_confirm_rejects_what_a_broken_ring_returns(answers: tuple, monkeypatch: pytest.MonkeyPatch):
+    # MLX 0.32.4: an all_gather whose peer is killed may return uninitialized memory; it can't be provoked.
+    ranks, remaining = Ranks(), list(answers)
     ranks.size = 2
 
     def all_gather(sent: mx.array, group: object) -> mx.array:
-        found = left.pop(0)
-        return mx.array(found if sent.ndim == 1 else [list(row) for row in found], sent.dtype)
+        answer = remaining.pop(0)
+        return mx.array(answer if sent.ndim == 1 else [list(row) for row in answer], sent.dtype)
 
     monkeypatch.setattr(mx.distributed, "all_gather", all_gather)
     with pytest.raises(RuntimeError, match="lost each other"):
         ranks.confirm(5)
-    assert not left
+    assert not remaining

@@ -1,4 +1,4 @@
-"""When one process of a run ends badly, the others end too, say why, and the run can be gone on with."""
+"""When one process of a run ends badly, the others end too with its reason, and the run can be resumed."""
 
 from __future__ import annotations
 
@@ -26,24 +26,27 @@ def folder(tiny_qwen3: Path, tmp_path: Path) -> Path:
 
 
 def others_end(folder: Path, commands: list[list[str]], victim: int, code: int) -> list[tuple[int, str]]:
-    """Exit code and last words of each other process, which must come soon after the victim's end with `code`."""
+    """Return exit code and stderr of every other process, once the victim has ended with `code`.
+
+    They must end within ENDS_WITHIN seconds of it.
+    """
     with ring.started(folder, commands) as processes:
         assert processes[victim].wait(timeout=120) == code
         ended = time.monotonic()
         others = [process for rank, process in enumerate(processes) if rank != victim]
-        found = [(process.wait(timeout=ENDS_WITHIN), process.communicate()[1]) for process in others]
+        results = [(process.wait(timeout=ENDS_WITHIN), process.communicate()[1]) for process in others]
         assert time.monotonic() - ended < ENDS_WITHIN
-    return found
+    return results
 
 
 def killed_one(folder: Path, count: int, victim: int, moment: str, *train: str) -> list[tuple[int, str]]:
-    """The same of a training run in which one process is killed."""
+    """Kill one process of a training run at a moment; return exit code and stderr of the others."""
     commands = [[*ring.COMMAND, "train", "c.yaml", *train] for _ in range(count)]
     commands[victim] = ring.killed_at(folder, moment, "train", "c.yaml", *train)
     return others_end(folder, commands, victim, -signal.SIGKILL)
 
 
-# Decoding, in a supervised step, in a collective, and while rank 0 writes a checkpoint.
+# While decoding, in a collective, in a supervised step, and while rank 0 writes a checkpoint.
 @pytest.mark.parametrize(
     ("victim", "moment"),
     [
@@ -53,14 +56,14 @@ def killed_one(folder: Path, count: int, victim: int, moment: str, *train: str) 
         pytest.param(0, "training/checkpoint:30", marks=pytest.mark.long),
     ],
 )
-def test_when_a_process_is_killed_the_others_end_and_say_so(folder: Path, victim: int, moment: str):
-    for code, said in killed_one(folder, 3, victim, moment, "max_steps=500"):
+def test_killed_process_ends_the_others_with_a_message(folder: Path, victim: int, moment: str):
+    for code, errors in killed_one(folder, 3, victim, moment, "max_steps=500"):
         assert code == 1
-        assert f"process {victim} of 3 died\n--resume goes on from the last checkpoint" in said
-        assert "Traceback" not in said
+        assert f"process {victim} of 3 died\n--resume goes on from the last checkpoint" in errors
+        assert "Traceback" not in errors
 
 
-def test_a_run_whose_process_was_killed_ends_as_if_it_had_not_been(folder: Path):
+def test_run_with_a_killed_process_resumes_bit_exactly(folder: Path):
     ring.run(folder, 2, "train", "c.yaml", "output_dir=whole")
     killed_one(folder, 2, 1, "training/update:146")
     checkpoints = [path.name for path in list_checkpoints(Run(folder / "runs" / "latest"))]
@@ -70,7 +73,7 @@ def test_a_run_whose_process_was_killed_ends_as_if_it_had_not_been(folder: Path)
     assert contents(folder / "runs" / "latest") == contents(folder / "whole" / "latest")
 
 
-# The second of two processes ends badly; the first one, which waits, has to be ended.
+# The second of two processes ends badly; the first one waits, and must be ended.
 SCRIPT = """
 import contextlib, os, socket, sys, time
 import mlx_grpo, mlx.core as mx
@@ -102,59 +105,59 @@ def scripts(before: str, wait: str = "time.sleep(60)") -> list[list[str]]:
     return [[sys.executable, "-c", SCRIPT.format(before=before, wait=wait.strip())]] * 2
 
 
-def test_a_process_in_a_collective_that_never_returns_is_ended(folder: Path):
-    ((code, said),) = others_end(folder, scripts("", STUCK), 1, 9)
+def test_process_in_a_hanging_collective_is_ended(folder: Path):
+    ((code, errors),) = others_end(folder, scripts("", STUCK), 1, 9)
     assert code == 1
-    assert "process 1 of 2 died" in said
+    assert "process 1 of 2 died" in errors
 
 
-def test_a_stranger_on_the_port_is_shown_the_door(folder: Path):
-    strangers = """
+def test_foreign_connections_are_rejected(folder: Path):
+    foreign = """
 reach, kept = socket.create_connection, []
-def among_strangers(place, timeout):
-    for said in (b'["guess", 1]\\n', b'1\\n', b'x\\n', b''):
+def among_foreign(place, timeout):
+    for message in (b'["guess", 1]\\n', b'1\\n', b'x\\n', b''):
         kept.append(reach(place, timeout=timeout))
-        kept[-1].sendall(said)
+        kept[-1].sendall(message)
     time.sleep(0.3)
     with contextlib.suppress(OSError):
         kept[0].sendall(b'[0, ""]\\n')
     return reach(place, timeout=timeout)
-watchdog.socket.create_connection = among_strangers
+watchdog.socket.create_connection = among_foreign
 watchdog.MESSAGE_SECONDS = 0.5
 """
-    ((code, said),) = others_end(folder, scripts(strangers), 1, 9)
+    ((code, errors),) = others_end(folder, scripts(foreign), 1, 9)
     assert code == 1
-    assert "process 1 of 2 died" in said
+    assert "process 1 of 2 died" in errors
 
 
-def test_processes_on_several_machines_find_the_first_by_what_the_launcher_says(folder: Path):
-    ((code, said),) = others_end(folder, scripts(ELSEWHERE), 1, 9)
+def test_first_process_is_found_by_the_launchers_host_file(folder: Path):
+    ((code, errors),) = others_end(folder, scripts(ELSEWHERE), 1, 9)
     assert code == 1
-    assert "process 1 of 2 died" in said
+    assert "process 1 of 2 died" in errors
 
 
-def test_a_first_process_that_cannot_be_reached_is_told_of(folder: Path):
-    # An address that is set aside for documentation, and a name that is set aside for having none.
+def test_unreachable_first_process_is_reported_on_both_sides(folder: Path):
+    # An address reserved for documentation, and a name reserved to have no address.
     nowhere = """
 watchdog._first_host = lambda: ["192.0.2.1"]
 socket.gethostname = lambda: "nowhere.invalid"
 """
     with ring.started(folder, scripts(ELSEWHERE + nowhere)) as processes:
-        said = [process.communicate(timeout=60)[1] for process in processes]
+        errors = [process.communicate(timeout=60)[1] for process in processes]
     assert [process.returncode for process in processes] == [1, 1]
-    assert "processes [1] did not reach the first one" in said[0]
-    assert "can't reach the first one at 192.0.2.1 or nowhere.invalid; let Python accept connections" in said[1]
+    assert "processes [1] did not reach the first one" in errors[0]
+    assert "can't reach the first one at 192.0.2.1 or nowhere.invalid; let Python accept connections" in errors[1]
 
 
-def test_a_mistake_that_one_process_alone_meets_is_told_by_all(folder: Path):
+def test_error_of_one_process_is_reported_by_all(folder: Path):
     fail_on_process_1(folder)
-    for code, said in others_end(folder, [[*ring.COMMAND, "train", "c.yaml"]] * 3, 1, 2):
+    for code, errors in others_end(folder, [[*ring.COMMAND, "train", "c.yaml"]] * 3, 1, 2):
         assert code == 2
-        assert "process 1 of 3 failed: reward.functions: toy:vowels raised ZeroDivisionError" in said
-        assert "--resume" not in said
+        assert "process 1 of 3 failed: reward.functions: toy:vowels raised ZeroDivisionError" in errors
+        assert "--resume" not in errors
 
 
-def test_a_process_that_ends_before_it_has_joined_ends_the_command(folder: Path):
+def test_process_that_ends_before_joining_ends_the_command(folder: Path):
     (folder / "sitecustomize.py").write_text(
         "import os\nif os.environ.get('MLX_RANK') == '1':\n    os.write(2, b'no room')\n    os._exit(7)\n"
     )

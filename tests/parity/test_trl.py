@@ -1,4 +1,4 @@
-"""Our loss, gradients and metrics are TRL 1.16.0's: live where trl is installed, and pinned where it is not."""
+"""Loss, gradients and metrics equal TRL 1.16.0's: computed live where trl is installed, and pinned in any case."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_there_are_enough_cases_and_all_are_pinned():
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)
-def test_loss_and_gradients_are_those_pinned_from_trl(case: dict[str, Any]):
+def test_loss_and_gradients_equal_those_pinned_from_trl(case: dict[str, Any]):
     pinned = PINNED[name_of(case)]
     loss, gradients, metrics = ours(FIXTURE, case, np.array(pinned["old"]), np.array(pinned["reference"]))
     assert loss == pytest.approx(pinned["loss"], rel=1e-5, abs=1e-6)
@@ -77,7 +77,7 @@ def test_loss_and_gradients_are_those_pinned_from_trl(case: dict[str, Any]):
 
 @needs_trl
 @pytest.mark.parametrize("case", CASES, ids=name_of)
-def test_loss_and_every_gradient_entry_are_trls(case: dict[str, Any], oracles: Any):
+def test_loss_and_every_gradient_entry_equal_trls(case: dict[str, Any], oracles: Any):
     oracle = oracles[case.get("temperature", 1.0)]
     old, reference = shifted(oracle.logps(case))
     their_loss, their_gradients, _ = oracle.answer(case, old, reference)
@@ -139,7 +139,7 @@ REWARDS = np.array([[0, 1], [1, 0.2], [0.4, np.nan], [0.9, 0.3], [0.1, 0.5], [np
 @needs_trl
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 @pytest.mark.parametrize("values", [REWARDS, np.vstack([np.full((4, 2), 0.5), REWARDS[4:]])])
-def test_advantages_and_reward_metrics_of_weighted_functions_are_trls(scale: str, values: np.ndarray, oracles: Any):
+def test_advantages_and_reward_metrics_of_weighted_functions_equal_trls(scale: str, values: np.ndarray, oracles: Any):
     theirs, their_metrics = oracles[1.0].advantages(values, [1.0, 0.5], scale)
     config = RewardConfig(
         rubric=None,
@@ -154,7 +154,7 @@ def test_advantages_and_reward_metrics_of_weighted_functions_are_trls(scale: str
     rollouts = [Rollout(prompt, (5, 2), "", "stop") for prompt in prompts]
     metrics = reward_metrics(rollouts, scores, 4)
     names = ["reward", "reward_std", "rewards/gold_column/mean", "rewards/second_column/mean"]
-    if scale != "batch":  # there TRL asks whether the whole batch has no deviation, we whether a group has
+    if scale != "batch":  # there TRL tests the deviation of the whole batch, not of each group
         names.append("frac_reward_zero_std")
     for name in names:
         assert metrics[name] == pytest.approx(their_metrics[name], rel=1e-5), name

@@ -1,8 +1,9 @@
-"""Runs `mlx-grpo` and kills it with SIGKILL at the n-th call that a module of ours makes.
+"""Run `mlx-grpo` and kill it with SIGKILL at the n-th call in one of the package's modules.
 
-    python killer.py COUNTS MODULE:N ARGUMENTS...     COUNTS: where to write how many calls each module made
+    python killer.py COUNTS MODULE:N ARGUMENTS...     COUNTS: the file for the number of calls in each module
 
-Every Python call, and every call of a C function (a write, a rename, an evaluation of arrays), is a moment.
+MODULE is a path below mlx_grpo without its suffix, such as training/update; `:0` kills at no call. Every Python call
+counts, and every call of a C function: a write, a rename, an evaluation of arrays.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ PACKAGE = str(Path(mlx_grpo.__file__).parent)
 def main() -> None:
     counts_file, moment, *arguments = sys.argv[1:]
     module, _, number = moment.partition(":")
+    assert not module or Path(PACKAGE, f"{module}.py").is_file(), moment
     counts: Counter[str] = Counter()
 
     def profile(frame: FrameType, event: str, _: object) -> None:
@@ -35,7 +37,7 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     from mlx_grpo.cli.main import main as command
-    from mlx_grpo.training import trainer  # importing is no moment of a run
+    from mlx_grpo.training import trainer  # imported now, so that its calls do not count
 
     assert trainer
     sys.setprofile(profile)

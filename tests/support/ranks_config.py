@@ -1,4 +1,4 @@
-"""A toy run that several processes share."""
+"""The configuration of a toy run that several processes share."""
 
 from __future__ import annotations
 

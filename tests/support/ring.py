@@ -1,4 +1,4 @@
-"""Processes of one run, started as `mlx.launch` starts them on one machine, but each in our hand."""
+"""Processes of one run, started as `mlx.launch` does on one machine, so that a test can end each of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KILLER = Path(__file__).parent / "killer.py"
 
 @contextmanager
 def started(folder: Path, commands: Sequence[Sequence[str]]) -> Iterator[list[subprocess.Popen[str]]]:
-    """One process for each command, in a ring over the loopback where there are several; none outlives the block."""
+    """Start a process for each command, several of them in a ring over the loopback; kill them after the block."""
     hosts = folder / "hosts.json"
     hosts.write_text(json.dumps([[f"127.0.0.1:{port}"] for port in free_ports(len(commands))]))
     ring = {**os.environ, "OPENBLAS_NUM_THREADS": "1"} | ({"MLX_HOSTFILE": str(hosts)} if len(commands) > 1 else {})
@@ -36,12 +36,12 @@ def started(folder: Path, commands: Sequence[Sequence[str]]) -> Iterator[list[su
 
 
 def run(folder: Path, count: int, *arguments: str) -> None:
-    """Run `mlx-grpo ARGUMENTS` in so many processes, to a good end."""
+    """Run `mlx-grpo ARGUMENTS` in `count` processes; all must end well."""
     with started(folder, [[*COMMAND, *arguments]] * count) as processes:
-        said = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0] * count, said
+        outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, outputs
 
 
 def killed_at(folder: Path, moment: str, *arguments: str) -> list[str]:
-    """The command that runs `mlx-grpo ARGUMENTS` until that moment (MODULE:N, see killer.py)."""
+    """Return the command that runs `mlx-grpo ARGUMENTS` until a moment (MODULE:N, see killer.py)."""
     return [sys.executable, str(KILLER), str(folder / "counts.json"), moment, *arguments]

@@ -1,4 +1,4 @@
-"""Runs of tiny models: what they start from, and short whole ones."""
+"""Runs of tiny models: their configuration and state, and short whole runs."""
 
 from __future__ import annotations
 
@@ -15,28 +15,25 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.evaluation.eval import run_eval
 from mlx_grpo.models.policy import load_policy
 from mlx_grpo.rewards import load_reward
+from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.state import TrainState, grpo_optimizer
 from mlx_grpo.training.trainer import Step, grpo_steps, train
 
 
-class Silent:
-    def begin(self, phase: str, steps: int) -> None: ...
-    def decoding(self, rows: int) -> None: ...
-    def step(self, metrics: dict[str, float]) -> None: ...
-    def note(self, text: str) -> None: ...
-
-
 def rows_file(folder: Path, **columns: object) -> str:
+    """Write a dataset of six prompts with these columns; return its path."""
     path = folder / "rows.jsonl"
     path.write_text("\n".join(json.dumps({"id": str(i), "prompt": f"say {i}", **columns}) for i in range(6)))
     return str(path)
 
 
-def paid_for(function: str) -> dict:
+def reward_by(function: str) -> dict:
+    """Return the `reward` section that names a function of support.toy_rewards."""
     return {"rubric": None, "functions": [f"support.toy_rewards:{function}"]}
 
 
 def make_state(config: Config, reference: bool = False) -> TrainState:
+    """Load a policy for GRPO steps; with `reference`, keep its parameters as the reference."""
     policy = load_policy(config)
     frozen = policy.model.trainable_parameters() if reference else None
     return TrainState(policy, config, load_reward(config.reward), grpo_optimizer(config), frozen)
@@ -48,12 +45,13 @@ def take_step(state: TrainState, prompts: Sequence[Prompt], step: int) -> Step:
 
 
 def rewards_over(model: Path, steps: int, function: str, **changes: object) -> list[float]:
+    """Take GRPO steps with a reward function; return the mean share of letters of each step."""
     settings = {
         "max_steps": steps,
         "num_generations": 16,
         "learning_rate": 2e-2,
         "lr_scheduler_type": "constant",
-        "reward": paid_for(function),
+        "reward": reward_by(function),
         **changes,
     }
     config = tiny_config(model, **settings)
@@ -63,7 +61,7 @@ def rewards_over(model: Path, steps: int, function: str, **changes: object) -> l
 
 
 def evaluated_run(model: Path, folder: Path) -> Path:
-    """A run of two steps on rows of the bundled data, evaluated in MLX."""
+    """Train for two steps on rows of the bundled data, evaluate in MLX, and return the run's folder."""
     for split in ("train", "heldout"):
         rows = read_rows(BUNDLED_ROWS / f"{split}.jsonl")[:5]
         for row in rows:
@@ -78,6 +76,6 @@ def evaluated_run(model: Path, folder: Path) -> Path:
         eval_steps=1,
         learning_rate=0.0123,
     )
-    run = train(config, Silent()).folder
+    run = train(config, SilentReporter()).folder
     run_eval(str(run), backend="mlx", device="auto", episodes=None, max_new_tokens=None, progress=lambda *a: None)
     return run

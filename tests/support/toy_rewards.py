@@ -38,7 +38,7 @@ def gold_column(completions: list[str], gold: list[float | None], **columns: lis
     return gold
 
 
-def dead_on_even_rows(completions: list[str], parity: list[int], **columns: list) -> list[float]:
+def constant_on_even_rows(completions: list[str], parity: list[int], **columns: list) -> list[float]:
     """The same for every completion of a prompt with parity 0; for the others it depends on the text."""
     return [sum(map(ord, text)) % 97 * odd for text, odd in zip(completions, parity, strict=True)]
 

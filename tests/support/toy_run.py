@@ -1,4 +1,4 @@
-"""A small run that is paid for the vowels it writes: what it starts from, and what it leaves."""
+"""A small run that rewards vowels: its configuration, its interruption, and its files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from support import ring
 from support.command import cli
 
-# The second draws from Python's and numpy's random state, as a user's own function may.
+# The second uses the random state of Python and numpy, as a user's own function may.
 FUNCTIONS = """
 import os
 import random
@@ -20,7 +20,7 @@ def vowels(completions, **columns):
 def noisy_vowels(completions, **columns):
     return [sum(c in 'aeiouAEIOU' for c in t) + random.random() + np.random.rand() for t in completions]
 """
-# Dropout, redrawing, branching, a KL and a reward that draws for itself are on: what a run must not forget.
+# Dropout, redrawing, branching, a KL and a random reward are on: a resumed run must repeat them all.
 CONFIG = """
 model: {model}
 dtype: float32
@@ -46,7 +46,7 @@ RUN_FILES = ("metrics.jsonl", "samples.jsonl", "adapter/adapters.safetensors", "
 
 
 def write_run(folder: Path, **configs: str) -> Path:
-    """Rows, `toy.py` with the reward functions, and a config file under each name; the folder."""
+    """Write rows, `toy.py` with the reward functions, and a config file of each name; return the folder."""
     rows = [{"id": str(i), "prompt": f"say {i}" * (i % 3 + 1), "completion": "an answer"} for i in range(7)]
     (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     (folder / "toy.py").write_text(FUNCTIONS)
@@ -56,22 +56,22 @@ def write_run(folder: Path, **configs: str) -> Path:
 
 
 def fail_on_process_1(folder: Path) -> None:
-    """Let the reward `toy:vowels` raise ZeroDivisionError on the second process of a run alone."""
+    """Make the reward `toy:vowels` raise ZeroDivisionError, but only in the second process of a run."""
     first = "def vowels(completions, **columns):\n"
     failing = FUNCTIONS.replace(first, first + "    if os.environ.get('MLX_RANK') == '1': 1 / 0\n")
     (folder / "toy.py").write_text(failing)
 
 
 def contents(run: Path) -> dict[str, object]:
-    """What a run leaves, without what only a clock or a meter tells."""
-    left: dict[str, object] = {name: (run / name).read_bytes() for name in RUN_FILES[1:]}
+    """Return a run's files and metrics, without time and memory."""
+    files: dict[str, object] = {name: (run / name).read_bytes() for name in RUN_FILES[1:]}
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    left["metrics"] = [{k: v for k, v in r.items() if k not in ("step_time", "peak_memory_gb")} for r in records]
-    return left
+    files["metrics"] = [{k: v for k, v in r.items() if k not in ("step_time", "peak_memory_gb")} for r in records]
+    return files
 
 
 def killed(folder: Path, moment: str, *arguments: str) -> int:
-    """Exit code of `mlx-grpo ARGUMENTS`, killed at MODULE:N if that comes (see killer.py)."""
+    """Run `mlx-grpo ARGUMENTS`, killed at MODULE:N (see killer.py) if that is reached; return the exit code."""
     command = ring.killed_at(folder, moment, *arguments)
     finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert finished.returncode in (0, -signal.SIGKILL), finished.stderr
@@ -79,16 +79,16 @@ def killed(folder: Path, moment: str, *arguments: str) -> int:
 
 
 def run_whole(folder: Path, model: Path) -> tuple[dict[str, object], dict[str, int]]:
-    """What a run leaves that nothing interrupts, and how many calls each module made in it."""
+    """Train without interruption; return the run's contents, and the number of calls in each module."""
     write_run(folder, c=CONFIG.format(model=model))
     assert killed(folder, ":0", "train", "c.yaml") == 0
     whole = contents(folder / "runs" / "latest")
-    assert any(record.get("groups/branched") for record in whole["metrics"])  # what resumes is of both kinds
+    assert any(record.get("groups/branched") for record in whole["metrics"])  # some groups branch
     return whole, json.loads((folder / "counts.json").read_text())
 
 
-def resumed_to_the_end(folder: Path) -> dict[str, object]:
-    """What a run leaves that goes on and ends."""
+def resume_to_the_end(folder: Path) -> dict[str, object]:
+    """Resume the latest run and return its contents at the end."""
     finished = cli("train", "c.yaml", "--resume", folder=folder)
     assert finished.returncode == 0, finished.stderr
     return contents(folder / "runs" / "latest")

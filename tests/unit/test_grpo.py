@@ -1,4 +1,4 @@
-"""The formulas, with numbers worked out by hand."""
+"""The formulas of GRPO against numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_equal_rewards_give_exactly_zero(scale: str):
     assert np.all(np.array(group_advantages(rewards, scale))[0] == 0.0)
 
 
-def test_a_completion_without_reward_gets_zero_and_leaves_its_group_alone():
+def test_completion_without_reward_gets_zero_and_does_not_affect_its_group():
     with_gap = np.array(group_advantages(mx.array([[0.0, math.nan, 1.0]])))[0]
     without = np.array(group_advantages(mx.array([[0.0, 1.0]])))[0]
     np.testing.assert_allclose(with_gap, [without[0], 0.0, without[1]], rtol=1e-6)
@@ -69,7 +69,7 @@ def test_weights_of_each_loss_type_on_three_tokens_and_one():
     assert weights("sapo") == weights("grpo")
 
 
-def test_a_row_that_was_masked_whole_still_counts_as_a_row():
+def test_fully_masked_row_still_counts_as_a_row():
     mask = mx.array([[1.0, 1.0], [0.0, 0.0]])
     np.testing.assert_allclose(np.array(token_weights(mask, "grpo", 4)), [[0.25, 0.25], [0, 0]])
 
@@ -84,13 +84,13 @@ def test_on_policy_gradient_is_reinforce_with_baseline():
     np.testing.assert_allclose(np.array(gradient), [[-0.5, -0.5, -0.5], [0.25, 0, 0]], atol=1e-7)
 
 
-def test_a_ratio_above_the_range_stops_earning_where_the_advantage_is_positive():
+def test_ratio_above_the_range_is_clipped_where_the_advantage_is_positive():
     higher = OLD + math.log(1.5)
     assert loss_of(higher, [1.0, 1.0], epsilon=0.2, epsilon_high=0.3) == pytest.approx(-1.3, rel=1e-6)
     assert loss_of(higher, [-1.0, -1.0], epsilon=0.2, epsilon_high=0.3) == pytest.approx(1.5, rel=1e-6)
 
 
-def test_a_ratio_below_the_range_stops_earning_where_the_advantage_is_negative():
+def test_ratio_below_the_range_is_clipped_where_the_advantage_is_negative():
     lower = OLD + math.log(0.5)
     assert loss_of(lower, [-1.0, -1.0], epsilon=0.2) == pytest.approx(0.8, rel=1e-6)
     assert loss_of(lower, [1.0, 1.0], epsilon=0.2) == pytest.approx(-0.5, rel=1e-6)
@@ -131,7 +131,7 @@ def test_kl_is_k3_and_its_correction_multiplies_it_by_the_ratio(corrected: bool,
     assert measured == pytest.approx(0.3 * k3 * factor, rel=1e-5)
 
 
-def test_padding_changes_nothing_whatever_stands_there():
+def test_padding_values_do_not_change_the_loss():
     wild = mx.where(MASK > 0, OLD, mx.array(1e4))
     options = {"ref_logps": mx.where(MASK > 0, OLD - 0.2, mx.array(-1e4)), "beta": 0.1}
     assert loss_of(wild, [1.0, -1.0], **options) == pytest.approx(

@@ -12,7 +12,7 @@ import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
 import mlx.core as mx
 import pytest
 from support.tiny_models import tiny_config
-from support.tiny_runs import make_state, paid_for, take_step
+from support.tiny_runs import make_state, reward_by, take_step
 
 from mlx_grpo.backend.device import (
     Limits,
@@ -99,7 +99,7 @@ def test_this_device_has_a_backend_and_a_reason_for_its_dtype():
 
 
 def test_training_starts_after_the_buffers_of_generation_are_freed(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
-    state = make_state(tiny_config(tiny_qwen3, reward=paid_for("share_of_letters")))
+    state = make_state(tiny_config(tiny_qwen3, reward=reward_by("share_of_letters")))
     prompts = [make_prompt({"id": "0", "prompt": "say something"}, state.policy.tokenizer)]
     cached = []
     score_groups, update_policy = trainer.score_groups, trainer.update_policy

@@ -1,4 +1,4 @@
-"""`mlx-grpo bench` times the parts of a step and both training paths."""
+"""`mlx-grpo bench` times the parts of a step, with and without the shared prompt."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_part_is_timed_for_every_shape(tiny_qwen3: Path, tmp_path: Path):
         assert 0 < r["share_of_matrix_speed"] < 1.5
 
 
-def test_processes_take_a_prompt_each(tiny_qwen3: Path, tmp_path: Path):
+def test_each_process_takes_a_prompt_of_its_own(tiny_qwen3: Path, tmp_path: Path):
     config_file(tiny_qwen3, tmp_path)
     options = ("--shapes", "20x2x5", "--repeats", "1", "--no-plain", "--processes", "2")
     done = cli("bench", "c.yaml", *options, "--json", folder=tmp_path)
@@ -54,7 +54,7 @@ def test_processes_take_a_prompt_each(tiny_qwen3: Path, tmp_path: Path):
     assert "2 processes with a prompt each" in done.stdout
 
 
-def test_the_tables_fit_80_columns(tiny_qwen3: Path, tmp_path: Path):
+def test_tables_fit_80_columns(tiny_qwen3: Path, tmp_path: Path):
     config_file(tiny_qwen3, tmp_path)
     done = cli("bench", "c.yaml", "--shapes", "1000x16x96", "--repeats", "1", folder=tmp_path)
     assert done.returncode == 2  # longer than the tiny model's context
@@ -65,13 +65,13 @@ def test_the_tables_fit_80_columns(tiny_qwen3: Path, tmp_path: Path):
     assert all(len(line) <= 80 for line in lines[1:])
 
 
-def test_a_shape_that_is_none_is_told(tmp_path: Path):
+def test_invalid_shape_is_an_error(tmp_path: Path):
     done = cli("bench", "smollm2", "--shapes", "8x8", folder=tmp_path)
     assert done.returncode == 2
     assert "8x8" in done.stderr
 
 
-def test_operations_are_counted_by_hand(tmp_path: Path):
+def test_training_flops_equal_a_count_by_hand(tmp_path: Path):
     folder = make_model_folder(tmp_path / "m", LLAMA)
     model = load_for_inference(folder, None, "float32").model
     # Two layers of q, k, v, o (32x32, 32x16, 32x16, 32x32) and three 32x64; a head of vocabulary x 32.
@@ -82,6 +82,6 @@ def test_operations_are_counted_by_hand(tmp_path: Path):
     assert training_flops(model, Shape(5, 3, 2), full=False) == pytest.approx(expected)
 
 
-def test_packed_weights_count_as_the_weights_they_stand_for():
+def test_packed_weights_count_by_their_unpacked_number():
     assert weights_in(nn.QuantizedLinear(64, 32, group_size=32, bits=4)) == 64 * 32
     assert weights_in(nn.QuantizedEmbedding(96, 64, group_size=32, bits=8)) == 96 * 64

@@ -15,7 +15,6 @@ from rich.console import Console
 from support.command import cli
 from support.paths import BUNDLED_ROWS
 from support.tiny_models import tiny_config
-from support.tiny_runs import Silent
 
 from mlx_grpo.cli.eval import print_comparison
 from mlx_grpo.config.files import validate
@@ -30,6 +29,7 @@ from mlx_grpo.export.export import export_run
 from mlx_grpo.reporting import tables
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.runs import Run, read_episodes
+from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.trainer import train
 
 
@@ -50,7 +50,7 @@ def run(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         eval={"episodes": 3, "max_new_tokens": 12, "batch_size": 2},
         max_completion_length=12,
     )
-    return train(config, Silent()).folder
+    return train(config, SilentReporter()).folder
 
 
 def evaluate(run: Path, backend: str, **options: object) -> Evaluation:
@@ -66,9 +66,8 @@ def others(run: Path) -> list[Path]:
     folders = []
     for number, changes in enumerate(({"seed": 1}, {"warm_start": {"steps": 0}, "reward": {"shuffle": True}})):
         output_dir = str(run.parents[1] / f"others{number}")
-        folders.append(
-            train(validate({**Run(run).config.model_dump(), **changes, "output_dir": output_dir}), Silent()).folder
-        )
+        changed = validate({**Run(run).config.model_dump(), **changes, "output_dir": output_dir})
+        folders.append(train(changed, SilentReporter()).folder)
     return folders
 
 
@@ -221,7 +220,7 @@ def test_reward_function_of_the_user_has_no_ranking(run: Path, tmp_path: Path):
     )
     config["data"] = {"train": str(tmp_path / "rows.jsonl"), "heldout": str(tmp_path / "rows.jsonl")}
     config["eval"]["max_new_tokens"] = 4  # only_long applies to none of them
-    evaluation = evaluate(train(validate(config), Silent()).folder, "mlx")
+    evaluation = evaluate(train(validate(config), SilentReporter()).folder, "mlx")
     trained = evaluation.results["means"]["trained"]
     assert trained == {"reward": None, "characters": pytest.approx(4, abs=4), "only_long": None}
     assert not {"calibration.png", "before_after.png"} & {path.name for path in evaluation.written}

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from support.tiny_models import QWEN3, tiny_config
-from support.tiny_runs import Silent, paid_for, rows_file
+from support.tiny_runs import reward_by, rows_file
 
 from mlx_grpo.errors import UserError
 from mlx_grpo.models import checks
 from mlx_grpo.models import policy as policy_module
 from mlx_grpo.models.folder import ModelFolder
+from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.trainer import train
 
 
@@ -37,7 +38,7 @@ def calls(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Counter
     config = tiny_config(
         tiny_qwen3,
         data={"train": rows, "heldout": rows},
-        reward=paid_for("share_of_letters"),
+        reward=reward_by("share_of_letters"),
         output_dir=str(folder),
         warm_start={"steps": 1, "batch_size": 2},
         eval_steps=1,
@@ -46,7 +47,7 @@ def calls(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Counter
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(checks, "read_object", count_reading)
         patch.setattr(policy_module, "load_model", count_outline)
-        train(config, Silent())
+        train(config, SilentReporter())
     return counts
 
 

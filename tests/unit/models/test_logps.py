@@ -195,9 +195,11 @@ def test_micro_batches_evaluated_one_by_one_give_the_gradient_of_one_evaluation(
         scores = score_tokens(policy.model, part, 0.7, prefixes=prefixes)
         return -(scores.logps * part.advantages[:, None]).sum(), scores.logps
 
-    def run(apart: bool) -> tuple[list, dict]:
+    def run(evaluate_each: bool) -> tuple[list, dict]:
         mx.random.seed(5)
-        return accumulate(policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, apart=apart)
+        return accumulate(
+            policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, evaluate_each=evaluate_each
+        )
 
     expected_values, expected = run(False)
     passes = count_tokens(policy.model, monkeypatch)
@@ -207,19 +209,23 @@ def test_micro_batches_evaluated_one_by_one_give_the_gradient_of_one_evaluation(
     assert_same(dict(tree_flatten(actual)), {name: np.array(g) for name, g in tree_flatten(expected)})
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_micro_batch_without_gradient_adds_only_its_values(tiny_qwen3: Path, apart: bool):
+@pytest.mark.parametrize("evaluate_each", [False, True])
+def test_micro_batch_without_gradient_adds_only_its_values(tiny_qwen3: Path, evaluate_each: bool):
     policy, batch = tiny_policy(tiny_qwen3), make_rows([7], [4, 2])
 
     def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
         return (-score_tokens(policy.model, part, prefixes=prefixes).logps.sum(),)
 
     parts = split_batch(batch, 1)
-    values, actual = accumulate(policy.model, loss, parts, has_gradient=lambda part: part is parts[1], apart=apart)
+    values, actual = accumulate(
+        policy.model, loss, parts, has_gradient=lambda part: part is parts[1], evaluate_each=evaluate_each
+    )
     alone = accumulate(policy.model, loss, [slice_batch(batch, 1, 2)])[1]
     assert len(values) == 2
     assert_same(dict(tree_flatten(actual)), {name: np.array(g) for name, g in tree_flatten(alone)})
-    assert accumulate(policy.model, loss, parts, has_gradient=lambda part: False, apart=apart)[1] is None
+    assert (
+        accumulate(policy.model, loss, parts, has_gradient=lambda part: False, evaluate_each=evaluate_each)[1] is None
+    )
 
 
 def count_tokens(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:

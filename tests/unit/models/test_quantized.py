@@ -16,7 +16,7 @@ import pytest
 from mlx.utils import tree_flatten
 from support.logps_cases import assert_same, gradients, make_rows
 from support.tiny_models import LLAMA, QWEN3, make_model_folder, tiny_config, tiny_policy
-from support.tiny_runs import paid_for
+from support.tiny_runs import reward_by
 
 from convert.hf import export_hf
 from convert.verify import verify_export
@@ -86,8 +86,10 @@ def test_micro_batches_sum_to_the_batch_on_packed_weights(packed: Path, kept_pac
         return (-(score_tokens(policy.model, part, prefixes=prefixes).logps * part.advantages[:, None]).sum(),)
 
     _, expected = accumulate(policy.model, loss, [batch])
-    for apart in (False, True):
-        _, actual = accumulate(policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, apart=apart)
+    for evaluate_each in (False, True):
+        _, actual = accumulate(
+            policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, evaluate_each=evaluate_each
+        )
         assert_same(dict(tree_flatten(actual)), {name: np.array(g) for name, g in tree_flatten(expected)})
 
 
@@ -118,7 +120,7 @@ def test_run_on_packed_weights_completes_the_same_in_mlx_and_pytorch(
     config = tiny_config(
         packed,
         data={"train": str(tmp_path / "rows.jsonl")},
-        reward=paid_for("share_of_letters"),
+        reward=reward_by("share_of_letters"),
         output_dir=str(tmp_path / "runs"),
         beta=0.1,
         learning_rate=3e-2,

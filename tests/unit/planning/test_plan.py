@@ -9,19 +9,20 @@ import pytest
 from support.command import cli
 from support.paths import SHARED
 from support.tiny_models import tiny_config
-from support.tiny_runs import Silent, make_state, paid_for, rows_file
+from support.tiny_runs import make_state, reward_by, rows_file
 
 from mlx_grpo.config.files import load_config
 from mlx_grpo.data.dataset import load_prompts
 from mlx_grpo.errors import UserError
 from mlx_grpo.planning.plan import GB, check_memory, parse_memory, plan, working_set
 from mlx_grpo.planning.traffic import traffic
+from mlx_grpo.training.progress import SilentReporter
 
 QWEN3_FOLDER = SHARED / "models" / "qwen3-0.6b"
 needs_qwen3 = pytest.mark.skipif(not QWEN3_FOLDER.is_dir(), reason="needs Qwen3's real config.json")
 
 
-class Notes(Silent):
+class Notes(SilentReporter):
     def __init__(self):
         self.lines: list[str] = []
 
@@ -107,7 +108,7 @@ def test_a_warm_start_taken_from_another_run_costs_nothing(tmp_path: Path):
 def test_memory_check_notes_its_verdict_and_refuses_a_run_that_cannot_fit(tiny_qwen3: Path, tmp_path: Path):
     changes = {
         "data": {"train": rows_file(tmp_path)},
-        "reward": paid_for("share_of_letters"),
+        "reward": reward_by("share_of_letters"),
         "output_dir": str(tmp_path),
     }
     for rows, fits in ((2, True), (10**9, False)):

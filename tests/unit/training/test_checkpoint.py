@@ -1,4 +1,4 @@
-"""A run that was stopped or damaged goes on as if nothing had happened, or says what is wrong."""
+"""A stopped or damaged run resumes as if nothing had happened, or reports what is wrong."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import mlx.core as mx
 import pytest
 from support.command import cli
 from support.tiny_models import tiny_config
-from support.toy_run import CONFIG, contents, killed, resumed_to_the_end, write_run
+from support.toy_run import CONFIG, contents, killed, resume_to_the_end, write_run
 
 from mlx_grpo.errors import UserError
 from mlx_grpo.runs import Run, find_resumable
@@ -36,7 +36,7 @@ def stopped_once(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def stopped(folder: Path, stopped_once: Path) -> Path:
-    """A run of 6 GRPO steps that stopped after 4: a copy of the test's own."""
+    """A run of 6 GRPO steps that stopped after 4, copied for each test."""
     shutil.copytree(stopped_once / "runs", folder / "runs", symlinks=True)
     return (folder / "runs" / "latest").resolve()
 
@@ -45,7 +45,7 @@ def resume(run: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return cli("train", str(run), "--resume", *overrides, folder=run.parents[1])
 
 
-def test_a_finished_run_goes_on_when_given_more_steps(stopped: Path):
+def test_finished_run_continues_with_a_larger_max_steps(stopped: Path):
     folder = stopped.parents[1]
     cli("train", "c.yaml", "lr_scheduler_type=constant", "output_dir=whole", folder=folder)
     assert resume(stopped, "max_steps=6").returncode == 0
@@ -56,7 +56,7 @@ def test_only_the_last_checkpoints_are_kept(stopped: Path):
     assert [path.name for path in list_checkpoints(Run(stopped))] == ["grpo-000004", "grpo-000002"]
 
 
-def test_another_configuration_is_refused_and_each_changed_key_named(stopped: Path):
+def test_resume_names_every_changed_key(stopped: Path):
     finished = resume(stopped, "learning_rate=0.1", "lora.rank=2")
     assert finished.returncode == 2
     assert f"--resume: learning_rate: 0.003 in {stopped.name}, 0.1 now" in finished.stderr
@@ -64,7 +64,7 @@ def test_another_configuration_is_refused_and_each_changed_key_named(stopped: Pa
     assert "beta" not in finished.stderr
 
 
-def test_a_key_inside_an_open_section_counts_as_changed_whether_it_comes_or_goes(tiny_qwen3: Path, tmp_path: Path):
+def test_key_added_to_or_removed_from_an_open_section_counts_as_changed(tiny_qwen3: Path, tmp_path: Path):
     config = tiny_config(tiny_qwen3, reward={"limits": {"max_reasons": 3}}, output_dir=str(tmp_path / "runs"))
     run = str(Run.create(config).folder)
     with pytest.raises(UserError, match=r"reward\.limits\.max_reasons: 3 in .*, None now"):
@@ -73,7 +73,7 @@ def test_a_key_inside_an_open_section_counts_as_changed_whether_it_comes_or_goes
         find_resumable(run, ["reward.weights.length_penalty=0"])
 
 
-def test_resuming_where_no_run_is_says_so(folder: Path):
+def test_resume_without_a_run_is_an_error(folder: Path):
     finished = cli("train", "c.yaml", "--resume", folder=folder)
     assert finished.returncode == 2
     assert "--resume: runs holds no run yet" in finished.stderr
@@ -82,10 +82,10 @@ def test_resuming_where_no_run_is_says_so(folder: Path):
 @pytest.mark.parametrize(
     "damage", ["truncated weights", "one flipped bit", "no state", "foreign", "another layout", "shorter samples"]
 )
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped: Path, damage: str):
+def test_damaged_checkpoint_is_reported_and_the_previous_one_resumed(stopped: Path, damage: str):
     newest = list_checkpoints(Run(stopped))[0]
     weights = newest / "adapters.safetensors"
-    said = {
+    report = {
         "truncated weights": "adapters.safetensors is damaged",
         "one flipped bit": "optimizer.safetensors is damaged",
         "no state": "not readable",
@@ -113,12 +113,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(stopped: Path,
     whole = contents(stopped)
     finished = resume(stopped)
     assert finished.returncode == 0, finished.stderr
-    assert f"grpo-000004: {said}" in finished.stdout
+    assert f"grpo-000004: {report}" in finished.stdout
     assert "going on after step 2" in finished.stdout
     assert contents(stopped)["metrics"] == whole["metrics"]
 
 
-def test_without_a_sound_checkpoint_a_run_starts_over(stopped: Path):
+def test_run_without_a_usable_checkpoint_starts_over(stopped: Path):
     whole = contents(stopped)
     for checkpoint in list_checkpoints(Run(stopped)):
         (checkpoint / "state.json").unlink()
@@ -131,9 +131,7 @@ def test_without_a_sound_checkpoint_a_run_starts_over(stopped: Path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_run_saves_says_how_to_go_on_and_loses_nothing(
-    folder: Path, uninterrupted, number: signal.Signals, code: int
-):
+def test_run_stopped_by_a_signal_resumes_bit_exactly(folder: Path, uninterrupted, number: signal.Signals, code: int):
     whole, _ = uninterrupted
     command = [sys.executable, "-m", "mlx_grpo.cli", "train", "c.yaml"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -142,14 +140,14 @@ def test_a_stopped_run_saves_says_how_to_go_on_and_loses_nothing(
             break
     process.send_signal(number)
     process.stdout.read()
-    said = process.stderr.read()
+    errors = process.stderr.read()
     assert process.wait(timeout=60) == code
-    assert "all saved; go on with: mlx-grpo train" in said
-    assert "Traceback" not in said
-    assert resumed_to_the_end(folder) == whole
+    assert "all saved; go on with: mlx-grpo train" in errors
+    assert "Traceback" not in errors
+    assert resume_to_the_end(folder) == whole
 
 
-def test_without_held_out_looks_the_adapter_is_that_of_where_the_run_stopped(folder: Path):
+def test_without_eval_steps_the_adapter_is_the_last_checkpoints(folder: Path):
     command = [sys.executable, "-m", "mlx_grpo.cli", "train", "c.yaml", "eval_steps=0", "save_steps=4", "max_steps=600"]
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
@@ -165,7 +163,7 @@ def test_without_held_out_looks_the_adapter_is_that_of_where_the_run_stopped(fol
     assert weights[0] == weights[1]
 
 
-def test_a_run_may_end_before_its_last_step_and_go_on_another_day(folder: Path, uninterrupted):
+def test_run_ended_by_until_resumes_bit_exactly(folder: Path, uninterrupted):
     whole, _ = uninterrupted
     finished = cli("train", "c.yaml", "--until", "3", folder=folder)
     assert finished.returncode == 0, finished.stderr
@@ -175,12 +173,12 @@ def test_a_run_may_end_before_its_last_step_and_go_on_another_day(folder: Path, 
         in (" ".join(finished.stdout.split()))
     )
     assert list_checkpoints(Run(run))[0].name == "grpo-000003"
-    assert contents(run)["metrics"] == whole["metrics"][:7]  # three of the warm start, a look, and three
+    assert contents(run)["metrics"] == whole["metrics"][:7]  # three of the warm start, an evaluation, and three
     assert cli("train", "c.yaml", "--resume", "--until", "3", folder=folder).returncode == 0  # nothing left to do
-    assert resumed_to_the_end(folder) == whole
+    assert resume_to_the_end(folder) == whole
 
 
-def test_two_processes_do_not_train_in_one_folder(stopped: Path):
+def test_run_folder_is_locked_against_a_second_process(stopped: Path):
     holder = subprocess.Popen(
         [sys.executable, "-c", f"import fcntl, time; f = open({str(stopped / '.lock')!r}, 'r+'); "
          "fcntl.flock(f, fcntl.LOCK_EX); print('held', flush=True); time.sleep(60)"],
@@ -193,8 +191,8 @@ def test_two_processes_do_not_train_in_one_folder(stopped: Path):
     assert "is training there" in finished.stderr
 
 
-def test_two_processes_resume_a_run_as_one(folder: Path):
-    # Dropout and a reward that draws for itself are a process's own; everything else is what one would have done.
+def test_two_processes_resume_a_run_that_one_started(folder: Path):
+    # Dropout and a random reward differ between processes; everything else is what one process would compute.
     plain = ("lora.dropout=0", "reward.functions=['toy:vowels']", "max_steps=4")
     whole = cli("train", "c.yaml", *plain, "--processes", "2", "output_dir=whole", folder=folder)
     assert whole.returncode == 0, whole.stderr
@@ -208,7 +206,7 @@ def test_two_processes_resume_a_run_as_one(folder: Path):
         assert mx.linalg.norm(ends[0][name] - ends[1][name]).item() <= 1e-3 * mx.linalg.norm(ends[1][name]).item()
 
 
-def test_a_full_disk_leaves_the_checkpoints_before_it(folder: Path):
+def test_full_disk_keeps_earlier_checkpoints(folder: Path):
     small = folder / "small"
     small.mkdir()
     script = (

@@ -1,4 +1,4 @@
-"""Every key of the configuration acts: turning it changes the output that it names, and none can be forgotten."""
+"""Every key of the configuration has an effect: changing it changes an output, and no key lacks a test."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FAR = {"num_iterations": 3, "learning_rate": 0.05, "max_grad_norm": 0.0}  # far 
 GOLD = Prompt("r", "", (1,), {"decision": "reject", "score": 0.2, "context": "Python"})
 ANSWER = '{"decision":"reject","score":0.3,"reasons":["knows Python","knows much"]} '
 
-# key: (value, what it changes, settings that both runs share)
+# key: (value, the output that it changes, settings that both runs share)
 KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "model": ("OTHER", "samples", {}),
     "dtype": ("bfloat16", "samples", {}),
@@ -65,7 +65,7 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "micro_batch_size": (1, "memory", {"num_generations": 8, "max_completion_length": 64}),
     "num_iterations": (2, "adapter", {}),
     "dynamic_sampling": (1, "samples", {"max_completion_length": 1, "num_generations": 2}),
-    "branch_at": ("\ufffd", "samples", {}),  # a model that draws bytes writes broken characters in every completion
+    "branch_at": ("\ufffd", "samples", {}),  # random bytes make this replacement character in every completion
     "max_completion_length": (4, "samples", {}),
     "temperature": (0.5, "samples", {}),
     "top_p": (0.5, "samples", {}),
@@ -99,20 +99,20 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
 
 
 def leaves(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """Every key of the configuration, sections spelled out."""
-    found = []
+    """Return every key of the configuration, with its section."""
+    keys = []
     for name, field in section.model_fields.items():
         nested = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        found += leaves(field.annotation, f"{prefix}{name}.") if nested else [prefix + name]
-    return found
+        keys += leaves(field.annotation, f"{prefix}{name}.") if nested else [prefix + name]
+    return keys
 
 
-def test_every_key_has_its_proof():
+def test_every_config_key_has_a_knob():
     assert sorted(leaves()) == sorted(KNOBS)
 
 
 class Watcher(ConsoleReporter):
-    """Prints as always, and notes when the adapter was first saved."""
+    """A ConsoleReporter that records whether the adapter exists after the first step."""
 
     def __init__(self, root: Path, logging_steps: int):
         super().__init__(Console(file=io.StringIO(), width=200), logging_steps)
@@ -125,7 +125,7 @@ class Watcher(ConsoleReporter):
 
 
 class Bench:
-    """A tiny model and dataset; `observe` runs them and tells everything that a key may change."""
+    """A tiny model and dataset; `observe` trains on them and returns the output that a key may change."""
 
     def __init__(self, folder: Path, model: Path):
         self.folder, self.model, self.count = folder, model, 0
@@ -221,7 +221,7 @@ def bench(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 @pytest.mark.parametrize("key", KNOBS)
-def test_turning_a_key_changes_what_it_names(key: str, bench: Bench):
+def test_changing_a_key_changes_its_output(key: str, bench: Bench):
     value, wanted, shared = KNOBS[key]
     if wanted == "memory":
         assert bench.observe({**shared, key: value}, wanted) < 0.9 * bench.observe(shared, wanted)
@@ -229,7 +229,7 @@ def test_turning_a_key_changes_what_it_names(key: str, bench: Bench):
     assert bench.observe(shared, wanted) != bench.observe({**shared, key: value}, wanted)
 
 
-def test_the_bench_itself_repeats_exactly(bench: Bench):
+def test_same_config_gives_the_same_outputs(bench: Bench):
     for wanted in ("samples", "adapter", "warm start", "lines", "evaluation"):
         assert bench.observe({"warm_start": {"steps": 1}}, wanted) == bench.observe(
             {"warm_start": {"steps": 1}}, wanted

@@ -24,21 +24,21 @@ def rates(schedule: str, warmup: int = 0) -> list[float]:
     return [learning_rate_at(step, **options) for step in range(4)]
 
 
-def test_schedules_by_hand():
+def test_learning_rates_of_each_schedule():
     assert rates("constant") == [1, 1, 1, 1]
     assert rates("linear") == [1, 0.75, 0.5, 0.25]
     assert rates("cosine") == pytest.approx([1, 0.853553, 0.5, 0.146447], abs=1e-6)
     assert rates("linear", warmup=2) == pytest.approx([1 / 3, 2 / 3, 1, 0.5])
 
 
-def test_the_first_step_moves_by_the_full_rate_because_the_bias_is_corrected():
+def test_first_step_moves_by_the_full_rate_because_the_bias_is_corrected():
     model = One([1.0, -1.0])
     optimizer = make_optimizer(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0)
     apply_update(model, optimizer, {"weight": mx.array([0.3, -0.001])}, 0.01, 0.0)
     np.testing.assert_allclose(np.array(model.weight), [0.99, -0.99], rtol=1e-5)
 
 
-def test_the_norm_is_returned_before_clipping_and_clipping_scales_all_gradients():
+def test_norm_is_returned_before_clipping_and_clipping_scales_all_gradients():
     model = One([0.0, 0.0])
     optimizer = make_optimizer(beta1=0.9, beta2=0.999, epsilon=1.0, weight_decay=0.0)  # a step about lr * gradient
     norm = apply_update(model, optimizer, {"weight": mx.array([3.0, 4.0])}, 1.0, 0.1)
@@ -61,7 +61,7 @@ def test_three_steps_equal_pytorchs_adamw():
     np.testing.assert_allclose(np.array(model.weight), theirs.detach().numpy(), rtol=1e-6)
 
 
-def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_moments():
+def test_non_finite_gradient_changes_neither_weights_nor_moments():
     model = nn.Linear(2, 1, bias=False)
     optimizer = make_optimizer(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.1)
     apply_update(model, optimizer, {"weight": mx.array([[1.0, 2.0]])}, 0.1, 1.0)

@@ -1,4 +1,4 @@
-"""The loop learns what it is paid for, and its parts add up."""
+"""The loop learns what is rewarded, and micro-batches add up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from support.tiny_models import tiny_config, tiny_policy
-from support.tiny_runs import Silent, make_state, paid_for, rewards_over, rows_file, take_step
+from support.tiny_runs import make_state, reward_by, rewards_over, rows_file, take_step
 
 from mlx_grpo import grpo, runs
 from mlx_grpo.config.schema import Config
@@ -24,40 +24,39 @@ from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import load_policy
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training import trainer
+from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.state import TrainState, grpo_optimizer
 from mlx_grpo.training.trainer import train
 from mlx_grpo.training.update import FixedLogps, loss_gradients, update_policy
 from mlx_grpo.training.warm_start import target_ids
 
 
-def test_paying_for_letters_makes_the_policy_write_them(tiny_qwen3: Path):
+def test_policy_learns_to_write_rewarded_letters(tiny_qwen3: Path):
     shares = rewards_over(tiny_qwen3, 25, "share_of_letters")
     assert np.mean(shares[:2]) < 0.15
     assert np.mean(shares[-3:]) > 0.9
 
 
-def test_learned_letters_are_unlearned_when_the_advantages_are_negated(
-    tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_negated_advantages_unlearn_the_letters(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
     original = grpo.group_advantages
     steps = []
 
-    def turning(rewards: mx.array, scale: str) -> mx.array:
+    def negated_after_nine(rewards: mx.array, scale: str) -> mx.array:
         steps.append(1)
         return original(rewards, scale) if len(steps) <= 9 else -original(rewards, scale)
 
-    monkeypatch.setattr(trainer, "group_advantages", turning)
+    monkeypatch.setattr(trainer, "group_advantages", negated_after_nine)
     shares = rewards_over(tiny_qwen3, 25, "share_of_letters")
     assert max(shares[7:11]) > 0.3
     assert np.mean(shares[-3:]) < 0.05
 
 
-def test_a_large_beta_holds_the_policy_to_its_reference(tiny_qwen3: Path):
+def test_large_beta_keeps_the_policy_near_its_reference(tiny_qwen3: Path):
     assert np.mean(rewards_over(tiny_qwen3, 25, "share_of_letters", beta=10.0)[-5:]) < 0.15
 
 
-def test_equal_rewards_leave_the_policy_untouched(tiny_qwen3: Path):
-    config = tiny_config(tiny_qwen3, reward=paid_for("constant"))
+def test_equal_rewards_leave_the_policy_unchanged(tiny_qwen3: Path):
+    config = tiny_config(tiny_qwen3, reward=reward_by("constant"))
     state = make_state(config)
     before = dict(tree_flatten(state.policy.model.trainable_parameters()))
     prompts = [make_prompt({"id": "0", "prompt": "hi"}, state.policy.tokenizer)]
@@ -68,8 +67,8 @@ def test_equal_rewards_leave_the_policy_untouched(tiny_qwen3: Path):
     assert metrics["grad_norm"] == 0.0
 
 
-def test_groups_without_signal_are_redrawn_and_what_stays_without_is_dropped(tiny_qwen3: Path):
-    settings = {"reward": paid_for("dead_on_even_rows"), "prompts_per_step": 4}
+def test_zero_variance_groups_are_redrawn_and_the_rest_dropped(tiny_qwen3: Path):
+    settings = {"reward": reward_by("constant_on_even_rows"), "prompts_per_step": 4}
     tokenizer = load_policy(tiny_config(tiny_qwen3)).tokenizer
     rows = [{"id": str(i), "prompt": f"say {i}", "parity": i % 2} for i in range(12)]
     prompts = [make_prompt(row, tokenizer) for row in rows]
@@ -92,7 +91,7 @@ def test_groups_without_signal_are_redrawn_and_what_stays_without_is_dropped(tin
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
 @pytest.mark.parametrize("beta", [0.0, 0.2])
 def test_any_micro_batch_size_gives_the_same_gradient(tiny_qwen3: Path, loss_type: str, beta: float):
-    config = tiny_config(tiny_qwen3, loss_type=loss_type, beta=beta, reward=paid_for("share_of_letters"))
+    config = tiny_config(tiny_qwen3, loss_type=loss_type, beta=beta, reward=reward_by("share_of_letters"))
     policy = tiny_policy(tiny_qwen3)
     prompts = [make_prompt({"id": t, "prompt": t}, policy.tokenizer) for t in ("one", "and another")]
     rollouts = generate(policy, prompts, 4, Sampling(9), seed=2)
@@ -113,14 +112,14 @@ def test_any_micro_batch_size_gives_the_same_gradient(tiny_qwen3: Path, loss_typ
 
 
 def test_sampler_and_trainer_agree_on_log_probabilities(tiny_qwen3: Path):
-    state = make_state(tiny_config(tiny_qwen3, reward=paid_for("share_of_letters"), temperature=0.8, top_p=0.9))
+    state = make_state(tiny_config(tiny_qwen3, reward=reward_by("share_of_letters"), temperature=0.8, top_p=0.9))
     prompts = [make_prompt({"id": "0", "prompt": "hi"}, state.policy.tokenizer)]
     metrics, _, _ = take_step(state, prompts, 0)
     assert metrics["sampling/sampling_logp_difference/max"] < 1e-4
 
 
-def test_a_step_learns_from_the_tokens_drawn_most_uncertainly_and_later_iterations_look_anew(tiny_qwen3: Path):
-    state = make_state(tiny_config(tiny_qwen3, reward=paid_for("share_of_letters"), top_entropy_quantile=0.2))
+def test_entropy_mask_is_of_sampled_entropies_first_and_recomputed_later(tiny_qwen3: Path):
+    state = make_state(tiny_config(tiny_qwen3, reward=reward_by("share_of_letters"), top_entropy_quantile=0.2))
     prompts = [make_prompt({"id": text, "prompt": text}, state.policy.tokenizer) for text in ("one", "another")]
     batch = make_batch(generate(state.policy, prompts, 4, Sampling(9)), mx.array([[1.0, -1.0, 2.0, -2.0]] * 2))
     scored = score_tokens(state.policy.model, batch).entropies
@@ -136,17 +135,17 @@ def test_a_step_learns_from_the_tokens_drawn_most_uncertainly_and_later_iteratio
     assert gradient_norm(least, iterations=2) == pytest.approx((gradient_norm(least) + most) / 2, rel=1e-4)
 
 
-def test_a_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_path: Path):
+def test_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_path: Path):
     data = {"train": rows_file(tmp_path, completion="aaa")}
     config = tiny_config(
         tiny_qwen3,
         data=data,
-        reward=paid_for("share_of_letters"),
+        reward=reward_by("share_of_letters"),
         output_dir=str(tmp_path / "runs"),
         warm_start={"steps": 3, "batch_size": 2, "learning_rate": 1e-2},
         beta=0.04,
     )
-    run = train(config, Silent()).folder
+    run = train(config, SilentReporter()).folder
     assert (tmp_path / "runs" / "latest").resolve() == run.resolve()
     assert runs.Run(run).config == config
     metrics = runs.read_jsonl(run / runs.METRICS)
@@ -163,7 +162,7 @@ def test_a_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_p
         assert (run / folder / "adapters.safetensors").is_file()
 
 
-def test_the_warm_start_imitates_the_stop_token_too(tiny_qwen3: Path):
+def test_warm_start_targets_end_with_the_stop_token(tiny_qwen3: Path):
     policy = tiny_policy(tiny_qwen3)
     prompt = make_prompt({"id": "0", "prompt": "hi", "completion": "ab"}, policy.tokenizer)
     *text, stop = target_ids(policy, prompt)
@@ -171,72 +170,72 @@ def test_the_warm_start_imitates_the_stop_token_too(tiny_qwen3: Path):
     assert stop in policy.stop_ids
 
 
-def test_the_same_seed_gives_the_same_samples_and_adapter_bit_for_bit(tiny_qwen3: Path, tmp_path: Path):
+def test_same_seed_gives_the_same_samples_and_adapter_bit_for_bit(tiny_qwen3: Path, tmp_path: Path):
     def one(name: str) -> tuple[str, bytes]:
         data = {"train": rows_file(tmp_path)}
         config = tiny_config(
             tiny_qwen3,
             data=data,
-            reward=paid_for("share_of_letters"),
+            reward=reward_by("share_of_letters"),
             output_dir=str(tmp_path / name),
             lora={"dropout": 0.1},
         )
-        run = train(config, Silent()).folder
+        run = train(config, SilentReporter()).folder
         return (run / runs.SAMPLES).read_text(), (run / runs.ADAPTER / "adapters.safetensors").read_bytes()
 
     assert one("a") == one("b")
 
 
-def test_the_reference_after_a_warm_start_is_the_warm_started_policy(tiny_qwen3: Path, tmp_path: Path):
+def test_reference_is_the_policy_after_the_warm_start(tiny_qwen3: Path, tmp_path: Path):
     data = {"train": rows_file(tmp_path, completion="aaa")}
     config = tiny_config(
         tiny_qwen3,
         data=data,
-        reward=paid_for("share_of_letters"),
+        reward=reward_by("share_of_letters"),
         output_dir=str(tmp_path / "runs"),
         warm_start={"steps": 3, "batch_size": 2, "learning_rate": 1e-1},
         beta=0.04,
     )
-    run = train(config, Silent()).folder
+    run = train(config, SilentReporter()).folder
     first = next(m for m in runs.read_jsonl(run / runs.METRICS) if "reward" in m)
     assert first["kl"] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_a_run_takes_the_warm_start_of_another_that_was_made_by_its_settings(
+def test_warm_start_of_another_run_needs_the_same_settings(
     tiny_qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def settings(**warm: object) -> Config:
         return tiny_config(
             tiny_qwen3,
             data={"train": rows_file(tmp_path, completion="aaa")},
-            reward=paid_for("share_of_letters"),
+            reward=reward_by("share_of_letters"),
             output_dir=str(tmp_path / "runs"),
             warm_start={"steps": 2, **warm},
             seed=1 if warm else 0,
         )
 
-    first = train(settings(), Silent()).folder
+    first = train(settings(), SilentReporter()).folder
     monkeypatch.chdir(tmp_path)
-    second = train(settings(run="runs/latest"), Silent()).folder
+    second = train(settings(run="runs/latest"), SilentReporter()).folder
     assert runs.Run(second).config.warm_start.run == str(first)  # `latest` is another run by now
     starts = [(run / runs.WARM_START / "adapters.safetensors").read_bytes() for run in (first, second)]
     assert starts[0] == starts[1]
     assert not any("phase" in record for record in runs.read_jsonl(second / runs.METRICS))
     made = len(list((tmp_path / "runs").iterdir()))
     with pytest.raises(UserError, match=r"warm_start.run: warm_start.steps was 2 in .*, 3 here"):
-        train(settings(run=str(first), steps=3), Silent())
+        train(settings(run=str(first), steps=3), SilentReporter())
     with pytest.raises(UserError, match=r"warm_start.run: max_grad_norm was 1.0 in .*, 0.5 here"):
-        train(settings(run=str(first)).model_copy(update={"max_grad_norm": 0.5}), Silent())
+        train(settings(run=str(first)).model_copy(update={"max_grad_norm": 0.5}), SilentReporter())
     with pytest.raises(UserError, match=r"warm_start.run: .*not a run folder"):
-        train(settings(run=str(tmp_path)), Silent())
+        train(settings(run=str(tmp_path)), SilentReporter())
     (first / runs.WARM_START / "adapters.safetensors").unlink()
     with pytest.raises(UserError, match=r"warm_start.run: .*has no warm_start yet"):
-        train(settings(run=str(first)), Silent())
+        train(settings(run=str(first)), SilentReporter())
     assert len(list((tmp_path / "runs").iterdir())) == made
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"warm_start": {"steps": 1}}, "has no `completion` to imitate"),
         ({"max_completion_length": 600}, "exceed the model's context of 512"),
@@ -245,8 +244,10 @@ def test_a_run_takes_the_warm_start_of_another_that_was_made_by_its_settings(
         ({"lora": {"keys": ["no_such_layer"]}}, "matches no linear layer"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_trained(tiny_qwen3: Path, tmp_path: Path, changes: dict, told: str):
-    settings = {"data": {"train": rows_file(tmp_path)}, "reward": paid_for("share_of_letters"), **changes}
-    with pytest.raises(UserError, match=told):
-        train(tiny_config(tiny_qwen3, output_dir=str(tmp_path / "runs"), **settings), Silent())
+def test_mistakes_are_reported_before_a_run_folder_is_made(
+    tiny_qwen3: Path, tmp_path: Path, changes: dict, message: str
+):
+    settings = {"data": {"train": rows_file(tmp_path)}, "reward": reward_by("share_of_letters"), **changes}
+    with pytest.raises(UserError, match=message):
+        train(tiny_config(tiny_qwen3, output_dir=str(tmp_path / "runs"), **settings), SilentReporter())
     assert not (tmp_path / "runs").exists()
