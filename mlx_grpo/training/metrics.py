@@ -31,6 +31,15 @@ def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, num_generations:
     }
 
 
+def group_metrics(rollouts: Sequence[Rollout], redrawn: int, dropped: int) -> dict[str, float]:
+    """Return how many groups were redrawn and dropped, and the share whose completions share a beginning."""
+    return {
+        "groups/redrawn": float(redrawn),
+        "groups/dropped": float(dropped),
+        "groups/branched": float(np.mean([bool(rollout.prompt.shared_prefix_ids) for rollout in rollouts])),
+    }
+
+
 def loss_metrics(sums: np.ndarray, batch: Batch, logps: mx.array, clipped_by_row: bool) -> dict[str, float]:
     """Return means over the step of the loss's sums, and the difference of the sampler's and the trainer's logps.
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import numpy as np
 
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch
@@ -38,7 +37,7 @@ from mlx_grpo.training.groups import (
     select_groups,
     training_rewards,
 )
-from mlx_grpo.training.metrics import reward_metrics, samples, token_records
+from mlx_grpo.training.metrics import group_metrics, reward_metrics, samples, token_records
 from mlx_grpo.training.optimizer import grpo_learning_rate
 from mlx_grpo.training.progress import Reporter, SilentReporter
 from mlx_grpo.training.run_logger import RunLogger
@@ -89,9 +88,7 @@ def grpo_steps(
                 **reward_metrics(rollouts, scores, config.num_generations),
                 **update,
                 "learning_rate": rate,
-                "groups/redrawn": float(redrawn),
-                "groups/dropped": float(len(prompts) - len(kept)),
-                "groups/branched": float(np.mean([bool(rollout.prompt.shared_prefix_ids) for rollout in rollouts])),
+                **group_metrics(rollouts, redrawn, len(prompts) - len(kept)),
                 "step_time": time.perf_counter() - started,
                 "peak_memory_gb": mx.get_peak_memory() / 2**30,
             },
