@@ -1,109 +1,168 @@
-"""Read a user's candidate pool (JSON list or JSONL, in the Redrob schema) as records, and report every fault.
+"""Read a user's candidate pool in the Redrob schema as records, and report every fault.
 
-Read per candidate: `candidate_id`, `profile.current_title`, `profile.years_of_experience`, `skills[].name`,
-`.proficiency`, `.duration_months`, `career_history[].title`, `.company`, `.duration_months`, and where present
-`profile.headline`, `profile.summary`, `career_history[].description`, `.start_date`, `.end_date`, `.is_current`.
+The models name all that is read of a candidate; other fields are ignored. A value is read generously where it can only
+mean one thing ("Advanced", 24.0 months, 2021-03, an end date of "Present"), and is a fault otherwise.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import date
+import re
+from calendar import monthrange
+from collections.abc import Iterator
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, PlainValidator, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mlx_grpo.errors import UserError
+from mlx_grpo.tasks.shortlist.pool_files import read_entries
 from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Role, Skill
 from mlx_grpo.tasks.shortlist.text import label
 
 MAX_YEARS = 80
-_MISSING = object()
+UNNAMED_COMPANY = "unnamed company"
+"""An empty company is valid in the schema, and a prompt needs a name."""
+OPEN_ENDS = ("present", "current", "now", "ongoing")
+_REASONS = {"model_type": "must be an object", "list_type": "must be a list"}
 
 
-@dataclass(slots=True)
-class _Reader:
-    """Reads fields of one candidate and collects their faults, so that one pass reports all of them."""
+def _fault(reason: str) -> PydanticCustomError:
+    return PydanticCustomError("value", reason)
 
-    where: str
-    problems: list[str] = field(default_factory=list)
 
-    def fault(self, name: str, reason: str) -> None:
-        self.problems.append(f"{self.where}: {name} {reason}")
+def _absent(value: Any) -> bool:
+    return value is None or value != value  # NaN, which Python writes for pandas' missing values
 
-    def record(self, parent: dict[str, Any], key: str, name: str) -> dict[str, Any]:
-        value = parent.get(key, _MISSING)
-        if isinstance(value, dict):
-            return value
-        self.fault(name, "is missing" if value is _MISSING else f"is {_show(value)}: must be an object")
-        return {}
 
-    def items(self, parent: dict[str, Any], key: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        value = parent.get(key, _MISSING)
-        if not isinstance(value, list):
-            self.fault(key, "is missing" if value is _MISSING else f"is {_show(value)}: must be a list")
-            return
-        for index, item in enumerate(value):
-            if isinstance(item, dict):
-                yield f"{key}[{index}]", item
-            else:
-                self.fault(f"{key}[{index}]", f"is {_show(item)}: must be an object")
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _fault("must be text")
+    return value
 
-    def name(self, parent: dict[str, Any], key: str, name: str) -> str:
-        value = parent.get(key, _MISSING)
-        if value is _MISSING:
-            self.fault(name, "is missing")
-        elif not isinstance(value, str):
-            self.fault(name, f"is {_show(value)}: must be text")
-        elif not label(value):
-            self.fault(name, f"is {_show(value)}: must hold a word")
-        else:
-            return value
-        return ""
 
-    def prose(self, parent: dict[str, Any], key: str, name: str) -> str:
-        value = parent.get(key)
-        if value is None or isinstance(value, str):
-            return value or ""
-        self.fault(name, f"is {_show(value)}: must be text")
-        return ""
+def _name(value: Any) -> str:
+    if not label(_text(value)):
+        raise _fault("must hold a word")
+    return _text(value)
 
-    def months(self, parent: dict[str, Any], key: str, name: str, optional: bool = False) -> int | None:
-        value = parent.get(key, _MISSING)
-        if optional and (value is _MISSING or value is None):
-            return None
-        if value is _MISSING:
-            self.fault(name, "is missing")
-        elif not isinstance(value, int) or isinstance(value, bool):
-            self.fault(name, f"is {_show(value)}: must be a whole number of months")
-        elif not 0 <= value <= MAX_YEARS * 12:
-            self.fault(name, f"is {_show(value)}: must be between 0 and {MAX_YEARS * 12} months")
-        else:
-            return value
-        return 0
 
-    def years(self, parent: dict[str, Any], key: str, name: str) -> float:
-        value = parent.get(key, _MISSING)
-        if value is _MISSING:
-            self.fault(name, "is missing")
-        elif not isinstance(value, int | float) or isinstance(value, bool):
-            self.fault(name, f"is {_show(value)}: must be a number of years")
-        elif not 0 <= value <= MAX_YEARS:  # NaN fails this too
-            self.fault(name, f"is {_show(value)}: must be between 0 and {MAX_YEARS} years")
-        else:
-            return float(value)
-        return 0.0
+def _identity(value: Any) -> str:
+    if not _name(value).isprintable():
+        raise _fault("must be printable")
+    return _text(value)
 
-    def day(self, parent: dict[str, Any], key: str, name: str) -> date | None:
-        value = parent.get(key)
-        if value is None:
-            return None
-        try:
-            return date.fromisoformat(value)
-        except (TypeError, ValueError):
-            self.fault(name, f"is {_show(value)}: must be a date like 2024-03-08")
-            return None
+
+def _company(value: Any) -> str:
+    return _text(value) if label(_text(value)) else UNNAMED_COMPANY
+
+
+def _prose(value: Any) -> str:
+    return "" if _absent(value) else _text(value)
+
+
+def _level(value: Any) -> str:
+    level = label(value).lower() if isinstance(value, str) else ""
+    if level not in LEVELS:
+        raise _fault(f"must be one of {', '.join(LEVELS)}")
+    return level
+
+
+def _months(value: Any) -> int:
+    # JSON Schema's integers include 24.0, which pandas writes for every number of a column with one null.
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if not whole or isinstance(value, bool):
+        raise _fault("must be a whole number of months")
+    if not 0 <= value <= MAX_YEARS * 12:
+        raise _fault(f"must be between 0 and {MAX_YEARS * 12} months")
+    return int(value)
+
+
+def _months_or_none(value: Any) -> int | None:
+    return None if _absent(value) else _months(value)
+
+
+def _years(value: Any) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _fault("must be a number of years")
+    if not 0 <= value <= MAX_YEARS:  # NaN fails this too
+        raise _fault(f"must be between 0 and {MAX_YEARS} years")
+    return float(value)
+
+
+def _day(value: Any) -> date | None:
+    """Return the date, a month's first day; None where there is none."""
+    if _absent(value) or value == "":
+        return None
+    try:
+        return datetime.fromisoformat(f"{value}-01" if re.fullmatch(r"\d{4}-\d\d", value) else value).date()
+    except (TypeError, ValueError):
+        raise _fault("must be a date like 2024-03-08") from None
+
+
+def _last_day(value: Any) -> date | None:
+    """Return the date, a month's last day, or the last of all dates for "Present"; None where there is none."""
+    if isinstance(value, str) and value.strip().lower() in OPEN_ENDS:
+        return date.max
+    day = _day(value)
+    return day.replace(day=monthrange(day.year, day.month)[1]) if day and len(value) == len("2024-03") else day
+
+
+Name = Annotated[str, PlainValidator(_name)]
+Prose = Annotated[str, PlainValidator(_prose)]
+
+
+class _Profile(BaseModel):
+    current_title: Name
+    years_of_experience: Annotated[float, PlainValidator(_years)]
+    headline: Prose = ""
+    summary: Prose = ""
+
+
+class _Skill(BaseModel):
+    name: Name
+    proficiency: Annotated[str, PlainValidator(_level)]
+    duration_months: Annotated[int | None, PlainValidator(_months_or_none)] = None
+
+
+class _Job(BaseModel):
+    start_date: Annotated[date | None, PlainValidator(_day)] = None
+    end_date: Annotated[date | None, PlainValidator(_last_day)] = None
+    title: Name
+    company: Annotated[str, PlainValidator(_company)]
+    duration_months: Annotated[int, PlainValidator(_months)]
+    description: Prose = ""
+    is_current: Any = None
+
+    @property
+    def recency(self) -> tuple[bool, date]:
+        return self.is_current is True or self.end_date == date.max, self.start_date or date.min
+
+    @field_validator("end_date")
+    @classmethod
+    def _is_after_start(cls, end: date | None, info: ValidationInfo) -> date | None:
+        start = info.data.get("start_date")
+        if start and end and end < start:
+            raise PydanticCustomError("order", f"is {end}, before start_date {start}")
+        return end
+
+
+class _Person(BaseModel):
+    candidate_id: Annotated[str, PlainValidator(_identity)]
+    profile: _Profile
+    skills: list[_Skill]
+    career_history: list[_Job]
+
+    def record(self) -> Candidate:
+        skills = tuple(Skill(skill.name, skill.proficiency, skill.duration_months) for skill in self.skills)
+        # The latest job first; a file without dates is assumed to be in that order already.
+        jobs = sorted(self.career_history, key=lambda job: job.recency, reverse=True)
+        roles = tuple(Role(job.title, job.company, job.duration_months, job.description) for job in jobs)
+        who = self.profile
+        title, years = who.current_title, who.years_of_experience
+        return Candidate(title, years, skills, roles, who.headline, who.summary, self.candidate_id)
 
 
 class Entry(NamedTuple):
@@ -135,10 +194,10 @@ def load_pool(path: Path) -> tuple[list[Candidate], list[str]]:
 def stream_pool(path: Path) -> Iterator[Entry]:
     """Yield every entry in file order.
 
-    Of a JSONL file, only one line and the ids so far are in memory. Raises UserError where the file cannot be read.
+    Of JSON lines, only one line and the ids so far are in memory. Raises UserError where the file cannot be read.
     """
     seen: dict[str, str] = {}
-    for where, value, fault in _entries(path):
+    for where, value, fault in read_entries(path):
         candidate, faults = (None, [fault]) if fault else read_candidate(where, value)
         if candidate is not None and candidate.id in seen:
             faults.append(
@@ -152,89 +211,22 @@ def stream_pool(path: Path) -> Iterator[Entry]:
 
 def read_candidate(where: str, value: Any) -> tuple[Candidate | None, list[str]]:
     """Read one candidate of the Redrob schema; return its record, or None, and its faults."""
-    if not isinstance(value, dict):
-        return None, [f"{where}: is {_show(value)}: must be an object"]
-    name = value.get("candidate_id")
-    read = _Reader(f"{where} ({name})" if isinstance(name, str) else where)
-    identity = read.name(value, "candidate_id", "candidate_id")
-    if not identity.isprintable():
-        read.fault("candidate_id", f"is {_show(identity)}: must be printable")
-    profile = read.record(value, "profile", "profile")
-    has_profile = isinstance(value.get("profile"), dict)
-    title = read.name(profile, "current_title", "profile.current_title") if has_profile else ""
-    years = read.years(profile, "years_of_experience", "profile.years_of_experience") if has_profile else 0.0
-    headline = read.prose(profile, "headline", "profile.headline")
-    summary = read.prose(profile, "summary", "profile.summary")
-    skills = tuple(_skill(read, at, item) for at, item in read.items(value, "skills"))
-    dated = [_role(read, at, item) for at, item in read.items(value, "career_history")]
-    if read.problems:
-        return None, read.problems
-    # The latest job first; a file without dates is assumed to be in that order already.
-    roles = tuple(role for _, role in sorted(dated, key=lambda pair: pair[0], reverse=True))
-    return Candidate(title, years, skills, roles, headline, summary, identity), []
-
-
-def _skill(read: _Reader, at: str, item: dict[str, Any]) -> Skill:
-    name = read.name(item, "name", f"{at}.name")
-    level = item.get("proficiency", _MISSING)
-    if level not in LEVELS:
-        reason = "is missing" if level is _MISSING else f"is {_show(level)}: must be one of {', '.join(LEVELS)}"
-        read.fault(f"{at}.proficiency", reason)
-        level = LEVELS[0]
-    return Skill(name, level, read.months(item, "duration_months", f"{at}.duration_months", optional=True))
-
-
-def _role(read: _Reader, at: str, item: dict[str, Any]) -> tuple[tuple[bool, date], Role]:
-    start = read.day(item, "start_date", f"{at}.start_date")
-    end = read.day(item, "end_date", f"{at}.end_date")
-    if start and end and end < start:
-        read.fault(f"{at}.end_date", f"is {end}, before start_date {start}")
-    role = Role(
-        read.name(item, "title", f"{at}.title"),
-        read.name(item, "company", f"{at}.company"),
-        read.months(item, "duration_months", f"{at}.duration_months") or 0,
-        read.prose(item, "description", f"{at}.description"),
-    )
-    return (item.get("is_current") is True, start or date.min), role
-
-
-def _entries(path: Path) -> Iterator[tuple[str, Any, str]]:
-    """Yield each entry's place and value, or the fault of a line that is no JSON."""
     try:
-        # As `read_text` would: skip a byte order mark, and accept all three line endings.
-        with path.open(encoding="utf-8-sig") as file:
-            head = next((line for line in file if line.strip()), "")
-            file.seek(0)
-            if head.lstrip().startswith("[") or path.suffix == ".json":
-                yield from _listed(path, file.read())
-            else:
-                yield from _lines(path, file)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error
+        return _Person.model_validate(value).record(), []
+    except ValidationError as error:
+        name = value.get("candidate_id") if isinstance(value, dict) else None
+        place = f"{where} ({name})" if isinstance(name, str) else where
+        return None, [f"{place}: {_describe(detail)}" for detail in error.errors(include_url=False)]
 
 
-def _listed(path: Path, text: str) -> Iterator[tuple[str, Any, str]]:
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from error
-    if not isinstance(values, list):
-        raise UserError(
-            f"{path}: is one JSON {type(values).__name__}: expected a list, or JSONL in a file named *.jsonl"
-        )
-    yield from ((f"{path.name}[{index}]", value, "") for index, value in enumerate(values))
-
-
-def _lines(path: Path, file: Iterable[str]) -> Iterator[tuple[str, Any, str]]:
-    for number, line in enumerate(file, start=1):
-        if not line.strip():
-            continue
-        where = f"{path.name}:{number}"
-        try:
-            value, fault = json.loads(line), ""
-        except (ValueError, RecursionError) as error:  # ValueError: also an integer of more digits than Python reads
-            value, fault = None, f"{where}: not valid JSON: {error}"
-        yield where, value, fault
+def _describe(detail: ErrorDetails) -> str:
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
+    if detail["type"] == "missing":
+        return f"{name} is missing"
+    reason = _REASONS.get(detail["type"], detail["msg"])
+    if detail["type"] == "order":
+        return f"{name} {reason}"
+    return f"{name} is {_show(detail['input'])}: {reason}".lstrip()
 
 
 def _show(value: Any) -> str:
