@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -50,6 +51,7 @@ POOL = json.dumps(
         }
     ]
 ).encode()
+POOLS = [POOL, gzip.compress(POOL, mtime=0), POOL.decode().encode("utf-16")]
 
 
 @st.composite
@@ -128,7 +130,7 @@ def test_a_dataset_of_any_bytes(content: bytes, tmp_path: Path):
 
 
 @quick
-@given(content=mutated(POOL) | value.map(lambda v: as_json([v])))
+@given(content=st.one_of(map(mutated, POOLS)) | value.map(lambda v: as_json([v])))
 @example(content=b"[" * 990 + b"]" * 990)
 def test_a_pool_and_a_description_of_any_bytes(content: bytes, tmp_path: Path):
     for name in ("pool.json", "pool.jsonl", "job.txt"):

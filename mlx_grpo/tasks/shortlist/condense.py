@@ -1,12 +1,15 @@
 """Cut a job or a profile down to a token budget without changing its fit.
 
-Each cut is tried on a copy and taken only where the fit, with all its parts, stays what it was.
+Parts are dropped in a fixed order, each only if the fit, with all its parts, stays what it was. A text of 200 kB has
+thousands of sentences and each try costs a tokenization, so the number to keep is searched for, from short texts on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, TypeVar
 
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.records import Candidate, Job, Role
@@ -15,7 +18,20 @@ from mlx_grpo.tasks.shortlist.text import fold, mentions, sentences
 COMPACT_OTHER_SKILLS = 1
 COMPACT_NAMED_SKILLS = 2
 
-Cuts = Callable[[Job, Candidate], Iterator[Candidate]]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Cuts:
+    """What one step may drop from a candidate."""
+
+    parts: list[Any]
+    """The first to drop first."""
+    without: Callable[[set[Any]], Candidate]
+    """Returns the candidate without these parts."""
+
+
+Step = Callable[[Job, Candidate], _Cuts]
 
 
 def compact_view(job: Job, profile: Candidate) -> Candidate:
@@ -45,11 +61,12 @@ def condense_job(job: Job, fits: Callable[[Job], bool]) -> Job:
     names_skill = [any(mentions(name, part) for name in job.skill_names) for part in parts]
     # From the last sentence to the first, and those that name a skill after the others.
     order = sorted(range(len(parts)), key=lambda i: (names_skill[i], -i))
-    dropped: set[int] = set()
-    while not fits(job) and len(dropped) < len(parts):
-        dropped.add(order[len(dropped)])
-        job = replace(job, text=" ".join(part for i, part in enumerate(parts) if i not in dropped))
-    return job
+
+    def keeping(kept: int) -> Job:
+        chosen = sorted(order[len(parts) - kept :])
+        return replace(job, text=" ".join(parts[i] for i in chosen))
+
+    return job if fits(job) else keeping(_most(len(parts), lambda kept: fits(keeping(kept))))
 
 
 def condense(job: Job, candidate: Candidate, fits: Callable[[Candidate], bool]) -> tuple[Candidate, tuple[str, ...]]:
@@ -59,23 +76,52 @@ def condense(job: Job, candidate: Candidate, fits: Callable[[Candidate], bool]) 
     left and the result still does not fit, the caller reports it.
     """
     done = []
-    for name, cuts in _STEPS:
-        candidate, count = _cut(job, candidate, cuts, fits)
+    fits = lru_cache(maxsize=8)(fits)  # each step begins with the candidate that the last one ended with
+    for name, step in _STEPS:
+        candidate, count = _cut(job, candidate, step, fits)
         if count:
             done.append(f"{count} " + name.format(s="" if count == 1 else "s"))
     return candidate, tuple(done)
 
 
-def _cut(job: Job, candidate: Candidate, cuts: Cuts, enough: Callable[[Candidate], bool]) -> tuple[Candidate, int]:
+def _cut(job: Job, candidate: Candidate, step: Step, enough: Callable[[Candidate], bool]) -> tuple[Candidate, int]:
+    """Drop a step's parts until the candidate is small enough; return it and their number."""
+    cuts = step(job, candidate)
+    if not cuts.parts or enough(candidate):
+        return candidate, 0
     gold = fit(job, candidate)
-    count = 0
-    while not enough(candidate):
-        smaller = next((option for option in cuts(job, candidate) if fit(job, option) == gold), None)
-        if smaller is None:
-            break
-        candidate = smaller
-        count += 1
-    return candidate, count
+    free = _free(cuts.parts, lambda dropped: fit(job, cuts.without(set(dropped))) == gold)
+
+    def keeping(kept: int) -> Candidate:
+        return cuts.without(set(free[: len(free) - kept]))
+
+    kept = _most(len(free), lambda kept: enough(keeping(kept)))
+    return keeping(kept), len(free) - kept
+
+
+def _free(parts: list[Any], allowed: Callable[[list[Any]], bool]) -> list[Any]:
+    """Return the parts that may be dropped together: in order, each that may join those before it."""
+    free: list[Any] = []
+    waiting = [parts]
+    while waiting:
+        some = waiting.pop()
+        if allowed(free + some):
+            free += some
+        elif len(some) > 1:
+            waiting += [some[len(some) // 2 :], some[: len(some) // 2]]
+    return free
+
+
+def _most(bound: int, test: Callable[[int], bool]) -> int:
+    """Return the greatest number below `bound` at which `test` is True, given that it is False from there on, or 0."""
+    low, high = 0, 0
+    while high < bound and test(high):
+        low, high = high, 2 * high + 1
+    high = min(high, bound)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if test(middle) else (low, middle)
+    return low
 
 
 def _named(job: Job, role: Role) -> list[str]:
@@ -83,48 +129,62 @@ def _named(job: Job, role: Role) -> list[str]:
     return list(names.values())[:COMPACT_NAMED_SKILLS]
 
 
-def _role_sentences(job: Job, candidate: Candidate) -> Iterator[Candidate]:
-    for at in reversed(range(len(candidate.roles))):
-        parts = sentences(candidate.roles[at].text)
-        for drop in reversed(range(len(parts))):
-            role = replace(candidate.roles[at], text=" ".join(parts[:drop] + parts[drop + 1 :]))
-            yield replace(candidate, roles=(*candidate.roles[:at], role, *candidate.roles[at + 1 :]))
-
-
-def _summary_sentences(job: Job, candidate: Candidate) -> Iterator[Candidate]:
+def _summary_sentences(job: Job, candidate: Candidate) -> _Cuts:
     parts = sentences(candidate.summary)
-    if parts:
-        yield replace(candidate, summary=" ".join(parts[:-1]))
+    return _Cuts(_from_last(parts), lambda dropped: replace(candidate, summary=" ".join(_rest(parts, dropped))))
 
 
-def _other_skills(job: Job, candidate: Candidate) -> Iterator[Candidate]:
+def _role_sentences(job: Job, candidate: Candidate) -> _Cuts:
+    texts = [sentences(role.text) for role in candidate.roles]
+
+    def without(dropped: set[Any]) -> Candidate:
+        roles = list(candidate.roles)
+        for at in {at for at, _ in dropped}:
+            kept = [part for i, part in enumerate(texts[at]) if (at, i) not in dropped]
+            roles[at] = replace(roles[at], text=" ".join(kept))
+        return replace(candidate, roles=tuple(roles))
+
+    return _Cuts([(at, i) for at in _from_last(texts) for i in _from_last(texts[at])], without)
+
+
+def _other_skills(job: Job, candidate: Candidate) -> _Cuts:
     asked = {fold(name) for name in job.skill_names}
-    for drop in reversed(range(len(candidate.skills))):
-        if fold(candidate.skills[drop].name) not in asked:
-            yield replace(candidate, skills=candidate.skills[:drop] + candidate.skills[drop + 1 :])
+    others = [at for at in _from_last(candidate.skills) if fold(candidate.skills[at].name) not in asked]
+    return _Cuts(others, lambda dropped: replace(candidate, skills=tuple(_rest(candidate.skills, dropped))))
 
 
-def _older_roles(job: Job, candidate: Candidate) -> Iterator[Candidate]:
-    # The latest job is dropped last: without it a profile says nothing about today.
-    for drop in reversed(range(1, len(candidate.roles))):
-        yield replace(candidate, roles=candidate.roles[:drop] + candidate.roles[drop + 1 :])
-    if len(candidate.roles) > 1:
-        yield replace(candidate, roles=candidate.roles[1:])
+def _older_roles(job: Job, candidate: Candidate) -> _Cuts:
+    roles = candidate.roles
+    # Without the latest job a profile says nothing about today: it goes last, and only if the fit needs an older one.
+    needs_older = fit(job, replace(candidate, roles=roles[:1])) != fit(job, candidate)
+    parts = _from_last(roles) if needs_older else _from_last(roles)[:-1]
+    return _Cuts(parts, lambda dropped: replace(candidate, roles=tuple(_rest(roles, dropped))))
 
 
-def _second_names(job: Job, candidate: Candidate) -> Iterator[Candidate]:
-    for at, role in enumerate(candidate.roles):
-        if ", " in role.text:
-            first = replace(role, text=role.text.split(", ")[0])
-            yield replace(candidate, roles=(*candidate.roles[:at], first, *candidate.roles[at + 1 :]))
+def _second_names(job: Job, candidate: Candidate) -> _Cuts:
+    def without(dropped: set[Any]) -> Candidate:
+        roles = list(candidate.roles)
+        for at in dropped:
+            roles[at] = replace(roles[at], text=roles[at].text.split(", ")[0])
+        return replace(candidate, roles=tuple(roles))
+
+    return _Cuts([at for at, role in enumerate(candidate.roles) if ", " in role.text], without)
 
 
-def _headline(job: Job, candidate: Candidate) -> Iterator[Candidate]:
-    if candidate.headline:
-        yield replace(candidate, headline="")
+def _headline(job: Job, candidate: Candidate) -> _Cuts:
+    headline = [0] if candidate.headline else []
+    return _Cuts(headline, lambda dropped: replace(candidate, headline="" if dropped else candidate.headline))
 
 
-_STEPS: tuple[tuple[str, Cuts], ...] = (
+def _from_last(items: Sequence[Any]) -> list[int]:
+    return list(reversed(range(len(items))))
+
+
+def _rest(items: Sequence[T], dropped: set[int]) -> list[T]:
+    return [item for at, item in enumerate(items) if at not in dropped]
+
+
+_STEPS: tuple[tuple[str, Step], ...] = (
     ("sentence{s} of summary", _summary_sentences),
     ("sentence{s} of career text", _role_sentences),
     ("other skill{s}", _other_skills),

@@ -215,7 +215,7 @@ def read_candidate(where: str, value: Any) -> tuple[Candidate | None, list[str]]
         return _Person.model_validate(value).record(), []
     except ValidationError as error:
         name = value.get("candidate_id") if isinstance(value, dict) else None
-        place = f"{where} ({name})" if isinstance(name, str) else where
+        place = f"{where} ({name})" if isinstance(name, str) and name.isprintable() else where
         return None, [f"{place}: {_describe(detail)}" for detail in error.errors(include_url=False)]
 
 

@@ -73,8 +73,9 @@ def _is_one_object(lines: list[str]) -> bool:
         value = json.loads(lines[0])
     except (ValueError, RecursionError):
         # A pretty-printed object goes on where its line ends; after a broken one of JSON lines comes the next object.
-        end = lines[0].rstrip()[-1]
-        return len(lines) == 2 and (end == "[" or (end in "{,:" and not lines[1].lstrip().startswith("{")))
+        opens_list = lines[0].rstrip().endswith("[") and not any(f'"{name}"' in lines[0] for name in FIELDS)
+        goes_on = lines[0].rstrip().endswith(("{", "[", ",", ":")) and not lines[-1].lstrip().startswith("{")
+        return opens_list or goes_on
     return len(lines) == 1 and value.keys().isdisjoint(FIELDS)
 
 
