@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_grpo.tasks.shortlist.fit import fit
-from mlx_grpo.tasks.shortlist.records import Candidate, Job, Skill
+from mlx_grpo.tasks.shortlist.fit import best_skill
+from mlx_grpo.tasks.shortlist.records import Candidate, Skill
 from mlx_grpo.tasks.shortlist.text import fold, label, mentions, neutralise, normalise, positions, same_name
 
 PERSIAN = "می\u200cخواهم"
@@ -36,8 +36,8 @@ HINDI = "क\u094d\u200dष"
 def test_spellings_of_one_name_are_equal_and_meet_a_requirement(left, right):
     assert same_name(left, right)
     assert not same_name(left, right + "2")
-    job, candidate = Job("Analyst", (left,)), Candidate("Analyst", 4, (Skill(right, "expert", 30),), ())
-    assert fit(job, candidate).missing == ()
+    skill = Skill(right, "expert", 30)
+    assert best_skill(left, Candidate("Analyst", 4, (skill,), ())) == skill
 
 
 @pytest.mark.parametrize("word", [PERSIAN, MALAYALAM, HINDI])
