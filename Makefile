@@ -24,9 +24,10 @@ demo: install model
 
 # The whole comparison: three seeds, a control whose rewards are shuffled, and GRPO without a warm start, evaluated on
 # held-out prompts that chose none of the adapters. Seeds and control share the first run's warm start. The control
-# keeps its last adapter, since its best on held-out prompts would be the warm start's. Without a warm start SmolLM2 gets
-# no reward to learn from, so eight steps are enough. Two hours on a CPU. CONFIG takes another recipe, such as
-# configs/qwen3.yaml. UNTIL ends each run after so many steps; make it a multiple of eval_steps, so that the last adapter is evaluated.
+# keeps its last adapter, since its best on held-out prompts would be the warm start's. Without a warm start SmolLM2
+# gets no reward to learn from, so eight steps are enough. Two hours on a CPU. CONFIG takes another recipe, such as
+# configs/qwen3.yaml. UNTIL ends each run after so many steps; make it a multiple of eval_steps, so that the last
+# adapter is evaluated.
 CONFIG ?= configs/smollm2.yaml
 STUDY ?= runs/study
 EPISODES ?= 208

@@ -185,7 +185,7 @@ def check_disk(folder: Path) -> Finding:
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as JSON.")
 @click.pass_context
 def doctor_command(context: click.Context, as_json: bool) -> None:
-    r"""Examine this machine before the first run: back end, speed, memory, dtype, Hub, disk.
+    """Examine this machine before the first run: back end, speed, memory, dtype, Hub, disk.
 
     Exits with 1 if training can't work.
 

@@ -29,7 +29,7 @@ def plan_command(
     machines: int,
     as_json: bool,
 ) -> None:
-    r"""Predict a run's memory and time from the model's config.json, without its weights.
+    """Predict a run's memory and time from the model's config.json, without its weights.
 
     CONFIG and its overrides are those of `train`.
 

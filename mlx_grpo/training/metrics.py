@@ -62,6 +62,15 @@ def loss_metrics(sums: np.ndarray, batch: Batch, logps: mx.array, clipped_by_row
     }
 
 
+def mean_update(updates: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the means over a step's iterations; of the sampler's distance from the trainer, the first iteration's.
+
+    Later iterations leave the sampler's policy by design, so only the first can compare sampler and trainer.
+    """
+    means = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
+    return means | {name: value for name, value in updates[0].items() if name.startswith("sampling/")}
+
+
 def samples(step: int, rollouts: Sequence[Rollout], scores: Scores) -> list[dict[str, Any]]:
     """Return a record for each completion of a step, for people to read."""
     return [

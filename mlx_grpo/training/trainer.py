@@ -37,12 +37,12 @@ from mlx_grpo.training.groups import (
     select_groups,
     training_rewards,
 )
-from mlx_grpo.training.metrics import group_metrics, reward_metrics, samples, token_records
+from mlx_grpo.training.metrics import group_metrics, mean_update, reward_metrics, samples, token_records
 from mlx_grpo.training.optimizer import grpo_learning_rate
 from mlx_grpo.training.progress import Reporter, SilentReporter
 from mlx_grpo.training.run_logger import RunLogger
 from mlx_grpo.training.state import TrainState, begin_grpo
-from mlx_grpo.training.update import token_logps, update_policy
+from mlx_grpo.training.update import entropy_mask, loss_gradients, token_logps, update_policy
 from mlx_grpo.training.validation import validate, validation_prompts
 from mlx_grpo.training.warm_start import check_completions, find_warm_start, train_warm_start, warm_start_optimizer
 
@@ -79,14 +79,18 @@ def grpo_steps(
         )  # completion_ids, mask [N, T]
         logps = token_logps(state, batch)  # old and reference [N, T], where the loss needs them
         rate = grpo_learning_rate(config, step)
-        update = update_policy(state, batch, logps, rate)  # grpo_loss by micro-batch, clipping, AdamW
+        updates = []
+        for iteration in range(config.num_iterations):
+            term_mask = entropy_mask(state, batch, iteration)  # [N, T], or None for all tokens
+            loss = loss_gradients(state, batch, logps, term_mask)  # grpo_loss and its gradient, by micro-batch
+            updates.append(update_policy(state, loss, rate))  # clipping, AdamW
         mx.clear_cache()
 
         yield Step(
             {
                 "step": step,
                 **reward_metrics(rollouts, scores, config.num_generations),
-                **update,
+                **mean_update(updates),
                 "learning_rate": rate,
                 **group_metrics(rollouts, redrawn, len(prompts) - len(kept)),
                 "step_time": time.perf_counter() - started,

@@ -31,6 +31,28 @@ class FixedLogps(NamedTuple):
     """Those of the reference; needed for a KL."""
 
 
+class PartLoss(NamedTuple):
+    """The loss of one micro-batch, the sums that its metrics are made of, and the policy's logps [B, T]."""
+
+    loss: mx.array
+    kl: mx.array
+    clipped_low: mx.array
+    clipped_high: mx.array
+    entropy: mx.array
+    logps: mx.array
+
+    def sums(self) -> mx.array:
+        """Return all but the logps as one array, [5]."""
+        return mx.stack(list(self[:-1]))
+
+
+class LossGradients(NamedTuple):
+    """The gradient of a batch's loss, None where no token gives one, and the loss's metrics."""
+
+    gradients: dict[str, Any] | None
+    metrics: dict[str, float]
+
+
 def token_logps(state: TrainState, batch: Batch) -> FixedLogps:
     """Score a batch's tokens with the old policy and the reference, where the loss needs them."""
     old = score_batch(state, batch).logps if state.config.num_iterations > 1 else None
@@ -39,26 +61,6 @@ def token_logps(state: TrainState, batch: Batch) -> FixedLogps:
         with swapped(state.policy.model, state.reference):
             reference = score_batch(state, batch).logps
     return FixedLogps(old, reference)
-
-
-def update_policy(state: TrainState, batch: Batch, logps: FixedLogps, rate: float) -> dict[str, float]:
-    """Take `num_iterations` optimizer steps on one batch; return the means of their metrics."""
-    model = state.policy.model
-    updates = []
-    for iteration in range(state.config.num_iterations):
-        term_mask = entropy_mask(state, batch, iteration)  # [N, T] or None
-        gradients, metrics = loss_gradients(state, batch, logps, term_mask)
-        norm = 0.0
-        finite = math.isfinite(metrics["loss"])
-        # Without a gradient there is no step: Adam divides by the root of the second moment, so it would make a
-        # full-sized step of rounding noise.
-        if gradients is not None and finite:
-            norm = apply_update(model, state.optimizer, gradients, rate, state.config.max_grad_norm)
-        mx.eval(model.trainable_parameters(), state.optimizer.state)
-        updates.append({**metrics, "grad_norm": norm, "update_skipped": float(not (finite and math.isfinite(norm)))})
-    averaged = {name: float(np.mean([update[name] for update in updates])) for name in updates[0]}
-    # Later iterations leave the sampler's policy by design, so only the first can compare sampler and trainer.
-    return averaged | {name: value for name, value in updates[0].items() if name.startswith("sampling/")}
 
 
 def entropy_mask(state: TrainState, batch: Batch, iteration: int) -> mx.array | None:
@@ -72,16 +74,13 @@ def entropy_mask(state: TrainState, batch: Batch, iteration: int) -> mx.array | 
 
 def loss_gradients(
     state: TrainState, batch: Batch, logps: FixedLogps, term_mask: mx.array | None = None
-) -> tuple[dict[str, Any] | None, dict[str, float]]:
-    """Return the gradient of a batch's loss, summed over micro-batches and ranks, and the loss's metrics.
-
-    The gradient is None where no token gives one. `term_mask` is [N, T].
-    """
+) -> LossGradients:
+    """Compute the gradient of a batch's loss, summed over micro-batches and ranks; `term_mask` is [N, T]."""
     config, model, ranks = state.config, state.policy.model, state.ranks
     weights = token_weights(batch.mask, config.loss_type, config.max_completion_length)  # [N, T]
     settings = loss_config(config)
 
-    def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> tuple[mx.array, ...]:
+    def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> PartLoss:
         rows = slice(*part.rows)
         policy_logps, entropies = score_tokens(model, part, config.temperature, prefixes=prefixes)  # [B, T]
         terms = grpo_loss(
@@ -94,7 +93,7 @@ def loss_gradients(
             ref_logps=None if logps.reference is None else logps.reference[rows],
             term_mask=None if term_mask is None else term_mask[rows],
         )
-        return *terms, (entropies * part.mask).sum(), mx.stop_gradient(policy_logps)
+        return PartLoss(*terms, (entropies * part.mask).sum(), mx.stop_gradient(policy_logps))
 
     parts = ranks.share(micro_batches(state, batch))
     values, gradients = accumulate(
@@ -104,10 +103,24 @@ def loss_gradients(
         has_gradient=_has_advantage if logps.reference is None else _has_tokens,
         checkpointing=config.gradient_checkpointing,
     )
-    sums = ranks.sum(sum((mx.stack(list(part_values[:5])) for part_values in values), mx.zeros(5)))
-    policy_logps = ranks.assemble(parts, [part_values[5] for part_values in values], batch.mask.shape)
+    losses = [PartLoss(*part_values) for part_values in values]
+    sums = ranks.sum(sum((part.sums() for part in losses), mx.zeros(len(PartLoss._fields) - 1)))
+    policy_logps = ranks.assemble(parts, [part.logps for part in losses], batch.mask.shape)
     metrics = loss_metrics(np.array(sums), batch, policy_logps, config.importance_sampling_level == "sequence")
-    return ranks.sum_gradients(gradients, model.trainable_parameters()), metrics
+    return LossGradients(ranks.sum_gradients(gradients, model.trainable_parameters()), metrics)
+
+
+def update_policy(state: TrainState, loss: LossGradients, rate: float) -> dict[str, float]:
+    """Clip the gradients, take one optimizer step, and return the loss's metrics with the gradients' norm."""
+    model = state.policy.model
+    norm = 0.0
+    finite = math.isfinite(loss.metrics["loss"])
+    # Without a gradient there is no step: Adam divides by the root of the second moment, so it would make a
+    # full-sized step of rounding noise.
+    if loss.gradients is not None and finite:
+        norm = apply_update(model, state.optimizer, loss.gradients, rate, state.config.max_grad_norm)
+    mx.eval(model.trainable_parameters(), state.optimizer.state)
+    return {**loss.metrics, "grad_norm": norm, "update_skipped": float(not (finite and math.isfinite(norm)))}
 
 
 def loss_config(config: Config) -> LossConfig:

@@ -27,6 +27,7 @@ from mlx_grpo.backend.device import (
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.rewards import Scores
 from mlx_grpo.training import trainer
+from mlx_grpo.training.update import LossGradients
 
 GIB = 2**30
 
@@ -102,19 +103,19 @@ def test_training_starts_after_the_buffers_of_generation_are_freed(tiny_qwen3: P
     state = make_state(tiny_config(tiny_qwen3, reward=reward_by("share_of_letters")))
     prompts = [make_prompt({"id": "0", "prompt": "say something"}, state.policy.tokenizer)]
     cached = []
-    score_groups, update_policy = trainer.score_groups, trainer.update_policy
+    score_groups, loss_gradients = trainer.score_groups, trainer.loss_gradients
 
     def generation(*arguments: object) -> Scores:
         result = score_groups(*arguments)
         cached.append(mx.get_cache_memory())
         return result
 
-    def training(*arguments: object) -> dict:
+    def training(*arguments: object) -> LossGradients:
         cached.append(mx.get_cache_memory())
-        return update_policy(*arguments)
+        return loss_gradients(*arguments)
 
     monkeypatch.setattr(trainer, "score_groups", generation)
-    monkeypatch.setattr(trainer, "update_policy", training)
+    monkeypatch.setattr(trainer, "loss_gradients", training)
     take_step(state, prompts, 0)
     after_generation, before_training = cached
     assert before_training < after_generation / 10

@@ -112,6 +112,7 @@ def test_every_command_has_help_with_an_example(command: list[str], tmp_path: Pa
     shown = cli(*command, "--help", folder=tmp_path)
     assert shown.returncode == 0
     assert f"mlx-grpo {' '.join(command)}" in shown.stdout
+    assert "\\b" not in shown.stdout  # click's mark for lines that keep their breaks
 
 
 def test_help_lists_every_command_in_the_order_of_use_with_a_complete_line(monkeypatch: pytest.MonkeyPatch):
