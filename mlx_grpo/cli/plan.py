@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -18,7 +17,6 @@ from mlx_grpo.cli.terminal import console, console_table
 @click.option("--memory", help="Plan for a Mac with this much unified memory, such as 16GB; this machine by default.")
 @click.option("--prompt-tokens", type=click.IntRange(min=2), help="Longest prompt; counted in the data by default.")
 @click.option("--gflops", type=click.FloatRange(min=0, min_open=True), help="Speed to compute the hours with.")
-@click.option("--machines", type=click.IntRange(min=1), default=1, help="What so many, each like it, would send.")
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
 def plan_command(
     config: str,
@@ -26,7 +24,6 @@ def plan_command(
     memory: str | None,
     prompt_tokens: int | None,
     gflops: float | None,
-    machines: int,
     as_json: bool,
 ) -> None:
     """Predict a run's memory and time from the model's config.json, without its weights.
@@ -36,12 +33,12 @@ def plan_command(
     \b
     mlx-grpo plan configs/qwen3.yaml --memory 16GB
     mlx-grpo plan smollm2 micro_batch_size=2 --prompt-tokens 500
-    mlx-grpo plan configs/qwen3.yaml --memory 16GB --gflops 2000 --machines 4
+    mlx-grpo plan configs/qwen3.yaml --memory 16GB --gflops 2000
     """
     from mlx_grpo.config.files import load_config
     from mlx_grpo.planning.plan import plan
 
-    result = plan(load_config(config, overrides), memory, prompt_tokens, gflops, machines)
+    result = plan(load_config(config, overrides), memory, prompt_tokens, gflops)
     if as_json:
         click.echo(json_module.dumps(result))
     else:
@@ -77,16 +74,3 @@ def print_plan(console: Console, result: dict[str, Any]) -> None:
         say(f"the run: at least {result['hours']:.1f} hours at {result['gflops']:,.0f} GFLOP/s throughout")
     else:
         say(f"the run: {result['run_flops'] / 1e15:.2f} PFLOP; give --gflops for its hours")
-    if result["traffic"]["machines"] > 1:
-        for line in traffic_lines(result["traffic"], result["prompts_per_step"]):
-            say(line)
-
-
-def traffic_lines(sent: dict[str, Any], prompts: int) -> Iterator[str]:
-    """Yield lines on what several machines send each other, and how many are worth having."""
-    yield f"{sent['machines']} machines: each sends {sent['sent_bytes'] / 1e6:,.0f} MB a step, by calculation"
-    for name, link in sent["links"].items():
-        par = link["machines_at_par"]
-        until = f"; as long as the computing from {par:,.0f} machines on" if par else ""
-        yield f"  {link['seconds']:.2f} s by {name}{until}"
-    yield f"  prompts_per_step is {prompts}: more machines than that have nothing to decode"

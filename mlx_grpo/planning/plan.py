@@ -33,7 +33,6 @@ from mlx_grpo.models.prefix import common_start
 from mlx_grpo.planning.architecture import Architecture, count
 from mlx_grpo.planning.flops import Shape, forward_flops, matrix_speed, training_flops
 from mlx_grpo.planning.memory import Lengths, estimate
-from mlx_grpo.planning.traffic import traffic
 
 GB = 2**30
 LONGEST_TEXTS = 8
@@ -43,14 +42,11 @@ LARGE_MAC = 36 * GB
 """Up to this much memory, Metal recommends two thirds of it; above, three quarters."""
 
 
-def plan(
-    config: Config, memory: str | None, prompt_tokens: int | None, gflops: float | None, machines: int = 1
-) -> dict[str, Any]:
+def plan(config: Config, memory: str | None, prompt_tokens: int | None, gflops: float | None) -> dict[str, Any]:
     """Predict a run's memory, operations and hours, for a Mac with `memory` or, by default, for this machine.
 
-    With several `machines`, each like it, also predicts what they send each other. `gflops` is the speed to assume;
-    by default a matrix product is timed here, which no step outruns. Raises UserError if there is neither a tokenizer
-    to measure the prompts with nor `prompt_tokens`.
+    `gflops` is the speed to assume; by default a matrix product is timed here, which no step outruns. Raises UserError
+    if there is neither a tokenizer to measure the prompts with nor `prompt_tokens`.
     """
     folder = ModelFolder.read(find_model(config.model, TOKENIZER_FILES))
     on_gpu = memory is not None or mx.default_device() == mx.Device(mx.gpu)
@@ -80,7 +76,7 @@ def plan(
         "available": available,
         "fits": fits,
         "change": None if fits else cheapest_change(folder, config, lengths, on_gpu, available),
-        **time_needs(config, operations(model, config, lengths), speed, sizes.trainable, machines),
+        **time_needs(operations(model, config, lengths), speed),
     }
 
 
@@ -91,16 +87,12 @@ def assumed_speed(config: Config, memory: str | None, gflops: float | None) -> f
     return None if memory else matrix_speed(compute_dtype(config.dtype))
 
 
-def time_needs(
-    config: Config, work: dict[str, float], speed: float | None, trainable: int, machines: int
-) -> dict[str, Any]:
-    """Return `work` in operations and, if a speed [FLOP/s] is known, the run's hours and what machines send."""
-    step = speed and work["step_flops"] / speed
+def time_needs(work: dict[str, float], speed: float | None) -> dict[str, Any]:
+    """Return `work` in operations and, if a speed [FLOP/s] is known, the run's hours."""
     return {
         **work,
         "gflops": speed and speed / 1e9,
         "hours": speed and work["run_flops"] / speed / 3600,
-        "traffic": traffic(trainable, machines, step, config.num_iterations),
     }
 
 

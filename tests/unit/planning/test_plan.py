@@ -15,7 +15,6 @@ from mlx_grpo.config.files import load_config
 from mlx_grpo.data.dataset import load_prompts
 from mlx_grpo.errors import UserError
 from mlx_grpo.planning.plan import GB, check_memory, parse_memory, plan, working_set
-from mlx_grpo.planning.traffic import traffic
 from mlx_grpo.training.progress import SilentReporter
 
 QWEN3_FOLDER = SHARED / "models" / "qwen3-0.6b"
@@ -139,23 +138,3 @@ def test_train_refuses_before_it_makes_a_run_folder(tiny_qwen3: Path, tmp_path: 
     done = cli("train", "c.yaml", "prompts_per_step=1", "--force", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("memory: ")
-
-
-def test_traffic_between_machines_is_counted_by_hand():
-    sent = traffic(1_000_000, 4, step_seconds=2.0)
-    assert sent["sent_bytes"] == 2 * 3 / 4 * 4_000_000
-    ethernet = sent["links"]["10 Gb/s Ethernet"]
-    assert ethernet["seconds"] == pytest.approx(6e6 / 1.25e9)
-    at_par = ethernet["machines_at_par"]
-    sending = 2 * (at_par - 1) / at_par * 4e6 / 1.25e9
-    assert sending == pytest.approx(2.0 / at_par)
-    assert traffic(1_000_000, 1, 2.0)["sent_bytes"] == 0
-
-
-def test_plan_counts_traffic_only_with_machines(tiny_qwen3: Path, tmp_path: Path):
-    (tmp_path / "c.yaml").write_text(f"model: {tiny_qwen3}\ndata: {{train: shortlist}}\n")
-    options = ("c.yaml", "--prompt-tokens", "300", "--memory", "16GB", "--gflops", "1")
-    alone, several = (cli("plan", *options, *more, folder=tmp_path) for more in ((), ("--machines", "4")))
-    assert "Thunderbolt" not in alone.stdout
-    assert "4 machines: each sends" in several.stdout
-    assert "machines on" in several.stdout
