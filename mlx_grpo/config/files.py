@@ -16,14 +16,6 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.errors import UserError, short_repr
 
 _SECRET = re.compile("token|secret|password|api_?key", re.IGNORECASE)
-MAX_BYTES, MAX_DEPTH = 1 << 20, 50
-OPENING = (
-    yaml.FlowSequenceStartToken,
-    yaml.FlowMappingStartToken,
-    yaml.BlockSequenceStartToken,
-    yaml.BlockMappingStartToken,
-)
-CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 
 
 def find_config(name: str) -> Path:
@@ -87,10 +79,23 @@ def _config_folders() -> list[Path]:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    values = read_yaml(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); save it as a UTF-8 text file") from None
+    values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds {type(values).__name__}, not keys and values; start with `model: ...`")
     return values
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the value of a YAML text; raise UserError where it can't be read."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2024-99-99, or 5000 digits
+        reason = " ".join(str(error).split())
+        raise UserError(f"{where}: not readable as YAML ({reason[:300]}); correct it, or quote the value") from None
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:
@@ -137,37 +142,3 @@ def _known_keys(location: tuple[int | str, ...]) -> list[str]:
             return []
         section = field.annotation
     return list(section.model_fields)
-
-
-def read_yaml(path: Path) -> Any:
-    """Read the value of a YAML file; raise UserError where it can't be read."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(
-                f"{path}: holds {path.stat().st_size} bytes; a config has at most {MAX_BYTES}, so correct it"
-            )
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); save it as a UTF-8 text file") from None
-    return parse_yaml(text, str(path))
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse a YAML text without aliases: ten lines of them can expand to gigabytes."""
-    try:
-        _refuse_bombs(text, where)
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-99-99, or an integer of 5000 digits
-        reason = " ".join(str(error).split())
-        raise UserError(f"{where}: not readable as YAML ({reason[:300]}); correct it, or quote the value") from None
-
-
-def _refuse_bombs(text: str, where: str) -> None:
-    depth = 0
-    for token in yaml.scan(text, yaml.SafeLoader):
-        line = token.start_mark.line + 1
-        if isinstance(token, yaml.AliasToken):
-            raise UserError(f"{where}, line {line}: alias *{token.value[:40]}: not read here; write the value out")
-        depth += isinstance(token, OPENING) - isinstance(token, CLOSING)
-        if depth > MAX_DEPTH:
-            raise UserError(f"{where}, line {line}: nested too deeply to be a config; flatten it")

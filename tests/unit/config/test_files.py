@@ -43,6 +43,10 @@ def test_scientific_notation_that_yaml_reads_as_text_is_a_number(tmp_path: Path)
     assert load_config(write(tmp_path, "model: m\nlearning_rate: 1e-6")).learning_rate == 1e-6
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path):
+    assert load_config(write(tmp_path, "\ufeffmodel: m")).model == "m"
+
+
 def test_overrides_replace_keys_at_the_top_and_in_sections(tmp_path: Path):
     config = load_config(write(tmp_path, "model: m"), ["max_steps=5", "lora.rank=3", "reward.rubric=published"])
     assert (config.max_steps, config.lora.rank, config.reward.rubric) == (5, 3, "published")
