@@ -60,14 +60,14 @@ def export(
         tell("note: this run has not been evaluated, so its card shows no results; `mlx-grpo eval` measures them")
     sent = push_module.push(folder, list(summary.files), push, private, tell) if push and not dry_run else None
     if as_json:
-        pushed = {"url": sent.url, "commit": sent.commit} if sent else {}
+        pushed = {"url": sent.repo_url, "commit": sent.oid} if sent else {}
         click.echo(json_module.dumps({"folder": str(folder)} | asdict(summary) | pushed))
         return
     lines = describe(folder, summary)
     if dry_run:
         lines += [f"{push} would hold:", *(f"{count:>14,}  {name}" for name, count in summary.files.items())]
     elif sent:
-        lines.append(f"{sent.url}  ({len(summary.files)} files)")
+        lines.append(f"{sent.repo_url}  ({len(summary.files)} files)")
     show(lines)
 
 

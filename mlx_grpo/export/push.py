@@ -8,17 +8,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import httpx2
-from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_session, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.models.hub import LOGIN, SECONDS, check_token, describe_error, describe_network_error
+from mlx_grpo.models.hub import LOGIN, SECONDS, check_token, describe_error
 
 T = TypeVar("T")
 Report = Callable[[str], None]
@@ -27,14 +26,6 @@ LIMITS = httpx2.Timeout(60, connect=SECONDS)
 """For uploads and commits."""
 WAITS = (1, 4)
 """Seconds before a call whose connection was cut is made again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pushed:
-    """The address of an upload, and its commit."""
-
-    url: str
-    commit: str
 
 
 def check_options(formats: Sequence[str], repo: str | None, private: bool, dry_run: bool) -> None:
@@ -82,7 +73,7 @@ def _is_public(repo: str) -> bool:
         return False
 
 
-def push(folder: Path, files: Sequence[str], repo: str, private: bool, report: Report) -> Pushed:
+def push(folder: Path, files: Sequence[str], repo: str, private: bool, report: Report) -> CommitInfo:
     """Upload exactly `files` of `folder` to the model repository `repo`, made where there is none, as one commit.
 
     Calls whose connection was cut are made again; files that the Hub has are not sent twice.
@@ -92,37 +83,36 @@ def push(folder: Path, files: Sequence[str], repo: str, private: bool, report: R
         disable_progress_bars()  # a log file is no place for them
     api = HfApi()
 
-    def commit() -> Pushed:
+    def create() -> str:
+        return api.create_repo(repo, private=private or None, exist_ok=True)
+
+    def commit() -> CommitInfo:
         # Made anew for each attempt: the operations remember what the Hub had before.
         operations = [CommitOperationAdd(name, folder / name) for name in files]
-        made = api.create_commit(repo, operations, commit_message="Upload with mlx-grpo")
-        return Pushed(url, made.oid)
+        return api.create_commit(repo, operations, commit_message="Upload with mlx-grpo")
 
     with _in_words(repo):
-        url = str(_retried(lambda: api.create_repo(repo, private=private or None, exist_ok=True), report))
+        _retried(create, report)
         return _retried(commit, report)
 
 
 def _retried(call: Callable[[], T], report: Report) -> T:
-    """Return the result of `call`, made again where its connection was cut."""
+    """Return the result of `call`, made again where its connection was cut.
+
+    huggingface_hub does so only for the files within a commit.
+    """
+
+    def attempt() -> T:
+        get_session().timeout = LIMITS  # each time: a client whose connection failed is replaced
+        return call()
+
     for wait in WAITS:
         try:
-            return _unwrapped(call)
+            return attempt()
         except httpx2.TransportError as error:
-            report(f"the connection to the Hub was cut ({describe_network_error(error)}); trying again in {wait} s")
+            report(f"the connection was cut ({describe_error(error)}); trying again in {wait} s")
             time.sleep(wait)
-    return _unwrapped(call)
-
-
-def _unwrapped(call: Callable[[], T]) -> T:
-    """Return the result of `call` under the time limits; raise the cause of a failed upload, not its wrapper."""
-    get_session().timeout = LIMITS
-    try:
-        return call()
-    except RuntimeError as error:
-        if isinstance(error.__cause__, httpx2.HTTPError):
-            raise error.__cause__ from None
-        raise
+    return attempt()
 
 
 @contextmanager
@@ -130,13 +120,17 @@ def _in_words(repo: str) -> Iterator[None]:
     """Turn an error of the Hub or the network into a UserError that names the remedy."""
     try:
         yield
-    except OfflineModeIsEnabled:
-        raise UserError(f"--push {repo}: HF_HUB_OFFLINE is set; unset it to push") from None
-    except (HfHubHTTPError, httpx2.TransportError) as error:
-        raise UserError(f"--push {repo}: {describe_error(error)}; {_remedy(error)}") from None
+    except (HfHubHTTPError, httpx2.TransportError, OfflineModeIsEnabled, RuntimeError) as error:
+        # An upload that failed is wrapped in a RuntimeError.
+        cause = error.__cause__ if isinstance(error, RuntimeError) else error
+        if not isinstance(cause, httpx2.HTTPError | OfflineModeIsEnabled):
+            raise
+        raise UserError(f"--push {repo}: {describe_error(cause)}; {_remedy(cause)}") from None
 
 
 def _remedy(error: Exception) -> str:
+    if isinstance(error, OfflineModeIsEnabled):
+        return "unset it to push"
     if not isinstance(error, HfHubHTTPError):
         return "check your connection and run the command again; what is there already is not sent twice"
     return {

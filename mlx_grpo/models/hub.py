@@ -44,11 +44,11 @@ def download(model: str, files: tuple[str, ...]) -> Path:
         HfApi().model_info(model, timeout=SECONDS)
     except (httpx2.TransportError, OfflineModeIsEnabled) as error:
         unreachable = error
+        files = tuple(pattern for pattern in files if pattern not in CARD_SOURCES)
     except (HfHubHTTPError, HFValidationError):
         pass  # the download below raises it again, with more words
-    wanted = [pattern for pattern in files if unreachable is None or pattern not in CARD_SOURCES]
     try:
-        return Path(snapshot_download(model, allow_patterns=wanted, local_files_only=unreachable is not None))
+        return Path(snapshot_download(model, allow_patterns=list(files), local_files_only=unreachable is not None))
     except (HFValidationError, LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
         reason = describe_error(unreachable or error)
         cache = ", and the cache lacks it" if unreachable else ""
@@ -66,34 +66,23 @@ def check_token() -> None:
 
 
 def describe_error(error: Exception) -> str:
-    """Describe an error in a few words, without the token."""
+    """Describe an error in a few words, in one line and without the token, which the Hub's answer may repeat."""
+    text, token = _describe(error), get_token()
+    return text.replace(token, "<token>") if token else text
+
+
+def _describe(error: Exception) -> str:
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set"
+    if isinstance(error, httpx2.TransportError):
+        return " ".join([f"{constants.ENDPOINT} can't be reached: {type(error).__name__}", *str(error).split()])
     if isinstance(error, GatedRepoError):
         return "its owner asks for terms to be accepted on its page, and for a login: `hf auth login`"
-    if isinstance(error, HfHubHTTPError):
-        return _describe_http_error(error)
-    if isinstance(error, httpx2.TransportError):
-        return f"{constants.ENDPOINT} can't be reached: {describe_network_error(error)}"
-    return _without_token(str(error).strip().split("\n")[0])
-
-
-def describe_network_error(error: httpx2.TransportError) -> str:
-    """Describe a failed connection in one line, without the token."""
-    return _without_token(" ".join([type(error).__name__, *str(error).split()]))
-
-
-def _describe_http_error(error: HfHubHTTPError) -> str:
-    status = error.response.status_code
-    if status == 401 and not isinstance(error, RepositoryNotFoundError):
-        return "the Hub refuses the token (401)"
     if isinstance(error, RepositoryNotFoundError):
         return "there is no such repository, or it is private and your token may not see it"
+    if not isinstance(error, HfHubHTTPError):
+        return str(error).strip().split("\n")[0]
+    if error.response.status_code == 401:
+        return "the Hub refuses the token (401)"
     message = (error.server_message or "").split("\n")[0][:200]
-    return _without_token(f"the Hub answers {status}{f', {message}' if message else ''}")
-
-
-def _without_token(text: str) -> str:
-    """Return `text` with the token replaced; the Hub's answer may repeat it."""
-    token = get_token()
-    return text.replace(token, "<token>") if token else text
+    return f"the Hub answers {error.response.status_code}{f', {message}' if message else ''}"
