@@ -56,10 +56,10 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; raises UserError where it is absent or holds something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read as JSON: {error}") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: must hold a JSON object")
+        raise UserError(f"{path}: holds {type(value).__name__}, not an object")
     return value
 
 

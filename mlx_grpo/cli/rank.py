@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlx_grpo.cli.terminal import RESUME_HINT, console, errors, spelled
+from mlx_grpo.cli.terminal import RESUME_HINT, console, errors, printable, spelled
 
 if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
     from mlx_grpo.ranking.summary import RankSummary
@@ -87,11 +87,11 @@ def print_ranking(console: Console, summary: RankSummary) -> None:
     for rank, answer in enumerate(summary.best, start=1):
         reasons = [reason.text if reason.grounded else f"{reason.text} (not grounded)" for reason in answer.reasons]
         cells = str(rank), answer.candidate_id, f"{answer.score:.2f}", "\n".join([answer.decision, *reasons])
-        table.add_row(*(Text(_printable(cell)) for cell in cells))
+        table.add_row(*(Text(printable(cell)) for cell in cells))
     if summary.best:
         console.print(table)
     for line in _lines(summary):
-        console.print(_printable(line), highlight=False, markup=False, soft_wrap=True)
+        console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
 
 def _lines(summary: RankSummary) -> list[str]:
@@ -110,8 +110,3 @@ def _lines(summary: RankSummary) -> list[str]:
         str(summary.csv),
         str(summary.jsonl),
     ]
-
-
-def _printable(text: str) -> str:
-    """Replace everything in foreign text that would control a terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)

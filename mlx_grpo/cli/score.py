@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from mlx_grpo.cli.terminal import console
+from mlx_grpo.cli.terminal import console, printable
 from reward import COMPONENTS
 
 if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
@@ -47,17 +47,12 @@ def print_grades(console: Console, grades: Grades) -> None:
     for grade in grades.completions:
         of = f"  {grade.model}" if grade.model else ""
         console.print(
-            Text.assemble((visible(grade.id), "bold"), f"{of}  total {grade.marks['total']:.3f}"), soft_wrap=True
+            Text.assemble((printable(grade.id), "bold"), f"{of}  total {grade.marks['total']:.3f}"), soft_wrap=True
         )
         for line in [grade.completion, *grade.lines]:
-            console.print(f"  {visible(line)}", highlight=False, markup=False, soft_wrap=True)
+            console.print(f"  {printable(' '.join(line.split()))}", highlight=False, markup=False, soft_wrap=True)
     for model, means in grades.means.items():
         count = sum((grade.model or "") == model for grade in grades.completions)
         marks = ", ".join(f"{name} {means[name]:.3f}" for name in ("total", *COMPONENTS))
         name = f"{model}, mean" if model else "mean"
         console.print(f"{name} of {count} by {grades.rubric}: {marks}", highlight=False, markup=False)
-
-
-def visible(text: str) -> str:
-    """Return foreign text on one line, escaped where it could act on a terminal or UTF-8 cannot carry it."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))

@@ -28,6 +28,11 @@ def show(lines: Iterable[str]) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def printable(text: str) -> str:
+    """Return foreign text with an escape for whatever could act on a terminal or UTF-8 cannot carry."""
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
 def spelled(options: Mapping[str, object]) -> list[str]:
     """Format options as command line arguments; leave out those without a value."""
     return [f"--{name.replace('_', '-')}={value}" for name, value in options.items() if value is not None]

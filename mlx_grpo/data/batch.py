@@ -13,14 +13,16 @@ and it still counts as a row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import groupby, pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice, pairwise
+from typing import TypeVar
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_grpo.data.types import Batch, Prompt, Rollout
 
+T = TypeVar("T")
 LENGTH_BUCKET = 16
 """T is rounded up to a multiple of this, so that the buffer cache sees few shapes."""
 
@@ -42,6 +44,13 @@ def make_supervised_batch(prompts: Sequence[Prompt], completions: Sequence[Seque
     """
     nothing = [()] * len(prompts)
     return _assemble(prompts, completions, mx.ones(len(prompts)), [False] * len(prompts), nothing, nothing)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield consecutive items in lists of `size`, the last one shorter where they do not come out even."""
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch
 
 
 def split_batch(batch: Batch, rows: int) -> list[Batch]:

@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from convert import torch_eval
+from mlx_grpo.data.batch import batched
 from mlx_grpo.data.jsonl import append_jsonl, read_jsonl
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.distributed.ranks import Ranks
@@ -107,11 +108,9 @@ def complete_with_mlx(
     """
     policy = load_for_inference(base, adapter, settings.dtype)
     sampling = Sampling(settings.max_new_tokens, temperature=0)
-    starts = range(0, len(prompts), settings.batch_size)
-    batches = [prompts[start : start + settings.batch_size] for start in starts]
-    for first in range(0, len(batches), ranks.size):
-        mine = first + ranks.rank  # past the end where the last round has fewer batches than ranks
-        rollouts = generate(policy, batches[mine], 1, sampling) if mine < len(batches) else []
+    for batches in batched(batched(prompts, settings.batch_size), ranks.size):
+        # The last round may have fewer batches than ranks.
+        rollouts = generate(policy, batches[ranks.rank], 1, sampling) if ranks.rank < len(batches) else []
         for texts in ranks.gather([rollout.completion for rollout in rollouts]):
             if texts:
                 on_batch(texts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import mlx.core as mx
 from huggingface_hub.errors import StrictDataclassError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from convert.folder import read_json
 from mlx_grpo.errors import UserError, short_repr
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
@@ -40,12 +40,9 @@ def read_settings(path: Path) -> dict[str, Any]:
 def read_object(path: Path) -> dict[str, Any]:
     """Read the JSON object in one of a model's files; raise UserError if it holds anything else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"model: {path}: not readable as JSON ({error}); fetch the folder again") from None
-    if not isinstance(value, dict):
-        raise UserError(f"model: {path}: holds {type(value).__name__}, not an object; fetch the folder again")
-    return value
+        return read_json(path)
+    except UserError as error:
+        raise UserError(f"model: {error}; fetch the folder again") from None
 
 
 def check_weights(path: Path) -> None:

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, partial
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+from mlx_grpo.data.batch import batched
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
@@ -39,7 +39,6 @@ from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 RETRY_TEMPERATURE = 0.3
 """High enough to leave the greedy completion that was no valid answer, and little more."""
 
-T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """(candidates done, candidates in the pool)."""
 
@@ -137,7 +136,7 @@ class Ranker:
     def score(self, job: Job, candidates: Iterable[Candidate]) -> Iterator[Answer]:
         """Yield an answer for each candidate, in order, a batch at a time."""
         job_prompt = self._prepare(job)
-        for number, batch in enumerate(_groups_of(self.model.batch_size, candidates)):
+        for number, batch in enumerate(batched(candidates, self.model.batch_size)):
             yield from self._answer_candidates(job_prompt, batch, number)
 
     def _score_pool(self, log: ScoreLog | None, job: Job, pool: Path, progress: Callable[[int], None]) -> Tally:
@@ -148,7 +147,7 @@ class Ranker:
         tally = Tally()
         prepare = cache(partial(self._prepare, job))  # once, and only if an answer is missing: it loads the model
         progress(0)
-        for batches in _groups_of(self.ranks.size, _pool_batches(pool, self.model.batch_size)):
+        for batches in batched(_pool_batches(pool, self.model.batch_size), self.ranks.size):
             new_answers = self._answer_missing(log, batches, prepare)
             if log is None:
                 continue
@@ -289,11 +288,5 @@ def _key(entry: Entry) -> str:
 
 
 def _pool_batches(pool: Path, size: int) -> Iterator[_Batch]:
-    for number, entries in enumerate(_groups_of(size, stream_pool(pool))):
+    for number, entries in enumerate(batched(stream_pool(pool), size)):
         yield _Batch(number, entries, [_key(entry) for entry in entries])
-
-
-def _groups_of(size: int, items: Iterable[T]) -> Iterator[list[T]]:
-    items = iter(items)
-    while group := list(islice(items, size)):
-        yield group

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 
+from convert.folder import read_json
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import BUNDLED, dataset_files, read_rows
 from mlx_grpo.models.policy import ADAPTER_CONFIG
@@ -81,7 +82,7 @@ def _hub_id(run: Run, config: Config) -> str | None:
 
 def _base_name(run: Run) -> str:
     """Return the base model's Hub id or its folder's name, as the adapter has it."""
-    return json.loads((run.adapter() / ADAPTER_CONFIG).read_text(encoding="utf-8"))["model"]
+    return read_json(run.adapter() / ADAPTER_CONFIG)["model"]
 
 
 def _base_link(run: Run, config: Config) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlx_grpo.config.schema import Config
+from mlx_grpo.data.batch import batched
 from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, validation_rows
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.errors import UserError
@@ -82,8 +83,8 @@ def validate(state: TrainState, prompts: Sequence[Prompt]) -> tuple[dict[str, fl
     own_prompts = ranks.share(prompts)
     labelled = all(map(has_gold_label, prompts))
     own_rows: list[dict[str, float]] = []
-    for start in range(0, len(own_prompts), config.eval.batch_size):
-        rollouts = generate(state.policy, own_prompts[start : start + config.eval.batch_size], 1, sampling)
+    for batch in batched(own_prompts, config.eval.batch_size):
+        rollouts = generate(state.policy, batch, 1, sampling)
         own_rows += _rollout_metrics(state, rollouts, labelled)
     rows = [row for rank_rows in ranks.gather(own_rows) for row in rank_rows]
     means = {name: mean_without_nan(np.array([row[name] for row in rows])) for name in rows[0]}

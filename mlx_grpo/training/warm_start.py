@@ -12,7 +12,7 @@ import mlx.optimizers as optim
 
 from mlx_grpo import runs
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.batch import make_supervised_batch, slice_batch
+from mlx_grpo.data.batch import batched, make_supervised_batch, slice_batch
 from mlx_grpo.data.dataset import sample_prompts
 from mlx_grpo.data.types import Batch, Prompt
 from mlx_grpo.errors import UserError
@@ -106,8 +106,7 @@ def supervised_step(state: TrainState, batch: Batch, rate: float) -> dict[str, f
 
     rows = ranks.share(range(batch.mask.shape[0]))
     size = config.micro_batch_size or max(1, len(rows))
-    chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
-    parts = [slice_batch(batch, chunk[0], chunk[-1] + 1) for chunk in chunks]
+    parts = [slice_batch(batch, chunk[0], chunk[-1] + 1) for chunk in batched(rows, size)]
     values, gradients = accumulate(model, loss, parts, checkpointing=config.gradient_checkpointing)
     gradients = ranks.sum_gradients(gradients, model.trainable_parameters())
     mean = float(ranks.sum(sum((value for (value,) in values), mx.zeros(()))))
