@@ -38,21 +38,9 @@ def model_card(run: Run, base: Path, repo: str | None = None) -> str:
     `base` is the base model's folder, read for its licence and template. `repo` is the export's name on the Hub.
     """
     config, results = run.config, run.results()
-    title, licence = repo.rpartition("/")[2] if repo else run.name, _licence(base)
-    eval_results = _eval_results(config, results) if results else None
-    metadata = ModelCardData(
-        base_model=_hub_id(run, config),
-        library_name="transformers",
-        pipeline_tag="text-generation",
-        tags=["grpo", "mlx", "mlx-grpo"],
-        model_name=title if eval_results else None,
-        eval_results=eval_results,
-        license=licence.get("license"),
-        license_name=licence.get("license_name"),
-        license_link=licence.get("license_link"),
-    )
+    title = repo.rpartition("/")[2] if repo else run.name
     card = ModelCard.from_template(
-        metadata,
+        _metadata(run, base, title, results),
         str(TEMPLATE),
         title=title,
         repo=repo or "USER/NAME",
@@ -72,6 +60,22 @@ def model_card(run: Run, base: Path, repo: str | None = None) -> str:
         settings=yaml.safe_dump(_public(run, config), sort_keys=False, allow_unicode=True),
     )
     return f"{card}\n"
+
+
+def _metadata(run: Run, base: Path, title: str, results: dict[str, Any] | None) -> ModelCardData:
+    licence = _licence(base)
+    eval_results = _eval_results(run.config, results) if results else None
+    return ModelCardData(
+        base_model=_hub_id(run, run.config),
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["grpo", "mlx", "mlx-grpo"],
+        model_name=title if eval_results else None,
+        eval_results=eval_results,
+        license=licence.get("license"),
+        license_name=licence.get("license_name"),
+        license_link=licence.get("license_link"),
+    )
 
 
 def _hub_id(run: Run, config: Config) -> str | None:
