@@ -12,9 +12,7 @@
 
 from __future__ import annotations
 
-from mlx_grpo.tasks.shortlist.records import Candidate, Fit, Job, Role, Skill
-from mlx_grpo.tasks.shortlist.text import fold, mentions, same_name
-from reward.degrees import (
+from mlx_grpo.tasks.shortlist.degrees import (
     EXPERT_MIN_MONTHS,
     FULL_MONTHS,
     ROLE_SLACK_MONTHS,
@@ -23,7 +21,9 @@ from reward.degrees import (
     TENURE_SLACK_MONTHS,
     credit,
 )
-from reward.titles import kinship
+from mlx_grpo.tasks.shortlist.records import Candidate, Fit, Job, Role, Skill
+from mlx_grpo.tasks.shortlist.text import fold, mentions, same_name
+from mlx_grpo.tasks.shortlist.titles import kinship
 
 UNKNOWN_MONTHS = FULL_MONTHS / 2
 
