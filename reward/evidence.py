@@ -10,11 +10,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from reward.check import Finding, Status, check
 from reward.facts import Facts, read_facts
-from reward.forms import read_clause
+from reward.forms import Finding, Status, read_clause
 from reward.names import plain
-from reward.wording import decisive_facts
 
 MAX_REASON_CHARS = 600
 _CLAUSE = re.compile(r"[^;；]+")
@@ -110,15 +108,14 @@ def _clauses(reason: object, facts: Facts, max_chars: int) -> Iterator[Clause]:
 
 
 def _findings(clause: str, facts: Facts) -> list[Finding]:
-    statement = read_clause(plain(clause).rstrip(" .,"))
-    findings = check(statement, facts) if statement else []
+    findings = read_clause(plain(clause).rstrip(" .,"), facts)
     return findings or [Finding("unread", "is in none of the forms")]
 
 
 def _covered(rows: list[tuple[Clause, ...]], facts: Facts) -> dict[str, float]:
     clauses = [clause for row in rows for clause in row]
     covered: dict[str, float] = {}
-    for fact, parts in decisive_facts(facts).items():
+    for fact, parts in facts.decisive().items():
         about = [clause for clause in clauses if fact in clause.facts]
         stated = frozenset[str]().union(*(clause.parts for clause in about if clause.status == "confirmed"))
         contradicted = any(clause.status == "refuted" for clause in about)

@@ -20,7 +20,7 @@ def plain(text: str) -> str:
 
 
 def fold(name: str) -> str:
-    """Convert a name for comparison: `plain`, hyphens and underscores as spaces: "Month‑End_Close" -> "month end close"."""
+    """Convert a name for comparison: `plain`, with hyphens and underscores as spaces ("Month‑End_Close")."""
     return " ".join(plain(name).replace("-", " ").replace("_", " ").split())
 
 

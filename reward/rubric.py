@@ -88,17 +88,9 @@ class Rubric(Generic[Limits]):
         # Rounding in the last place may leave [0, 1] by 1e-16.
         return Breakdown(**sheet.marks, total=min(1.0, max(0.0, total)), findings=tuple(sheet.findings))
 
-    def explain(
-        self,
-        completion: str,
-        *,
-        decision: str,
-        score: float,
-        facts: Mapping[str, Any] | None = None,
-        context: str | None = None,
-    ) -> list[str]:
-        """Return one line for each component, with its mark and findings, then the total."""
-        return self(completion, decision=decision, score=score, facts=facts, context=context).lines()
+    def explain(self, completion: str, **gold: Any) -> list[str]:
+        """Return one line for each component, with its mark and findings, then the total; called like the rubric."""
+        return self(completion, **gold).lines()
 
     def with_(self, *, weights: Mapping[str, float] | None = None, limits: Mapping[str, float] | None = None) -> Self:
         """Return this rubric with some weights or limits changed: `STRICT.with_(weights={"length_penalty": 0})`.

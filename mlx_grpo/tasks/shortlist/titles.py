@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 
 _WORD = re.compile(r"[^\W_][^\W_.+#]*[+#]*")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Words of a title that say nothing of its field ...
-SENIORITY = frozenset(
-    "senior junior lead staff principal head chief trainee intern graduate of and the for in i ii iii".split()
-)
+SENIORITY = _words("senior junior lead staff principal head chief trainee intern graduate of and the for in i ii iii")
 # ... and words that many fields have, which say a little.
-ROLES = frozenset(
+ROLES = _words(
     """engineer manager developer analyst specialist officer coordinator consultant technician assistant administrator
-    supervisor executive associate advisor agent representative planner scientist designer clerk operator""".split()
+    supervisor executive associate advisor agent representative planner scientist designer clerk operator"""
 )
 
 
