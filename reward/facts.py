@@ -13,6 +13,8 @@ from reward.names import fold
 
 SCHEMA = 2
 LEVELS = ("beginner", "intermediate", "advanced", "expert")
+# More impossible claims than this decide nothing further, and an answer has to end.
+MOST_CLAIMS = 2
 DEGREES = {1.0: "related", 0.5: "partly related", 0.0: "unrelated"}
 REMEDY = (
     "write the rows with `mlx-grpo data build` or `mlx-grpo data synthetic`, "
@@ -103,7 +105,7 @@ class Facts:
 
     @property
     def work_fact(self) -> str:
-        """Return "Accountant: related work" or "work with SQL and Spark: related"; "" where neither shows the degree."""
+        """Return "Accountant: related work" or "work with SQL and Spark: related"; "" if nothing shows the degree."""
         for title, degree in self.titles.values():
             if degree == self.work:
                 return f"{title}: {DEGREES[degree]} work"
@@ -114,12 +116,12 @@ class Facts:
     def decisive(self) -> dict[str, int]:
         """Return the decisive facts in order, each with the number of parts that state it in full.
 
-        In order: the requirements, the years unless any number will do, the work, each impossible claim. Left out is
-        what no clause can state: a skill with neither level nor months, and work that nothing shows.
+        In order: the requirements, the years unless any number will do, the work, and the first impossible claims. Left
+        out is what no clause can state: a skill with neither level nor months, and work that nothing shows.
         """
         asked = {one.fact: len(one.best.parts) if one.best else 1 for one in self.requirements}
         years = self.years_fact if self.low > 0 or self.high is not None else ""
-        others = (years, self.work_fact, *(claim.fact(self.years) for claim in self.impossible))
+        others = (years, self.work_fact, *(claim.fact(self.years) for claim in self.impossible[:MOST_CLAIMS]))
         return {fact: parts for fact, parts in (asked | dict.fromkeys(others, 1)).items() if fact and parts}
 
 

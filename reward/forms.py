@@ -75,13 +75,14 @@ def read_clause(clause: str, facts: Facts) -> list[Finding]:
 
 
 def _doubt(kind: str, match: re.Match[str], facts: Facts) -> list[Finding]:
-    found = {"names": "", "years": None} | match.groupdict()
-    months = sorted(map(float, re.findall(_NUMBER, found["months"])))
+    found = match.groupdict()
+    name, years = fold(found.get("names") or ""), found.get("years")
+    months = sorted(map(float, re.findall(_NUMBER, match["months"])))
     for claim in facts.impossible:
         # "Northwind: 48 months in 2 years" is the claim of a role, written like one of a skill.
         same_kind = kind == claim.kind or {kind, claim.kind} == {"skill", "role"}
-        same_claim = fold(claim.name) == fold(found["names"]) and sorted(claim.months) == months
-        if same_kind and same_claim and (found["years"] is None or float(found["years"]) == facts.years):
+        same_claim = fold(claim.name) == name and sorted(claim.months) == months
+        if same_kind and same_claim and (years is None or float(years) == facts.years):
             fact = claim.fact(facts.years)
             return [Finding("confirmed", "the rule calls it impossible", (fact,), frozenset((fact,)))]
     # Any false doubt contradicts the true ones: to doubt everything must not pay.
