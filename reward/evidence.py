@@ -7,8 +7,9 @@ confirmed clauses earn, so the rubric needs to understand no other English.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from reward.facts import Facts, read_facts
 from reward.forms import Finding, Status, read_clause
@@ -55,22 +56,22 @@ class Evidence:
         return sum(self.covered.values()) / len(self.covered) if self.covered else 0.0
 
     def count(self, status: Status) -> int:
-        """Count clauses with a status; a confirmed clause about nothing decisive enters no count."""
+        """Count clauses with a status, without those that are idle."""
         return sum(clause.status == status and not self.is_idle(clause) for row in self.reasons for clause in row)
 
     def is_idle(self, clause: Clause) -> bool:
-        """Return True if a clause is confirmed and decides nothing."""
-        return clause.status == "confirmed" and self.covered.keys().isdisjoint(clause.facts)
+        """Return True if a clause is confirmed, but about nothing decisive or what another clause contradicts."""
+        return clause.status == "confirmed" and not any(self.covered.get(fact) for fact in clause.facts)
 
     @property
     def no_hallucination(self) -> float:
-        """Return confirmed / (confirmed + unread + 2 refuted), in [0, 1]; 0 without a clause."""
+        """Return confirmed / (confirmed + unread + 2 refuted), in [0, 1]; 0 without a clause that counts."""
         confirmed = self.count("confirmed")
         out_of = confirmed + self.count("unread") + 2 * self.count("refuted")
         return confirmed / out_of if out_of else 0.0
 
 
-def judge(reason: str, facts: dict[str, object]) -> list[Clause]:
+def judge(reason: str, facts: Mapping[str, Any]) -> list[Clause]:
     """Return the clauses of one reason; never raise on any text.
 
     facts: the column of a row. Raises ValueError where it is not in the schema.

@@ -98,6 +98,11 @@ class Facts:
         return "above" if self.high is not None and self.years > self.high else "inside"
 
     @property
+    def asks_years(self) -> bool:
+        """Return False where any number of years will do: "0+"."""
+        return self.low > 0 or self.high is not None
+
+    @property
     def years_fact(self) -> str:
         """Return "9 years, above 4-6" or "7 years, inside 5+"."""
         span = f"{self.low:g}+" if self.high is None else f"{self.low:g}-{self.high:g}"
@@ -120,7 +125,7 @@ class Facts:
         out is what no clause can state: a skill with neither level nor months, and work that nothing shows.
         """
         asked = {one.fact: len(one.best.parts) if one.best else 1 for one in self.requirements}
-        years = self.years_fact if self.low > 0 or self.high is not None else ""
+        years = self.years_fact if self.asks_years else ""
         others = (years, self.work_fact, *(claim.fact(self.years) for claim in self.impossible[:MOST_CLAIMS]))
         return {fact: parts for fact, parts in (asked | dict.fromkeys(others, 1)).items() if fact and parts}
 

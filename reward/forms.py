@@ -51,9 +51,9 @@ _YEARS = (
 _GAP = rf"(?P<gap>{_NUMBER}) years? {_SIDE} the (?P<end>maximum|minimum) of (?P<bound>{_NUMBER})"
 _DEGREE = r"(?P<degree>(?:part(?:ly|ially) )?related|unrelated)"
 _SKILL_WORK = rf"work with {_NAMES}(?::| is|,) {_DEGREE}(?: work)?"
-_TITLE_WORK = rf"(?P<as>work as )?{_NAMES}(?P<colon>:| is|,) {_DEGREE}(?P<work> work)?"
+_TITLE_WORK = rf"(?P<as>work as (?:an? )?)?{_NAMES}(?P<colon>:| is|,) {_DEGREE}(?P<work> work)?"
 _LEVEL = rf"(?P<level>{'|'.join(LEVELS)})(?: level)?"
-_AND_MONTHS = rf"(?:(?:,| for| with) {_MONTHS})?"
+_AND_MONTHS = rf"(?:(?:,| for| with)? \(?{_MONTHS}\)?)?"
 _LISTED = (
     rf"{_LEVEL} in {_NAMES}{_AND_MONTHS}",
     rf"{_MONTHS} of {_NAMES}",
@@ -85,6 +85,8 @@ def _doubt(kind: str, match: re.Match[str], facts: Facts) -> list[Finding]:
         if same_kind and same_claim and (years is None or float(years) == facts.years):
             fact = claim.fact(facts.years)
             return [Finding("confirmed", "the rule calls it impossible", (fact,), frozenset((fact,)))]
+    if name not in facts.companies and _is_prose(name, facts):
+        return [Finding("unread", f"{quote(name)} is no skill or company")]
     # Any false doubt contradicts the true ones: to doubt everything must not pay.
     every = tuple(claim.fact(facts.years) for claim in facts.impossible)
     return [Finding("refuted", f"the rule calls {'something else' if every else 'nothing'} impossible", every)]
@@ -128,8 +130,8 @@ def _title_work(match: re.Match[str], facts: Facts) -> list[Finding]:
 
 def _skill_work(match: re.Match[str], facts: Facts) -> list[Finding]:
     names = list(dict.fromkeys(split_names(match["names"], facts)))
-    if not any(name in facts.asked or name in facts.skills for name in names):
-        return [Finding("unread", "names nothing that the job asks for")]
+    if others := [name for name in names if name not in facts.asked]:
+        return [Finding("unread", f"the job does not ask for {quote(others[0])}")]
     if absent := [name for name in names if name not in facts.work_skills]:
         return [Finding("refuted", f"the work does not name {quote(absent[0])}", _work_facts(facts))]
     degree = skills_degree(len(names))
@@ -169,9 +171,17 @@ def _listed_skill(name: str, level: str | None, months: float | None, facts: Fac
             return Finding("confirmed", "the profile lists it so", (entry.fact,), parts)
     if entries:
         return Finding("refuted", f"the profile has {quote(entries[0].fact)}", asked or (entries[0].fact,))
-    if not asked and (name in facts.titles or name in facts.companies or len(name.split()) > MAX_NAME_WORDS):
+    if _is_prose(name, facts):
         return Finding("unread", f"{quote(name)} is no skill")
     return Finding("refuted", f"the profile does not list {quote(name)}", asked)
+
+
+def _is_prose(name: str, facts: Facts) -> bool:
+    """Return True if a name is none of a skill: a title, a company, or words around a name ("has SQL")."""
+    if name in facts.asked or name in facts.skills:
+        return False
+    known = (*facts.asked, *facts.skills, *facts.titles, *facts.companies)
+    return len(name.split()) > MAX_NAME_WORDS or any(f" {other} " in f" {name} " for other in known)
 
 
 def _missing(match: re.Match[str], facts: Facts) -> list[Finding]:
