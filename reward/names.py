@@ -13,7 +13,7 @@ def plain(text: str) -> str:
     Characters that cannot be seen (zero-width and soft hyphens) are left out, so they hide no repetition.
     """
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text.translate(_SIGNS))
+        text = unicodedata.normalize("NFKC", text).translate(_SIGNS)
         text = "".join(char for char in text if unicodedata.category(char) != "Cf")
         text = unicodedata.normalize("NFKC", text.casefold())
     return " ".join(text.casefold().split())
