@@ -1,6 +1,6 @@
 """The facts that reasons are confirmed against: what a job asks for and what a profile states, in canonical wording.
 
-A row carries them in its column `facts`, as JSON (docs/data.md); `read_facts` makes a typed record of them.
+A row carries them in its column `facts`, as JSON (docs/guide/data.md); `read_facts` makes a typed record of them.
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ def plain(text: str) -> str:
 
     Characters that cannot be seen (zero-width and soft hyphens) are left out, so they hide no repetition.
     """
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text).translate(_SIGNS)
-        text = "".join(char for char in text if unicodedata.category(char) != "Cf")
-        text = unicodedata.normalize("NFKC", text.casefold())
-    return " ".join(text.casefold().split())
+    if text.isascii():
+        return " ".join(text.lower().split())
+    text = unicodedata.normalize("NFKC", text).translate(_SIGNS)
+    text = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", text.casefold()).split())
 
 
 def fold(name: str) -> str:

@@ -105,6 +105,8 @@ SKILLS = [
     ("Airflow: advanced, 12 months", "refuted", REFUTED),  # the job's, and not the candidate's
     ("Rust: beginner", "refuted", REFUTED),
     ("Kubernetes: expert, 40 months", "refuted", REFUTED),  # nobody's
+    ("Kubernetes and Docker: expert", "refuted", REFUTED),
+    ("Kubernetes and Python: advanced", "refuted confirmed", 0.6 + 0.25 * 1.5 / 10 + 0.15 * 2 / 4),
     ("C: beginner, 1 month", "refuted", REFUTED),
     ("Node: expert", "refuted", REFUTED),
     ("Pythоn: advanced, 30 months", "refuted", REFUTED),  # a Cyrillic o
@@ -120,6 +122,7 @@ SKILLS = [
     ("has Python: advanced, 30 months", "unread", UNREAD),  # not refuted: it is true
     ("Microsoft SQL (expert, 48m)", "unread", UNREAD),
     ("what this candidate does with Python is advanced", "unread", UNREAD),
+    ("what they can do at home is advanced", "unread", UNREAD),
 ]
 MISSING = [
     ("Airflow: missing", "confirmed", FULL),
@@ -201,6 +204,7 @@ WORK = [
     ("work as Data Analyst is unrelated", "refuted", LIE),
     ("Barista: related work", "refuted", LIE),
     ("Astronaut: related work", "refuted", LIE),
+    ("Astronaut: related", "refuted", LIE),
     ("Data Engineer: related work", "refuted", LIE),  # the job's title
     ("work with SQL: related", "refuted", LIE),  # one skill shows a part
     ("work with SQL and Airflow: related", "refuted", LIE),
@@ -228,6 +232,7 @@ DOUBTS = [
     ("9 months at Acme Ltd in 9 years, impossible", "refuted", REFUTED),
     ("150 months at Initech in 9 years, impossible", "refuted", REFUTED),
     ("jobs of 124 and 30 months in 9 years, impossible", "refuted", REFUTED),
+    ("ISO 27001: 2 months in 9 years, impossible", "refuted", REFUTED),  # so short is possible; so expert is not
     ("expert in SQL after 48 months, impossible", "refuted", REFUTED),
     ("claims Kafka: 150 months in 9 years, impossible", "unread", UNREAD),
     ("Kafka: 150 months in 9 years, possible", "unread", UNREAD),

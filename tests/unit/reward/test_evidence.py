@@ -137,6 +137,7 @@ def test_wording_of_the_work_is_confirmed_and_covers_it(fields: dict[str, Any], 
 
 def test_work_that_nothing_shows_decides_nothing() -> None:
     assert len(read(titles={}, work=0).decisive()) == 6
+    assert len(read(titles={}, work=1, work_skills=["SQL"]).decisive()) == 6
     assert judge("Baker: related work", changed(titles={}, work=0))[0].status == "refuted"
 
 
