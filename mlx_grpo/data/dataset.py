@@ -61,7 +61,7 @@ def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None)
     problems: list[str] = []
     lines: dict[str, int] = {}
     name = path.name.removesuffix(".gz").removesuffix(".jsonl")
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -109,6 +109,14 @@ def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinkin
         user_message = as_data(row["prompt"][-1]["content"], tokenizer)
         columns |= {name: as_data(columns[name], tokenizer) for name in QUOTING if name in columns}
     return Prompt(str(row["id"]), text, tuple(token_ids), columns, user_message)
+
+
+def context_of(row: dict[str, Any]) -> Any:
+    """Return the text that a completion is about: a row's column `context`, or the last message of its prompt."""
+    if "context" in row:
+        return row["context"]
+    prompt = row.get("prompt", "")
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
 def check_lengths(
@@ -170,7 +178,8 @@ def _dataset_file(name: str, split: str) -> Path:
     return compressed if compressed.exists() else plain
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a file of rows, plain or compressed; raise UserError where it can't be read."""
     try:
         with _open_text(path) as file:
             return file.read()

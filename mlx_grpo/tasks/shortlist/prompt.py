@@ -39,8 +39,9 @@ _COMPACT_CANDIDATE = re.compile(
 
 
 def messages(job: Job, candidate: Candidate, form: Form, instruction: str = SYSTEM_MESSAGE) -> list[dict[str, str]]:
-    """Return the chat of one prompt: system, then user."""
-    return [{"role": "system", "content": instruction}, {"role": "user", "content": render(job, candidate, form)}]
+    """Return the chat of one prompt: system, then user; the user's message alone without an instruction."""
+    user = {"role": "user", "content": render(job, candidate, form)}
+    return [{"role": "system", "content": instruction}, user] if instruction else [user]
 
 
 def render(job: Job, candidate: Candidate, form: Form) -> str:
