@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -43,6 +44,14 @@ class Scores:
         for name, values in components.items():
             values[rows] = fresh.components[name]
         return Scores(rewards, components)
+
+
+class CheckedReasons(NamedTuple):
+    """A completion's reasons, and what the facts say to them."""
+
+    texts: list[str]
+    evidence: Evidence
+    """`evidence.reasons` holds the clauses of each text."""
 
 
 Reward = Callable[[Sequence[Prompt], Sequence[str]], Scores]
@@ -115,14 +124,14 @@ def columns_problem(columns: Mapping[str, Any], rubric: Rubric) -> str | None:
     return None
 
 
-def read_evidence(completion: str, facts: Mapping[str, Any], limits: StrictLimits | None = None) -> Evidence | None:
-    """Check the reasons of a completion against a row's facts; return None where it holds no list of reasons."""
+def check_reasons(completion: str, facts: Mapping[str, Any], limits: StrictLimits | None = None) -> CheckedReasons:
+    """Check the reasons of a completion against a row's facts; there are none where it holds no list of reasons."""
     found = read_strict(strip_thinking(completion))
     reasons = found.fields.get("reasons") if found else None
-    if not isinstance(reasons, list):
-        return None
     limits = limits or StrictLimits()
-    return weigh(reasons[: limits.max_reasons], read_facts(facts), limits.max_reason_chars)
+    read = reasons[: limits.max_reasons] if isinstance(reasons, list) else []
+    texts = [reason if isinstance(reason, str) else json.dumps(reason) for reason in read]
+    return CheckedReasons(texts, weigh(read, read_facts(facts), limits.max_reason_chars))
 
 
 def _label(prompt: Prompt, rubric: Rubric) -> dict[str, Any]:

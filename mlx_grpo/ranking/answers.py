@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
-from mlx_grpo.rewards import read_evidence, strip_thinking
+from mlx_grpo.rewards import check_reasons, strip_thinking
 from reward import Rubric
 from reward.evidence import Clause
 from reward.limits import StrictLimits
@@ -75,18 +75,19 @@ def read_answer(candidate_id: str, completion: str, facts: Mapping[str, Any], ru
     text = strip_thinking(completion)
     # The format does not depend on the label, so any label will do.
     graded = rubric(text, decision="reject", score=0.0, facts=facts)
-    parsed, evidence = read_strict(text), read_evidence(text, facts, rubric.limits)
-    if parsed is None or evidence is None or graded.format_valid < 1:
+    parsed = read_strict(text)
+    if parsed is None or graded.format_valid < 1:
         faults = [finding.text for finding in graded.findings if finding.component == "format_valid"]
         return Answer(candidate_id, note="; ".join(faults), completion=completion)
-    decision, score, reasons = (parsed.fields[key] for key in ("decision", "score", "reasons"))
+    decision, score = parsed.fields["decision"], parsed.fields["score"]
+    texts, evidence = check_reasons(text, facts, rubric.limits)
     contradicts = (score >= SHORTLIST_FROM) != (decision == "shortlist")
     return Answer(
         candidate_id,
         decision,
         float(score),
         evidence.coverage,
-        tuple(Reason(text, _marks(clauses)) for text, clauses in zip(reasons, evidence.reasons, strict=True)),
+        tuple(Reason(text, _marks(clauses)) for text, clauses in zip(texts, evidence.reasons, strict=True)),
         note=f"score {score:.2f} contradicts {decision}" if contradicts else "",
     )
 

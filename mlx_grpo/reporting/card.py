@@ -108,9 +108,10 @@ def _summary(run: Run, config: Config) -> str:
     text = f"{_base_link(run, config)} trained with GRPO in MLX by mlx-grpo on {rows}, rewarded by "
     if not config.reward.rubric:
         return f"{text}{', '.join(f'`{function}`' for function in config.reward.functions)}."
+    version = run.inputs.rubric if run.inputs else config.reward.rubric
     weights = ", ".join(f"{name} {weight:g}" for name, weight in vars(make_rubric(config.reward).weights).items())
     return (
-        f"{text}the rules of the `{config.reward.rubric}` rubric, with no language model as a judge.\n\n"
+        f"{text}the rules of the rubric `{version}`, with no language model as a judge.\n\n"
         f"Weights of the rubric's components: {weights}."
     )
 

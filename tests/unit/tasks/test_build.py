@@ -89,7 +89,9 @@ def test_prompts_keep_to_the_budget_and_the_fit_of_the_whole_profile(tmp_path, f
 
 
 def test_every_full_prompt_shows_the_same_job_so_that_the_prefix_can_be_shared(tmp_path):
-    summary = build_dataset(*files(tmp_path, pool()), count_tokens=words, form="full", token_budget=words(SYSTEM_MESSAGE) + 150)
+    summary = build_dataset(
+        *files(tmp_path, pool()), count_tokens=words, form="full", token_budget=words(SYSTEM_MESSAGE) + 150
+    )
     rows = read_rows(summary.train_path) + read_rows(summary.heldout_path)
     assert len({user_message(row).split("[CANDIDATE]")[0] for row in rows}) == 1
     assert "text cut from" in summary.condensed[0]
