@@ -18,13 +18,9 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError, short_repr
 from reward import PUBLISHED, RUBRICS, Rubric
 from reward.evidence import Evidence, weigh
-from reward.facts import read_facts
+from reward.facts import REMEDY, read_facts
 from reward.limits import StrictLimits
 from reward.parsing import read_strict
-
-FACTS_REMEDY = (
-    "write the rows anew with `mlx-grpo data build` or `mlx-grpo data synthetic`, or set reward.rubric to published"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +83,8 @@ def check_columns(config: RewardConfig, prompts: Sequence[Prompt]) -> None:
     if problems:
         row, problem = next(iter(problems.items()))
         others = f" (and {len(problems) - 1} other rows like it)" if len(problems) > 1 else ""
-        raise UserError(
-            f"row {row}: {problem}{others}; correct the columns, or set reward.rubric to null and name reward.functions"
-        )
+        remedy = "correct the columns, or set reward.rubric to null and name reward.functions"
+        raise UserError(f"row {row}: {problem}{others}" + ("" if REMEDY in problem else f"; {remedy}"))
 
 
 def has_gold_label(prompt: Prompt) -> bool:
@@ -114,7 +109,7 @@ def columns_problem(columns: Mapping[str, Any], rubric: Rubric) -> str | None:
     """Return the reason why a rubric can't grade against these columns, with the remedy; None where it can."""
     missing = [column for column in rubric.columns if column not in columns]
     if missing == ["facts"]:
-        return f"has no facts, which {rubric.version} checks reasons against; {FACTS_REMEDY}"
+        return f"has no facts, which {rubric.version} confirms reasons against; {REMEDY}"
     if missing:
         return f"has no {', '.join(missing)}, which the rubric grades against"
     try:

@@ -135,6 +135,8 @@ def _problem(row: object, labels: dict[str, Record], grader: Rubric) -> str | No
     missing = [column for column in grader.columns if column not in columns]
     if missing and "prompt_id" in row and str(row["prompt_id"]) not in labels:
         return f"{row['prompt_id']!r} is in no dataset here; name the one it comes from with --data"
-    if missing and missing != ["facts"]:
+    if missing == ["facts"]:
+        return f"has no facts, which {grader.version} confirms reasons against; add them, or --rubric published"
+    if missing:
         return f"has no {', '.join(missing)}; add what to grade against, or a `prompt_id` and --data"
     return columns_problem(columns, grader)

@@ -46,7 +46,7 @@ def overlap_accuracy(train: list[Row], heldout: list[Row]) -> float:
 
 
 def constant_reward(train: list[Row], heldout: list[Row]) -> float:
-    """Mean strict reward of one verdict for all, its score the best on `train`, with one level copied as a reason."""
+    """Mean strict reward of one verdict for all, its score the best on `train`, with two levels copied as reasons."""
 
     def reward(row: Row, score: float) -> float:
         _, candidate = parse(user_message(row), "compact")

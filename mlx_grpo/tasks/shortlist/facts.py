@@ -9,8 +9,8 @@ from typing import Any
 
 from mlx_grpo.tasks.shortlist.fit import best_skill, fit, skill_credit, title_degrees, work_skills
 from mlx_grpo.tasks.shortlist.records import Candidate, Claim, Job, Skill
+from reward.facts import SCHEMA
 
-VERSION = 2
 Facts = dict[str, Any]
 """What JSON can hold, and a column of every row."""
 
@@ -19,7 +19,7 @@ def facts_of(job: Job, candidate: Candidate) -> Facts:
     """Return the facts of one job and one candidate, both exactly as the prompt contains them."""
     gold = fit(job, candidate)
     return {
-        "version": VERSION,
+        "version": SCHEMA,
         "requirements": [_requirement(name, skill) for name, skill in zip(job.required, gold.best, strict=True)],
         "nice": [_requirement(name, best_skill(name, candidate)) for name in job.nice],
         "skills": _skills(candidate),

@@ -11,8 +11,7 @@ import json
 from typing import Any
 
 from mlx_grpo.tasks.shortlist.records import Fit
-from reward.facts import Facts, Requirement, read_facts
-from reward.wording import claim_text, missing_text, skill_text, work_text, years_text
+from reward.facts import read_facts
 
 FIRST_REQUIREMENTS = 3
 """The requirements of the first reason; the others follow in the second."""
@@ -26,24 +25,10 @@ def gold_completion(fit: Fit, facts: dict[str, Any]) -> str:
 def gold_reasons(facts: dict[str, Any]) -> list[str]:
     """Return two to four reasons that state every decisive fact once, in the canonical wording."""
     read = read_facts(facts)
-    requirements = [_requirement(asked) for asked in read.requirements]
-    years_and_doubts = _years(read) + [claim_text(claim, read) for claim in read.impossible]
-    parts = [
-        requirements[:FIRST_REQUIREMENTS],
-        requirements[FIRST_REQUIREMENTS:],
-        years_and_doubts,
-        [work_text(read)],
-    ]
+    asked = list(dict.fromkeys(requirement.fact for requirement in read.requirements))
+    years_and_doubts = [fact for fact in read.decisive() if fact not in (*asked, read.work_fact)]
+    parts = [asked[:FIRST_REQUIREMENTS], asked[FIRST_REQUIREMENTS:], years_and_doubts, [read.work_fact]]
     return ["; ".join(clauses) for clauses in parts if clauses]
-
-
-def _requirement(asked: Requirement) -> str:
-    return missing_text(asked) if asked.best is None else skill_text(asked.best)
-
-
-def _years(facts: Facts) -> list[str]:
-    """Return the years against the range, where the job asks for any."""
-    return [years_text(facts)] if facts.low > 0 or facts.high is not None else []
 
 
 def dump_answer(answer: dict[str, Any]) -> str:

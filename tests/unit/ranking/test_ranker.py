@@ -59,7 +59,7 @@ def files_in(folder: Path, pool: list) -> tuple[Path, Path]:
 
 
 def ranker(model: Path, **changes: object) -> Ranker:
-    return Ranker(model, **{"token_budget": 900, "max_new_tokens": 20, "batch_size": 4, **changes})
+    return Ranker(model, **{"token_budget": 2000, "max_new_tokens": 20, "batch_size": 4, **changes})
 
 
 def rank(model: Path, folder: Path, pool: list, **changes: object) -> tuple[RankSummary, list[dict]]:
@@ -104,7 +104,7 @@ def test_killed_ranking_resumes_to_the_same_files(model: Path, tmp_path: Path):
     jd, candidates = files_in(tmp_path / "cut", pool)
     scores = tmp_path / "cut" / "r.scores.jsonl"
     named = ["--model", str(model), "--jd", str(jd), "--candidates", str(candidates), "--out", str(jd.parent / "r.csv")]
-    options = ["--token-budget", "900", "--max-new-tokens", "20", "--batch-size", "4"]
+    options = ["--token-budget", "2000", "--max-new-tokens", "20", "--batch-size", "4"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mlx_grpo.cli", "rank", *named, *options], stdout=subprocess.DEVNULL
     )
@@ -125,7 +125,7 @@ def test_two_processes_write_the_same_files_as_one(model: Path, tmp_path: Path):
     whole, _ = rank(model, tmp_path / "one", pool)
     files_in(tmp_path / "two", pool)
     named = ["--model", str(model), "--jd", "job.txt", "--candidates", "pool.jsonl", "--out", "r.csv"]
-    options = ["--token-budget", "900", "--max-new-tokens", "20", "--batch-size", "4", "--processes", "2"]
+    options = ["--token-budget", "2000", "--max-new-tokens", "20", "--batch-size", "4", "--processes", "2"]
     done = cli("rank", *named, *options, folder=tmp_path / "two")
     assert done.returncode == 0, done.stderr
     for name in ("r.csv", "r.jsonl", "r.scores.jsonl"):
@@ -213,7 +213,9 @@ def test_score_yields_an_answer_for_each_candidate_in_order(model: Path):
     answers = list(ranker(model, batch_size=2).score(Job("Data Analyst", ("Python", "SQL"), (), 3, 6), candidates))
     assert [answer.candidate_id for answer in answers] == ["C0", "C1", "C2", "C3", "C4"]
     assert [answer.score for answer in answers][::3] == [0.9, 0.9]
-    assert [reason.grounded for reason in answers[0].reasons] == [True, True]
+    assert [reason.status for reason in answers[0].reasons] == ["confirmed", "confirmed"]
+    assert [reason.status for reason in answers[2].reasons] == ["refuted", "confirmed"]  # advanced, not expert
+    assert [answer.coverage for answer in answers] == [0.375, 0.25, 0.25, 0.375, 0.25]  # of Python, SQL, years, work
 
 
 def test_run_ranks_with_its_adapter_in_the_form_it_was_trained_on(tiny_qwen3: Path, tmp_path: Path):
@@ -231,10 +233,10 @@ def test_run_ranks_with_its_adapter_in_the_form_it_was_trained_on(tiny_qwen3: Pa
     save_adapter(policy, config, run / ADAPTER)
     found = Ranker(run).model
     settings = found.settings
-    assert (settings.form, settings.token_budget, settings.max_new_tokens) == ("full", 1000, 7)
+    assert (settings.form, settings.token_budget, settings.max_new_tokens) == ("full", 1200, 7)
     assert (settings.enable_thinking, found.batch_size, found.dtype) == (True, 3, "float32")
     assert found.rubric.limits.max_reasons == 4
-    assert Ranker(run, form="compact").model.settings.token_budget == 220
+    assert Ranker(run, form="compact").model.settings.token_budget == 400
     assert found.fingerprint() != Ranker(tiny_qwen3).model.fingerprint()
 
 
@@ -251,10 +253,10 @@ def test_run_of_another_task_needs_a_form(tiny_qwen3: Path, tmp_path: Path):
 def test_command_prints_the_best_or_json_and_reports_mistakes(model: Path, tmp_path: Path):
     jd, pool = files_in(tmp_path, [*pool_of(6), "{"])
     named = ["rank", "--model", str(model), "--jd", str(jd), "--candidates", str(pool), "--out", "new/r.csv"]
-    options = ["--token-budget", "900", "--max-new-tokens", "20"]
+    options = ["--token-budget", "2000", "--max-new-tokens", "20"]
     printed = cli(*named, *options, folder=tmp_path)
     assert printed.returncode == 0, printed.stderr
-    assert "strong in Python" in printed.stdout
+    assert "Python: expert (confirmed)" in printed.stdout
     assert "pool.jsonl:7: not valid JSON" in printed.stdout
     assert "ranking: 7 of 7" in printed.stderr
     assert all(len(line) <= 80 for line in printed.stdout.splitlines() if line.startswith(("│", "┃")))

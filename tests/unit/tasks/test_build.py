@@ -15,6 +15,7 @@ from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.pool import load_pool
 from mlx_grpo.tasks.shortlist.prompt import SYSTEM_MESSAGE, parse
 from mlx_grpo.tasks.shortlist.rows import read_rows, user_message
+from reward import PUBLISHED, STRICT
 
 JD = "Title: Data Engineer\nExperience: 3-6 years\nRequired: Python, SQL\n" + "We like order. SQL is daily bread. " * 20
 
@@ -179,19 +180,16 @@ def test_the_redrob_pool_ranks_the_recommendation_engineer_first_and_desk_jobs_l
     assert summary.train_shortlist + summary.heldout_shortlist == 1
 
 
-def test_every_redrob_gold_earns_095_under_both_rubrics(tmp_path):
-    reward = pytest.importorskip("reward")
+def test_every_redrob_gold_earns_all_of_strict_and_095_of_published(tmp_path):
     if not REDROB.exists():
         pytest.skip(f"no sample at {REDROB}")
     for form in ("compact", "full"):
         files_of = (REDROB / "job_description.txt", REDROB / "sample_candidates.json", tmp_path)
         summary = build_dataset(*files_of, count_tokens=lambda text: len(text) // 4, form=form)
         for row in read_rows(summary.train_path) + read_rows(summary.heldout_path):
-            for rubric in (reward.PUBLISHED, reward.STRICT):
-                graded = rubric(
-                    row["completion"], decision=row["decision"], score=row["score"], context=user_message(row)
-                )
-                assert graded.total >= 0.95, (row["completion"], graded)
+            gold = {"decision": row["decision"], "score": row["score"]}
+            assert STRICT(row["completion"], **gold, facts=row["facts"]).total == pytest.approx(1)
+            assert PUBLISHED(row["completion"], **gold, context=user_message(row)).total >= 0.95
 
 
 def test_a_hostile_profile_cannot_change_its_own_fit(tmp_path):
