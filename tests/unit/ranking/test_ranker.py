@@ -14,14 +14,16 @@ from pathlib import Path
 import pytest
 from support.answering_model import make_answering_model
 from support.command import cli
+from support.paths import BUNDLED_ROWS
 from support.tiny_models import tiny_config, tiny_policy
 
 from mlx_grpo import Ranker
+from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation import decoding
 from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.ranking.summary import RankSummary
-from mlx_grpo.runs import ADAPTER, Run
+from mlx_grpo.runs import ADAPTER, INPUTS, Run
 from mlx_grpo.tasks.shortlist.pool import read_candidate
 from mlx_grpo.tasks.shortlist.records import Job
 
@@ -82,6 +84,12 @@ def test_every_candidate_is_ranked_or_listed_with_the_reason(model: Path, tmp_pa
     assert "pool.jsonl:26 (BAD): profile is missing" in last[-2]["note"]
     assert "pool.jsonl:27: not valid JSON" in last[-1]["note"]
     assert (summary.no_answer, summary.unreadable) == (len(last) - 3, 3)
+    # An expert's level is stated, all others' contradicted; that SQL is missing, and neither years nor work.
+    valid = [record for record in records if record["valid"]]
+    experts = sum(record["score"] == 0.9 for record in valid)
+    assert (summary.confirmed, summary.refuted, summary.unread) == (len(valid) + experts, len(valid) - experts, 0)
+    assert summary.coverage == pytest.approx((len(valid) + experts / 2) / 4 / len(valid))
+    assert {record["coverage"] for record in valid} == {0.375, 0.25}
     assert calls[0] == (0, 27)
     assert calls[-1] == (27, 27)
     with summary.csv.open(newline="") as file:
@@ -238,6 +246,25 @@ def test_run_ranks_with_its_adapter_in_the_form_it_was_trained_on(tiny_qwen3: Pa
     assert found.rubric.limits.max_reasons == 4
     assert Ranker(run, form="compact").model.settings.token_budget == 400
     assert found.fingerprint() != Ranker(tiny_qwen3).model.fingerprint()
+
+
+def test_run_is_asked_with_the_instruction_of_its_own_rows(tiny_qwen3: Path, tmp_path: Path):
+    rows = read_rows(BUNDLED_ROWS / "train.jsonl.gz")[:2]
+    for row in rows:
+        row["prompt"][0]["content"] = "An older instruction."
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = tiny_config(tiny_qwen3, data={"train": str(tmp_path / "rows.jsonl")}, output_dir=str(tmp_path / "runs"))
+    run = Run.create(config).folder
+    save_adapter(tiny_policy(tiny_qwen3), config, run / ADAPTER)
+    (tmp_path / "rows.jsonl").unlink()  # the record is enough
+    candidate, _ = read_candidate("x", profile("C0"))
+    for form in (None, "full"):
+        prompt = Ranker(run, form=form)._prompt(Job("Analyst", ("Python",)), candidate)
+        assert prompt.text.startswith("<|im_start|>system\nAn older instruction.<|im_end|>")
+        assert prompt.user_message.startswith("[JOB]\nTitle: " if form else "[JOB]\nAnalyst, ")
+    (run / INPUTS).unlink()
+    with pytest.raises(UserError, match="is older than the prompts of this version"):
+        Ranker(run)
 
 
 def test_run_of_another_task_needs_a_form(tiny_qwen3: Path, tmp_path: Path):
