@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mlx_grpo.config.schema import RewardConfig
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError, short_repr
-from reward import RUBRICS, STRICT, Rubric
-
-RUBRIC_COLUMNS = ("decision", "score", "context")
+from reward import PUBLISHED, RUBRICS, Rubric
+from reward.evidence import Evidence, weigh
+from reward.facts import REMEDY, read_facts
+from reward.limits import StrictLimits
+from reward.parsing import read_strict
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,14 @@ class Scores:
         for name, values in components.items():
             values[rows] = fresh.components[name]
         return Scores(rewards, components)
+
+
+class CheckedReasons(NamedTuple):
+    """A completion's reasons, and what the facts say to them."""
+
+    texts: list[str]
+    evidence: Evidence
+    """`evidence.reasons` holds the clauses of each text."""
 
 
 Reward = Callable[[Sequence[Prompt], Sequence[str]], Scores]
@@ -62,48 +73,72 @@ def make_rubric(config: RewardConfig) -> Rubric:
         raise UserError(f"reward: {error}") from None
 
 
-def has_gold_label(prompt: Prompt) -> bool:
-    """Return True if a row has the columns that a rubric grades against, with valid values."""
-    return _label_problem(prompt) is None
-
-
 def check_columns(config: RewardConfig, prompts: Sequence[Prompt]) -> None:
     """Raise UserError naming the first row whose columns the configured rubric can't grade against."""
     if config.rubric is None:
         return
-    found = {prompt.id: _label_problem(prompt) for prompt in prompts}
+    rubric = make_rubric(config)
+    found = {prompt.id: _label_problem(prompt, rubric) for prompt in prompts}
     problems = {row: problem for row, problem in found.items() if problem}
     if problems:
         row, problem = next(iter(problems.items()))
         others = f" (and {len(problems) - 1} other rows like it)" if len(problems) > 1 else ""
-        raise UserError(
-            f"row {row}: {problem}{others}; correct the columns, or set reward.rubric to null and name reward.functions"
-        )
+        remedy = "correct the columns, or set reward.rubric to null and name reward.functions"
+        raise UserError(f"row {row}: {problem}{others}" + ("" if REMEDY in problem else f"; {remedy}"))
 
 
-def _label_problem(prompt: Prompt) -> str | None:
-    missing = [column for column in RUBRIC_COLUMNS if column not in prompt.columns]
+def has_gold_label(prompt: Prompt) -> bool:
+    """Return True if a row has the columns that the published rubric grades against, with valid values."""
+    return _label_problem(prompt, PUBLISHED) is None
+
+
+def rubric_reward(rubric: Rubric) -> Reward:
+    """Make a reward of a rubric; its rows need the rubric's columns, of which a prompt itself can be the `context`."""
+
+    def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> Scores:
+        breakdowns = []
+        for prompt, completion in zip(prompts, completions, strict=True):
+            breakdowns.append(rubric(strip_thinking(completion), **_label(prompt, rubric)).as_dict())
+        columns = {name: np.array([b[name] for b in breakdowns]) for name in breakdowns[0]}
+        return Scores(columns.pop("total"), columns)
+
+    return score
+
+
+def columns_problem(columns: Mapping[str, Any], rubric: Rubric) -> str | None:
+    """Return the reason why a rubric can't grade against these columns, with the remedy; None where it can."""
+    missing = [column for column in rubric.columns if column not in columns]
+    if missing == ["facts"]:
+        return f"has no facts, which {rubric.version} confirms reasons against; {REMEDY}"
     if missing:
         return f"has no {', '.join(missing)}, which the rubric grades against"
     try:
-        STRICT("", **{column: prompt.columns[column] for column in RUBRIC_COLUMNS})
+        rubric("", **{column: columns[column] for column in rubric.columns})
     except ValueError as error:
         return str(error)
     return None
 
 
-def rubric_reward(rubric: Rubric) -> Reward:
-    """Make a reward of a rubric; its rows need the columns `decision`, `score` and `context`."""
+def check_reasons(completion: str, facts: Mapping[str, Any], limits: StrictLimits | None = None) -> CheckedReasons:
+    """Check the reasons of a completion against a row's facts; there are none where it holds no list of reasons."""
+    found = read_strict(strip_thinking(completion))
+    reasons = found.fields.get("reasons") if found else None
+    limits = limits or StrictLimits()
+    read = reasons[: limits.max_reasons] if isinstance(reasons, list) else []
+    texts = [reason if isinstance(reason, str) else json.dumps(reason) for reason in read]
+    return CheckedReasons(texts, weigh(read, read_facts(facts), limits.max_reason_chars))
 
-    def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> Scores:
-        breakdowns = []
-        for prompt, completion in zip(prompts, completions, strict=True):
-            label = {column: prompt.columns[column] for column in RUBRIC_COLUMNS}
-            breakdowns.append(rubric(strip_thinking(completion), **label).as_dict())
-        columns = {name: np.array([b[name] for b in breakdowns]) for name in breakdowns[0]}
-        return Scores(columns.pop("total"), columns)
 
-    return score
+def _label(prompt: Prompt, rubric: Rubric) -> dict[str, Any]:
+    return {column: _column(prompt, column) for column in rubric.columns}
+
+
+def _label_problem(prompt: Prompt, rubric: Rubric) -> str | None:
+    return columns_problem({**prompt.columns, "context": prompt.context}, rubric)
+
+
+def _column(prompt: Prompt, name: str) -> Any:
+    return prompt.context if name == "context" else prompt.columns[name]
 
 
 def _function_reward(config: RewardConfig) -> Reward:

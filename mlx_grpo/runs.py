@@ -15,11 +15,13 @@ from typing import Any, Self
 from mlx_grpo.config.files import flat, load_config, save_config
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import with_full_paths
+from mlx_grpo.data.inputs import Inputs, changed_inputs
 from mlx_grpo.data.jsonl import Record, read_jsonl, without_nan, write_jsonl
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import ADAPTER_WEIGHTS
 
 CONFIG = "config.yaml"
+INPUTS = "inputs.json"
 METRICS = "metrics.jsonl"
 SAMPLES = "samples.jsonl"
 ADAPTER = "adapter"
@@ -47,8 +49,9 @@ class Run:
     def create(cls, config: Config) -> Self:
         """Make a folder under `output_dir`, named by time and model, and point `latest` to it.
 
-        Raises UserError where it can't be written.
+        Raises UserError where it can't be written, or the config's data can't be read.
         """
+        inputs = Inputs.of(config)
         root = Path(config.output_dir)
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(config.model).name}"
         try:
@@ -57,6 +60,7 @@ class Run:
             folder = root / (f"{name}-{taken + 1}" if taken else name)
             folder.mkdir()
             save_config(config, folder / CONFIG)
+            inputs.write(folder / INPUTS)
             latest = root / LATEST
             latest.unlink(missing_ok=True)
             latest.symlink_to(folder.name)
@@ -83,6 +87,20 @@ class Run:
     def config(self) -> Config:
         """The configuration that the run was started or last resumed with."""
         return load_config(str(self.folder / CONFIG))
+
+    @cached_property
+    def inputs(self) -> Inputs | None:
+        """The record of the run's rows and rubric, None where the run is older than such records."""
+        return Inputs.read(self.folder / INPUTS)
+
+    def check_inputs(self, *names: str) -> None:
+        """Raise UserError where an input that a command is about to use is not the one that the run began with.
+
+        names: of "rubric", "train" and "heldout".
+        """
+        changed = changed_inputs(self.inputs, self.config, names)
+        if changed:
+            raise UserError(f"{self.folder}: {'; '.join(changed)}; start a new run, or use the version that began it")
 
     def update_config(self, config: Config) -> None:
         """Replace the configuration in the folder by the one that the run is resumed with."""
@@ -176,6 +194,7 @@ def find_resumable(name: str, overrides: Sequence[str]) -> tuple[Config, Run]:
             ),
             f"--resume: {', '.join(FREE_KEYS)} can; for anything else start a new run, without --resume",
         )
+    run.check_inputs("rubric", "train", "heldout")
     return config, run
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from reward.facts import Facts
+
 COMPONENTS = (
     "format_valid",
     "decision_match",
@@ -24,11 +26,14 @@ class Finding(NamedTuple):
 
 
 class GoldLabel(NamedTuple):
-    """The label that a completion is graded against: decision, fit in [0, 1], and the user message of the prompt."""
+    """The label that a completion is graded against: decision, fit in [0, 1], and what its reasons are about."""
 
     decision: str
     score: float
-    context: str
+    context: str = ""
+    """The user message of the prompt; the published rubric's."""
+    facts: Facts | None = None
+    """The strict rubric's."""
 
 
 @dataclass
@@ -72,9 +77,3 @@ class Breakdown:
             texts = [finding.text for finding in self.findings if finding.component == name]
             printed.append(f"{name} {getattr(self, name):.2f}: {'; '.join(texts) or 'nothing to object'}")
         return [*printed, f"total {self.total:.2f}"]
-
-
-def quote(text: str, width: int = 60) -> str:
-    """Make foreign text safe to print: cut it at `width`, and escape what UTF-8 cannot hold (lone surrogates)."""
-    short = text if len(text) <= width else text[: width - 1] + "…"
-    return "'" + short.encode("utf-8", "backslashreplace").decode("utf-8") + "'"

@@ -24,28 +24,20 @@ class PublishedLimits:
 
 @dataclass(frozen=True)
 class StrictLimits:
-    """The strict rubric's constants: lengths in characters or tokens, shares in [0, 1]."""
+    """The strict rubric's constants: lengths in characters, shares in [0, 1]."""
 
     min_reasons: int = 2
     max_reasons: int = 5
-    max_reason_chars: int = 200  # a longer reason does not count
+    max_reason_chars: int = 600  # a longer reason is not read
     full_chars: int = 600  # length_penalty is 1 up to here
     zero_chars: int = 1200  # and 0 from here on
     invalid_share: float = 0.25  # what an invalid completion keeps of the other components, times format_valid
     score_tolerance: float = 0.4  # the error of the score at which score_alignment reaches 0
-    tokens_per_citation: int = 12  # more words than this for each thing cited is padding
-    max_terms: int = 6  # a reason naming more skills, titles and companies than this is a dump of the list
-    copy_run: int = 5  # words in a row, a term as one, that count as copied if the context has them in a sentence
-    copy_list_run: int = 8  # the same for a plain list: repeating "Python, SQL, Airflow" is only natural
-    copy_share: float = 0.6  # a reason with this share of copied tokens is a copy
-    repeat_share: float = 0.7  # overlap (of words, or of citations) above which a reason repeats an earlier one
-    distinct_share: float = 0.5  # distinct tokens over tokens, or a reason repeats itself
 
     def problems(self) -> list[str]:
         """Return what is wrong with these values, each named with its remedy."""
         found = _not_positive(self, [name for name in vars(self) if name != "invalid_share"])
-        shares = ("invalid_share", "score_tolerance", "copy_share", "repeat_share", "distinct_share")
-        for name in shares:
+        for name in ("invalid_share", "score_tolerance"):
             if not 0 <= getattr(self, name) <= 1:
                 found.append(f"limits.{name} = {getattr(self, name)!r}: a share; give a number from 0 to 1")
         if self.min_reasons > self.max_reasons:

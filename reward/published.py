@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from reward.breakdown import COMPONENTS, GoldLabel, GradeSheet, quote
+from reward.breakdown import COMPONENTS, GoldLabel, GradeSheet
 from reward.limits import PublishedLimits
+from reward.names import quote
 from reward.parsing import read_published
 
 # Possessive (`++`) so that a long run of "A-- A-- A--" costs linear time; `_claims` then cuts a chain at its

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, Self, TypeVar
 
 from reward.breakdown import COMPONENTS, DECISIONS, Breakdown, GoldLabel, GradeSheet
+from reward.facts import read_facts
 from reward.limits import PublishedLimits, StrictLimits
 
 
@@ -31,10 +32,13 @@ class Rubric(Generic[Limits]):
     """Grades a completion by rules; immutable, and the same completion always gets the same grade.
 
     `grade` is a module-level function (completion, GoldLabel, limits) -> GradeSheet, so a rubric can be pickled.
-    Raises ValueError naming every weight and limit that makes no sense.
+    `version` stands for its rules: totals compare only under the same one. `columns` are what a row hands over, by
+    name. Raises ValueError naming every weight and limit that makes no sense.
     """
 
     name: str
+    version: str
+    columns: tuple[str, ...]
     grade: Callable[[str, GoldLabel, Limits], GradeSheet]
     weights: Weights
     limits: Limits
@@ -62,22 +66,31 @@ class Rubric(Generic[Limits]):
         if problems:
             raise ValueError("; ".join(problems))
 
-    def __call__(self, completion: str, *, decision: str, score: float, context: str) -> Breakdown:
+    def __call__(
+        self,
+        completion: str,
+        *,
+        decision: str,
+        score: float,
+        facts: Mapping[str, Any] | None = None,
+        context: str | None = None,
+    ) -> Breakdown:
         """Grade one completion against its label and fit; never raise on any completion text.
 
-        decision: "shortlist" or "reject". score: the fit, in [0, 1]. context: the job and profile of the prompt.
-        Raises ValueError for any other label, fit or context: a mistake in the data, not in the completion.
+        decision: "shortlist" or "reject". score: the fit, in [0, 1]. facts: the column of the row, which strict
+        needs. context: the job and profile of the prompt, which published needs.
+        Raises ValueError for anything else: a mistake in the data, not in the completion.
         """
-        _check_gold(decision, score, context)
-        sheet = self.grade(completion, GoldLabel(decision, score, context), self.limits)
+        gold = self._gold(decision, score, facts, context)
+        sheet = self.grade(completion, gold, self.limits)
         weights = vars(self.weights)
         total = sum(weights[name] * sheet.marks[name] for name in COMPONENTS) / sum(weights.values())
         # Rounding in the last place may leave [0, 1] by 1e-16.
         return Breakdown(**sheet.marks, total=min(1.0, max(0.0, total)), findings=tuple(sheet.findings))
 
-    def explain(self, completion: str, *, decision: str, score: float, context: str) -> list[str]:
-        """Return one line for each component, with its mark and findings, then the total."""
-        return self(completion, decision=decision, score=score, context=context).lines()
+    def explain(self, completion: str, **gold: Any) -> list[str]:
+        """Return one line for each component, with its mark and findings, then the total; called like the rubric."""
+        return self(completion, **gold).lines()
 
     def with_(self, *, weights: Mapping[str, float] | None = None, limits: Mapping[str, float] | None = None) -> Self:
         """Return this rubric with some weights or limits changed: `STRICT.with_(weights={"length_penalty": 0})`.
@@ -90,6 +103,21 @@ class Rubric(Generic[Limits]):
         if problems:
             raise ValueError("; ".join(problems))
         return replace(self, weights=replace(self.weights, **new_weights), limits=replace(self.limits, **new_limits))
+
+    def _gold(self, decision: str, score: float, facts: object, context: object) -> GoldLabel:
+        if decision not in DECISIONS:
+            raise ValueError(
+                f"decision = {decision!r}: the label must be one of {', '.join(DECISIONS)}; correct the data"
+            )
+        if not _is_number(score) or not 0 <= score <= 1:
+            raise ValueError(f"score = {score!r}: the fit must be a number from 0 to 1; correct the data")
+        if "facts" in self.columns:
+            return GoldLabel(decision, score, facts=read_facts(facts))
+        if not isinstance(context, str):
+            raise ValueError(
+                f"context is {type(context).__name__}: it must be the text that the model read; correct the data"
+            )
+        return GoldLabel(decision, score, context=context)
 
 
 def _is_number(value: object) -> bool:
@@ -104,14 +132,3 @@ def _unknown(kind: str, given: Mapping[str, float], known: Weights | PublishedLi
         for name, value in given.items()
         if name not in names
     ]
-
-
-def _check_gold(decision: str, score: float, context: str) -> None:
-    if decision not in DECISIONS:
-        raise ValueError(f"decision = {decision!r}: the label must be one of {', '.join(DECISIONS)}; correct the data")
-    if not _is_number(score) or not 0 <= score <= 1:
-        raise ValueError(f"score = {score!r}: the fit must be a number from 0 to 1; correct the data")
-    if not isinstance(context, str):
-        raise ValueError(
-            f"context is {type(context).__name__}: it must be the text that the model read; correct the data"
-        )

@@ -4,21 +4,21 @@
    `invalid_share` * format_valid: a policy sees the direction to improve in, and no exploit is worthwhile.
 2. score_alignment falls to 0 at an error of `score_tolerance`, since a hedged 0.5 is not nearly right. Where score
    and decision contradict each other, both components are 0.
-3. A reason counts if it cites the context in its own words and adds something. reason_quality is the share of reasons
-   that count and say nothing false. Two good reasons get the full mark: a third is neither padding nor needed.
-4. no_hallucination is the share of true claims, reason by reason. A reason that does not count has the share 0.
+3. reason_quality is the share of the decisive facts that confirmed clauses state (`reward.evidence`).
+4. no_hallucination is confirmed / (confirmed + unread + 2 refuted) clauses.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from reward.breakdown import COMPONENTS, DECISIONS, GoldLabel, GradeSheet, quote
-from reward.grounding import judge_reasons
+from reward.breakdown import COMPONENTS, DECISIONS, GoldLabel, GradeSheet
+from reward.evidence import Evidence, weigh
 from reward.limits import StrictLimits
+from reward.names import quote
 from reward.parsing import StrictObject, read_strict
-from reward.profile import read_context
 
+VERSION = "strict 2"
 KEYS = frozenset(("decision", "score", "reasons"))
 # From here up a score says shortlist, below it reject.
 SHORTLIST_FROM = 0.5
@@ -109,21 +109,29 @@ def _reasons(reasons: Any, gold: GoldLabel, limits: StrictLimits, sheet: GradeSh
         for name in ("reason_quality", "no_hallucination"):
             sheet.give(name, 0.0, "no list of reasons")
         return
-    # Reasons past the most allowed are counted below but not read: a megabyte of them must not cost a minute.
-    judged = judge_reasons(reasons[: limits.max_reasons], read_context(gold.context), limits)
-    out_of = max(len(reasons), limits.min_reasons)
-    for number, judgement in enumerate(judged, start=1):
-        if judgement.objection:
-            sheet.note("reason_quality", f"reason {number} {judgement.objection}")
-            sheet.note("no_hallucination", f"reason {number} earns nothing")
-        elif judgement.false:
-            sheet.note("reason_quality", f"reason {number} says what is false")
-        sheet.note("no_hallucination", *(f"reason {number}: {fault.text}" for fault in judgement.false))
-    if len(judged) != out_of:
-        for name in ("reason_quality", "no_hallucination"):
-            sheet.note(name, f"{len(reasons)} reasons, {len(judged)} read, counted out of {out_of}")
-    sheet.give("reason_quality", sum(not j.objection and not j.false for j in judged) / out_of)
-    sheet.give("no_hallucination", sum(j.truth for j in judged) / out_of)
+    assert gold.facts is not None, "Rubric reads the facts of every row that strict grades"
+    # Reasons past the most allowed are not read: a megabyte of them must not cost a minute.
+    evidence = weigh(reasons[: limits.max_reasons], gold.facts, limits.max_reason_chars)
+    contradicted = {fact for row in evidence.reasons for c in row if c.status == "refuted" for fact in c.facts}
+    lost = [(fact, share) for fact, share in evidence.covered.items() if share < 1]
+    words = [f"{_how(fact, share, contradicted)}: {quote(fact)}" for fact, share in lost]
+    sheet.give("reason_quality", evidence.coverage, *words)
+    sheet.give("no_hallucination", evidence.no_hallucination, *_objections(evidence))
+
+
+def _how(fact: str, share: float, contradicted: set[str]) -> str:
+    return "contradicted" if fact in contradicted else "stated in part" if share else "not stated"
+
+
+def _objections(evidence: Evidence) -> list[str]:
+    """Return a phrase for each clause that is refuted or unread, or why there is nothing to count."""
+    phrases = [
+        f"reason {number}, {quote(clause.text)} {clause.status}: {clause.why}"
+        for number, row in enumerate(evidence.reasons, start=1)
+        for clause in row
+        if clause.status != "confirmed"
+    ]
+    return phrases or ([] if evidence.count("confirmed") else ["no clause states a decisive fact"])
 
 
 def _length(completion: str, limits: StrictLimits, sheet: GradeSheet) -> None:

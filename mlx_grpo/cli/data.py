@@ -26,10 +26,10 @@ def data() -> None:
     type=click.Choice(["compact", "full"]),
     default="compact",
     show_default=True,
-    help="compact: titles, years and skills; full: texts too.",
+    help="compact: titles, years and skills; full: the texts too.",
 )
 @click.option(
-    "--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 220 by default, 1000 for full."
+    "--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 400 by default, 1200 for full."
 )
 @click.option("--tokenizer", default="Qwen/Qwen3-0.6B", show_default=True, help="Model whose tokenizer counts.")
 @click.option("--heldout-fraction", type=float, default=0.2, show_default=True, help="Share of held-out candidates.")
@@ -58,13 +58,6 @@ def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, 
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of jobs, candidates and split.")
 @click.option(
     "--per-job", type=click.IntRange(min=1), default=20, show_default=True, help="Training candidates for each job."
-)
-@click.option(
-    "--order",
-    type=click.Choice(["reasons_first", "decision_first"]),
-    default="reasons_first",
-    show_default=True,
-    help="Order of the keys in a completion.",
 )
 @click.option(
     "--shuffle-verdicts",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
     "--form", type=click.Choice(["compact", "full"]), help="Form of the prompts; the run's by default, or compact."
 )
 @click.option(
-    "--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 220 by default, 1000 for full."
+    "--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 400 by default, 1200 for full."
 )
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), help="Most tokens of an answer; the run's by default, or 384."
@@ -51,7 +51,7 @@ def rank(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Rank a pool of candidates for a job, with reasons, each checked against the profile.
+    """Rank a pool of candidates for a job, with reasons, each checked against the facts of the profile.
 
     After an interruption, the same command continues where it stopped; NAME.scores.jsonl holds all finished answers.
 
@@ -85,7 +85,7 @@ def print_ranking(console: Console, summary: RankSummary) -> None:
     table.add_column("score", justify="right", overflow="fold")
     table.add_column("decision, reasons", overflow="fold")
     for rank, answer in enumerate(summary.best, start=1):
-        reasons = [reason.text if reason.grounded else f"{reason.text} (not grounded)" for reason in answer.reasons]
+        reasons = [f"{reason.text} ({reason.status})" for reason in answer.reasons]
         cells = str(rank), answer.candidate_id, f"{answer.score:.2f}", "\n".join([answer.decision, *reasons])
         table.add_row(*(Text(printable(cell)) for cell in cells))
     if summary.best:
@@ -103,8 +103,9 @@ def _lines(summary: RankSummary) -> list[str]:
     more = [f"and {unranked - len(summary.notes)} more, listed at the end"] if unranked > len(summary.notes) else []
     return [
         f"{summary.candidates} candidates in {summary.seconds:.0f} s{speed}{kept}",
-        f"{summary.ranked} ranked, {summary.shortlisted} of them shortlisted; {summary.grounded} of {summary.reasons} "
-        "reasons grounded",
+        f"{summary.ranked} ranked, {summary.shortlisted} of them shortlisted",
+        f"of their reasons' clauses {summary.confirmed} confirmed, {summary.refuted} refuted, {summary.unread} unread"
+        + ("" if summary.coverage is None else f"; they state {summary.coverage:.0%} of the decisive facts"),
         f"{summary.no_answer} without a valid answer, {summary.retried} asked twice, {summary.unreadable} unreadable",
         *(f"no rank: {line}" for line in [*summary.notes, *more]),
         str(summary.csv),

@@ -24,10 +24,10 @@ if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
 @click.option("--data", help="Where rows with a prompt_id find their labels; the dataset of FILE's run by default.")
 @click.option("--json", "as_json", is_flag=True, help="Print every mark and finding as JSON.")
 def score(file: Path, rubric: str, data: str | None, as_json: bool) -> None:
-    """Grade completions by a rubric and say why.
+    """Grade completions by a rubric and say why, clause by clause.
 
-    FILE holds JSON objects, one a line, with `completion`, `decision`, `score` and `context`; or it is a run's
-    samples.jsonl or episodes.jsonl. For an eval.json the episodes.jsonl beside it is taken.
+    FILE holds JSON objects, one a line, with `completion`, `decision`, `score` and `facts` (`context` for the published
+    rubric); or it is a run's samples.jsonl or episodes.jsonl. For an eval.json the episodes.jsonl beside it is taken.
 
     \b
     mlx-grpo score completions.jsonl
@@ -43,13 +43,14 @@ def score(file: Path, rubric: str, data: str | None, as_json: bool) -> None:
 
 
 def print_grades(console: Console, grades: Grades) -> None:
-    """Print every completion with a line for each component, and the means."""
+    """Print every completion with a line for each component and each clause of its reasons, and the means."""
     for grade in grades.completions:
         of = f"  {grade.model}" if grade.model else ""
         console.print(
             Text.assemble((printable(grade.id), "bold"), f"{of}  total {grade.marks['total']:.3f}"), soft_wrap=True
         )
-        for line in [grade.completion, *grade.lines]:
+        clauses = [f"{clause['status']}: {clause['text']} ({clause['why']})" for clause in grade.clauses]
+        for line in [grade.completion, *grade.lines, *clauses]:
             console.print(f"  {printable(' '.join(line.split()))}", highlight=False, markup=False, soft_wrap=True)
     for model, means in grades.means.items():
         count = sum((grade.model or "") == model for grade in grades.completions)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
+import zlib
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -20,10 +22,15 @@ BUNDLED = {"shortlist": "", "shortlist-full": "-full"}
 """Bundled datasets by name, each with the suffix of its files in mlx_grpo/tasks/data."""
 
 LISTED_PROBLEMS = 20
+QUOTING = ("context", "facts")
+"""The columns that hold names and texts of the prompt."""
 
 
 def dataset_files(data: DataConfig) -> tuple[Path, Path | None]:
-    """Return the training and held-out files that a config names; a folder holds train.jsonl and heldout.jsonl."""
+    """Return the training and held-out files that a config names; a folder holds train.jsonl and heldout.jsonl.
+
+    Each of them may be compressed, and then its name ends in .jsonl.gz.
+    """
     train = _dataset_file(data.train, "train")
     if data.heldout is not None:
         return train, _dataset_file(data.heldout, "heldout")
@@ -53,11 +60,12 @@ def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None)
     rows: list[dict[str, Any]] = []
     problems: list[str] = []
     lines: dict[str, int] = {}
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+    name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         try:
-            row = {"id": f"{path.stem}-{number}", **_read_row(line, problem_of or _row_problem)}
+            row = {"id": f"{name}-{number}", **_read_row(line, problem_of or _row_problem)}
         except ValueError as error:
             problems.append(f"{path}, line {number}: {error}")
             continue
@@ -84,13 +92,13 @@ def load_prompts(path: Path, tokenizer: TokenizerWrapper, enable_thinking: bool 
 def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinking: bool = False) -> Prompt:
     """Make a Prompt of one row; columns other than `id` and `prompt` go to the reward.
 
-    Special tokens inside chat messages are broken (see `chat`). So are those in the column `context`, which lets a
-    rubric grade against the text that the model reads. A `prompt` of plain text is taken as rendered already: its
-    special tokens count, and whoever rendered it must keep foreign ones out.
+    Special tokens inside chat messages are broken (see `chat`). So are those in the columns that quote a prompt, which
+    lets a rubric grade against the text that the model reads. A `prompt` of plain text is taken as rendered already:
+    its special tokens count, and whoever rendered it must keep foreign ones out.
     """
     columns = {key: value for key, value in row.items() if key not in ("id", "prompt")}
     if isinstance(row["prompt"], str):
-        text = row["prompt"]
+        text = user_message = row["prompt"]
         token_ids = tokenizer.encode(text)
     else:
         try:
@@ -98,9 +106,17 @@ def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinkin
         except UserError as error:
             raise UserError(f"row {row['id']}: {error}") from None
         token_ids = tokenizer.encode(text, add_special_tokens=False)
-        if isinstance(columns.get("context"), str):
-            columns["context"] = as_data(columns["context"], tokenizer)
-    return Prompt(str(row["id"]), text, tuple(token_ids), columns)
+        user_message = as_data(row["prompt"][-1]["content"], tokenizer)
+        columns |= {name: as_data(columns[name], tokenizer) for name in QUOTING if name in columns}
+    return Prompt(str(row["id"]), text, tuple(token_ids), columns, user_message)
+
+
+def context_of(row: dict[str, Any]) -> Any:
+    """Return the text that a completion is about: a row's column `context`, or the last message of its prompt."""
+    if "context" in row:
+        return row["context"]
+    prompt = row.get("prompt", "")
+    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
 def check_lengths(
@@ -152,18 +168,31 @@ def _full(name: str | None) -> str | None:
 
 def _dataset_file(name: str, split: str) -> Path:
     if name in BUNDLED:
-        return Path(__file__).resolve().parents[1] / "tasks" / "data" / f"{split}{BUNDLED[name]}.jsonl"
+        return Path(__file__).resolve().parents[1] / "tasks" / "data" / f"{split}{BUNDLED[name]}.jsonl.gz"
     path = Path(name)
-    return path / f"{split}.jsonl" if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    plain, compressed = path / f"{split}.jsonl", path / f"{split}.jsonl.gz"
+    if plain.exists() and compressed.exists():
+        raise UserError(f"{plain}: {compressed.name} is beside it; remove the older one")
+    return compressed if compressed.exists() else plain
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """Return the text of a file of rows, plain or compressed; raise UserError where it can't be read."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with _open_text(path) as file:
+            return file.read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; correct the path, or build one with `mlx-grpo data build`") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable ({error}); give a JSONL file in UTF-8") from None
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not readable ({error}); give a JSONL file in UTF-8, plain or as .gz") from None
+
+
+def _open_text(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def _read_row(line: str, problem_of: Callable[[Any], str | None]) -> dict[str, Any]:

@@ -17,8 +17,15 @@ class Prompt:
     token_ids: tuple[int, ...]
     columns: dict[str, Any] = field(default_factory=dict)
     """The row's other columns, passed to the reward."""
+    user_message: str = ""
+    """The last message, or the whole of a prompt that is plain text."""
     shared_prefix_ids: tuple[int, ...] = ()
     """The tokens that all completions of its group begin with, drawn once (see `branch`); usually none."""
+
+    @property
+    def context(self) -> Any:
+        """Return the column `context`, or the user message where the row has none."""
+        return self.columns.get("context", self.user_message)
 
     @property
     def given_ids(self) -> tuple[int, ...]:

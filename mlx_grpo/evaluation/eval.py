@@ -11,6 +11,7 @@ import mlx.core as mx
 from convert.torch_eval import pick_device
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import check_lengths
+from mlx_grpo.data.inputs import rubric_version
 from mlx_grpo.data.jsonl import Record
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.distributed.ranks import Ranks
@@ -63,6 +64,8 @@ def run_eval(
     ranks = ranks or Ranks()
     runs = [Run.find(name), *map(Run.find, others)]
     run = runs[0]
+    for each in runs:
+        each.check_inputs("rubric", "heldout")
     folder = out or run.folder
     _make(folder)  # before the work, not after it
     settings = _greedy_settings(run.config, backend, device, max_new_tokens, ranks)
@@ -130,6 +133,7 @@ def _facts(run: Run, matrix: RunMatrix, settings: GreedySettings, n_episodes: in
         "run": run.name,
         "runs": {name: run.name for name, run in matrix.runs.items()},
         "rubric": reward.rubric or ", ".join(reward.functions),
+        "rubric_version": rubric_version(run.config),
         "backend": settings.backend,
         "device": settings.device,
         "n_episodes": n_episodes,

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from mlx_grpo.config.schema import DataConfig
-from mlx_grpo.data.dataset import dataset_files, read_rows
+from mlx_grpo.data.dataset import context_of, dataset_files, read_rows
 from mlx_grpo.data.jsonl import Record
 from mlx_grpo.errors import UserError
-from mlx_grpo.rewards import RUBRIC_COLUMNS, strip_thinking
+from mlx_grpo.rewards import check_reasons, columns_problem, strip_thinking
 from mlx_grpo.runs import CONFIG, EPISODES, Run, find_episodes
 from reward import RUBRICS, Rubric
 
@@ -28,6 +28,8 @@ class Grade:
     marks: dict[str, float]
     """The six components and `total`."""
     lines: list[str]
+    clauses: list[Record]
+    """What the strict rubric reads in the reasons, in order: reason (from 1), text, status, fact, why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Grades:
     """All completions of a file, and the mean marks of each model in it (under "" where the file names none)."""
 
     rubric: str
+    """Its version."""
     means: dict[str, dict[str, float]]
     completions: list[Grade]
 
@@ -44,7 +47,8 @@ def grade_file(file: Path, rubric: str, data: str | None) -> Grades:
 
     Raises UserError listing every row that can't be graded, by line number.
     """
-    grader, labels = RUBRICS[rubric], read_labels(file, data)
+    grader = RUBRICS[rubric]
+    labels = read_labels(file, data, grader)
     if file.suffix == ".json":
         rows = _episodes_of_eval_json(file, labels, grader)
     else:
@@ -58,15 +62,21 @@ def grade_file(file: Path, rubric: str, data: str | None) -> Grades:
         model: {name: float(np.mean([each[name] for each in marks])) for name in marks[0]}
         for model, marks in by_model.items()
     }
-    return Grades(rubric, means, grades)
+    return Grades(grader.version, means, grades)
 
 
-def read_labels(file: Path, data: str | None) -> dict[str, Record]:
-    """Return dataset rows by id: of `data` (as data.train names it), else of the run whose folder holds the file."""
+def read_labels(file: Path, data: str | None, grader: Rubric) -> dict[str, Record]:
+    """Return dataset rows by id: of `data` (as data.train names it), else of the run whose folder holds the file.
+
+    Raises UserError where the run's rows, or the rubric that trained it, have changed since.
+    """
     if data is not None:
         settings = DataConfig(train=data)
     elif (file.parent / CONFIG).is_file():
-        settings = Run(file.parent).config.data
+        run = Run(file.parent)
+        trained_by_it = run.config.reward.rubric == grader.name
+        run.check_inputs("train", "heldout", *(["rubric"] if trained_by_it else []))
+        settings = run.config.data
     else:
         return {}
     return {str(row["id"]): row for path in dataset_files(settings) if path is not None for row in read_rows(path)}
@@ -91,15 +101,28 @@ def _episodes_of_eval_json(file: Path, labels: dict[str, Record], grader: Rubric
 
 
 def _grade(row: Record, model: str | None, labels: dict[str, Record], grader: Rubric) -> Grade:
-    completion = strip_thinking(row["completion"])
-    sheet = grader(completion, **(_gold_columns(row, labels) or {}))
-    return Grade(str(row.get("prompt_id", row["id"])), model, completion, sheet.as_dict(), sheet.lines()[:-1])
+    completion, columns = strip_thinking(row["completion"]), _gold_columns(row, labels, grader)
+    sheet = grader(completion, **columns)
+    clauses = _clauses(completion, columns["facts"]) if "facts" in columns else []
+    return Grade(str(row.get("prompt_id", row["id"])), model, completion, sheet.as_dict(), sheet.lines()[:-1], clauses)
 
 
-def _gold_columns(row: Record, labels: dict[str, Record]) -> Record | None:
-    """Return the columns to grade a row against: its own, or those of the dataset's row that its `prompt_id` names."""
-    source = row if all(column in row for column in RUBRIC_COLUMNS) else labels.get(str(row.get("prompt_id")))
-    return source and {column: source.get(column) for column in RUBRIC_COLUMNS}
+def _clauses(completion: str, facts: Record) -> list[Record]:
+    reasons = enumerate(check_reasons(completion, facts).evidence.reasons, start=1)
+    return [
+        {"reason": number, "text": clause.text, "status": clause.status, "fact": clause.fact, "why": clause.why}
+        for number, clauses in reasons
+        for clause in clauses
+    ]
+
+
+def _gold_columns(row: Record, labels: dict[str, Record], grader: Rubric) -> Record:
+    """Return the rubric's columns that a row holds, or that the dataset's row holds which its `prompt_id` names."""
+    label = labels.get(str(row.get("prompt_id")))
+    if label is None or all(column in row for column in grader.columns):
+        return {column: row[column] for column in grader.columns if column in row}
+    label = label if "context" in label else {**label, "context": context_of(label)}
+    return {column: label[column] for column in grader.columns if column in label}
 
 
 def _problem(row: object, labels: dict[str, Record], grader: Rubric) -> str | None:
@@ -108,16 +131,12 @@ def _problem(row: object, labels: dict[str, Record], grader: Rubric) -> str | No
         return f'holds {type(row).__name__}, not an object; write {{"completion": ...}}'
     if not isinstance(row.get("completion"), str):
         return "has no `completion` that is text; add it"
-    gold = _gold_columns(row, labels)
-    if gold is None and "prompt_id" in row:
+    columns = _gold_columns(row, labels, grader)
+    missing = [column for column in grader.columns if column not in columns]
+    if missing and "prompt_id" in row and str(row["prompt_id"]) not in labels:
         return f"{row['prompt_id']!r} is in no dataset here; name the one it comes from with --data"
-    if gold is None:
-        missing = [column for column in RUBRIC_COLUMNS if column not in row]
+    if missing == ["facts"]:
+        return f"has no facts, which {grader.version} confirms reasons against; add them, or --rubric published"
+    if missing:
         return f"has no {', '.join(missing)}; add what to grade against, or a `prompt_id` and --data"
-    if not isinstance(gold["context"], str):
-        return "`context` is not text; give the job and profile that the completion is about"
-    try:
-        grader("", **gold)
-    except ValueError as error:
-        return str(error)
-    return None
+    return columns_problem(columns, grader)

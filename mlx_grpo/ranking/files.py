@@ -187,16 +187,28 @@ def _write_rows(
     as_csv: TextIO, as_jsonl: TextIO, ranked: Iterable[tuple[int | None, Answer]], max_reasons: int
 ) -> None:
     table = csv.writer(as_csv, lineterminator="\n")
-    columns = [name for n in range(1, max_reasons + 1) for name in (f"reason_{n}", f"grounded_{n}")]
-    table.writerow(["rank", "candidate_id", "decision", "score", "valid", "retried", *columns, "note"])
+    columns = [name for n in range(1, max_reasons + 1) for name in (f"reason_{n}", f"status_{n}")]
+    table.writerow(["rank", "candidate_id", "decision", "score", "coverage", "valid", "retried", *columns, "note"])
     for rank, answer in ranked:
-        cells = [cell for r in answer.reasons for cell in (safe_cell(r.text), _truth(r.grounded))]
+        cells = [cell for reason in answer.reasons for cell in (safe_cell(reason.text), reason.status)]
         cells += [""] * (len(columns) - len(cells))
-        verdict = [rank, safe_cell(answer.candidate_id), answer.decision, answer.score]
+        verdict = [rank, safe_cell(answer.candidate_id), answer.decision, answer.score, _rounded(answer.coverage)]
         table.writerow([*verdict, _truth(answer.valid), _truth(answer.retried), *cells, safe_cell(answer.note)])
-        reasons = [reason._asdict() for reason in answer.reasons]
-        record = {"rank": rank, **asdict(answer), "valid": answer.valid, "reasons": reasons}
-        as_jsonl.write(json.dumps(record, ensure_ascii=False) + "\n")
+        as_jsonl.write(json.dumps(_record(rank, answer), ensure_ascii=False) + "\n")
+
+
+def _record(rank: int | None, answer: Answer) -> dict[str, Any]:
+    """Return an answer's line of the ranked JSONL."""
+    reasons = [
+        {"text": reason.text, "status": reason.status, "clauses": [mark._asdict() for mark in reason.marks]}
+        for reason in answer.reasons
+    ]
+    own = {"coverage": _rounded(answer.coverage), "valid": answer.valid, "reasons": reasons}
+    return {"rank": rank, **asdict(answer), **own}
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
 
 
 def safe_cell(text: str) -> str:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from mlx_grpo.config.schema import EvalConfig, RewardConfig
-from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import find_model, trained_dtype
 from mlx_grpo.rewards import make_rubric
 from mlx_grpo.runs import CONFIG, Run
 from mlx_grpo.tasks.shortlist.build import DEFAULT_BUDGET
-from mlx_grpo.tasks.shortlist.prompt import system_message
-from mlx_grpo.tasks.shortlist.records import Form, Order
+from mlx_grpo.tasks.shortlist.prompt import SYSTEM_MESSAGE
+from mlx_grpo.tasks.shortlist.records import Form
 from reward import STRICT, Rubric
 from reward.limits import StrictLimits
 
@@ -38,7 +36,8 @@ class Settings:
     """
 
     form: Form
-    order: Order = "reasons_first"
+    instruction: str = SYSTEM_MESSAGE
+    """The system message; a run's own where a run answers."""
     token_budget: int = DEFAULT_BUDGET["compact"]
     max_new_tokens: int = EvalConfig().max_new_tokens
     enable_thinking: bool = False
@@ -84,32 +83,33 @@ def find_ranking_model(model: str, form: Form | None) -> RankingModel:
 def _of_run(run: Run, form: Form | None) -> RankingModel:
     config = run.config
     adapter = run.adapter()
-    form, order = _trained_form(run, form)
+    form, instruction = _trained_prompt(run, form)
     return RankingModel(
         find_model(config.model),
         adapter,
         trained_dtype(config.fine_tune_type, config.dtype),
-        Settings(form, order, DEFAULT_BUDGET[form], config.eval.max_new_tokens, config.data.enable_thinking),
+        Settings(form, instruction, DEFAULT_BUDGET[form], config.eval.max_new_tokens, config.data.enable_thinking),
         config.eval.batch_size,
         make_rubric(config.reward if config.reward.rubric == "strict" else RewardConfig()),
     )
 
 
-def _trained_form(run: Run, wanted: Form | None) -> tuple[Form, Order]:
-    """Return the form and key order of the prompts that a run was trained on, recognised by their instruction.
+def _trained_prompt(run: Run, wanted: Form | None) -> tuple[Form, str]:
+    """Return the form and the instruction of the prompts that a run was trained on.
 
-    Returns the `wanted` form with the reasons first where the run was trained on another one, or its prompts are not
-    here.
+    A `wanted` form comes first. A run of another task is asked by the shortlist task's own instruction.
     """
-    known = {system_message(form, order): (form, order) for form in get_args(Form) for order in get_args(Order)}
-    path, _ = dataset_files(run.config.data)
-    prompt = read_rows(path)[0]["prompt"] if path.is_file() else ""
-    instruction = "" if isinstance(prompt, str) else prompt[0]["content"]
-    if wanted and known.get(instruction, ("", ""))[0] != wanted:
-        return wanted, "reasons_first"
-    if instruction not in known:
+    inputs = run.inputs
+    if inputs is None:
         raise UserError(
-            f"{run.folder}: its training prompts ({run.config.data.train}) are not here, or ask something else than "
-            "the shortlist task; name the form to ask in: --form compact or --form full"
+            f"{run.folder}: is older than the prompts of this version, and kept no record of its own; train it again, "
+            "or rank with the version that began it"
         )
-    return known[instruction]
+    if inputs.form is not None:
+        return wanted or inputs.form, inputs.system_message
+    if wanted is None:
+        raise UserError(
+            f"{run.folder}: its training prompts ({run.config.data.train}) ask something else than the shortlist "
+            "task; name the form to ask in: --form compact or --form full"
+        )
+    return wanted, SYSTEM_MESSAGE

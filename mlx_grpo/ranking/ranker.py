@@ -30,6 +30,7 @@ from mlx_grpo.ranking.files import ScoreLog, outputs, write_ranked
 from mlx_grpo.ranking.model import find_ranking_model
 from mlx_grpo.ranking.summary import LISTED, RankSummary, Tally
 from mlx_grpo.tasks.shortlist.build import candidate_for_prompt, job_for_prompt, prompt_counter
+from mlx_grpo.tasks.shortlist.facts import facts_of
 from mlx_grpo.tasks.shortlist.jd import read_job
 from mlx_grpo.tasks.shortlist.pool import Entry, stream_pool
 from mlx_grpo.tasks.shortlist.prompt import messages
@@ -170,7 +171,7 @@ class Ranker:
 
     def _prepare(self, job: Job) -> _JobPrompt:
         settings = self.model.settings
-        count = prompt_counter(self._count_tokens, settings.form, settings.order)
+        count = prompt_counter(self._count_tokens, settings.form, settings.instruction)
         job, _ = job_for_prompt(job, settings.form, settings.token_budget, count)
         # Two made-up candidates, so that what their prompts share is the instruction and the job.
         made_up = [Candidate(title, 0, (), ()) for title in ("Nobody", "Anybody")]
@@ -182,8 +183,8 @@ class Ranker:
 
     def _prompt(self, job: Job, candidate: Candidate) -> Prompt:
         settings = self.model.settings
-        chat = messages(job, candidate, settings.form, settings.order)
-        row = {"id": candidate.id, "prompt": chat, "context": chat[-1]["content"]}
+        chat = messages(job, candidate, settings.form, settings.instruction)
+        row = {"id": candidate.id, "prompt": chat, "facts": facts_of(job, candidate)}
         return make_prompt(row, self.policy.tokenizer, settings.enable_thinking)
 
     def _answer_entries(self, job_prompt: _JobPrompt, batch: _Batch) -> list[Answer]:
@@ -245,7 +246,7 @@ class Ranker:
 
     def _read(self, rollout: Rollout) -> Answer:
         prompt = rollout.prompt
-        answer = read_answer(prompt.id, rollout.completion, prompt.columns["context"], self.model.rubric)
+        answer = read_answer(prompt.id, rollout.completion, prompt.columns["facts"], self.model.rubric)
         if answer.valid or rollout.finish_reason == "stop":
             return answer
         return replace(answer, note=f"{answer.note}; cut off after {len(rollout.completion_ids)} tokens")

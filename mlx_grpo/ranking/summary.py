@@ -11,7 +11,7 @@ from mlx_grpo.ranking.files import Outputs, Place
 from mlx_grpo.tasks.shortlist.pool import Entry
 
 LISTED = 5
-COUNTS = ("ranked", "shortlisted", "no_answer", "unreadable", "retried", "reused", "reasons", "grounded")
+COUNTS = ("ranked", "shortlisted", "no_answer", "unreadable", "retried", "reused", "confirmed", "refuted", "unread")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,12 @@ class RankSummary:
     retried: int
     reused: int
     """Answers taken from an earlier, interrupted ranking."""
-    reasons: int
-    grounded: int
+    confirmed: int
+    """Clauses of the reasons that the facts of the profile confirm."""
+    refuted: int
+    unread: int
+    coverage: float | None
+    """Mean of the valid answers' coverage, 0 to 1; None without a valid answer."""
     seconds: float
     notes: tuple[str, ...]
     """Why the first few without a rank have none."""
@@ -44,6 +48,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.coverage = 0.0
         self.places: list[Place] = []
         self.notes: list[str] = []
 
@@ -55,10 +60,10 @@ class Tally:
                 kind: 1,
                 "shortlisted": answer.decision == "shortlist",
                 "retried": answer.retried,
-                "reasons": len(answer.reasons),
-                "grounded": sum(reason.grounded for reason in answer.reasons),
             }
         )
+        self.counts.update(mark.status for reason in answer.reasons for mark in reason.marks)
+        self.coverage += answer.coverage or 0.0
         if kind != "ranked" and len(self.notes) < LISTED:
             self.notes.append(answer.note if kind == "unreadable" else f"{answer.candidate_id}: {answer.note}")
         self.places.append(Place.of(answer, len(self.places), key))
@@ -67,5 +72,12 @@ class Tally:
         """Return the counts as a summary."""
         counts = {name: self.counts[name] for name in COUNTS}
         return RankSummary(
-            files.csv, files.jsonl, len(self.places), **counts, seconds=seconds, notes=tuple(self.notes), best=best
+            files.csv,
+            files.jsonl,
+            len(self.places),
+            **counts,
+            coverage=self.coverage / counts["ranked"] if counts["ranked"] else None,
+            seconds=seconds,
+            notes=tuple(self.notes),
+            best=best,
         )

@@ -49,6 +49,7 @@ def model_card(run: Run, base: Path, repo: str | None = None) -> str:
         dataset=_dataset(config),
         bundled=config.data.train in BUNDLED,
         weights=_weights(config),
+        rubric=run.inputs.rubric if run.inputs else config.reward.rubric,
         messages=json.dumps(_example_prompt(config), ensure_ascii=False, indent=4),
         thinks=_thinks(base),
         results=results,

@@ -117,10 +117,9 @@ function verdict(answer) {
     el("span", { class: "hidden-text" }, answer.correct ? "correct: " : "wrong: "), text);
 }
 
-function reason({ parts, objection, faults }) {
-  const pieces = parts.map(([text, kind]) => (kind ? el("mark", { class: kind }, text) : text));
-  const wrong = objection ? [objection, ...faults] : faults;
-  return el("li", {}, ...pieces, ...wrong.map((text) => el("div", { class: "fault" }, text)));
+function reason({ parts, faults }) {
+  const pieces = parts.map(([text, status]) => (status ? el("mark", { class: status, title: status }, text) : text));
+  return el("li", {}, ...pieces, ...faults.map((text) => el("div", { class: "fault" }, text)));
 }
 
 function answer(given, name, components) {

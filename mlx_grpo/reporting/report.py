@@ -9,22 +9,25 @@ import base64
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.dataset import dataset_files, read_rows
+from mlx_grpo.data.dataset import context_of, dataset_files, read_rows
+from mlx_grpo.data.inputs import rubric_version
 from mlx_grpo.data.jsonl import Record
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import model_name
 from mlx_grpo.reporting import tables
 from mlx_grpo.reporting.report_curves import curves
-from mlx_grpo.rewards import make_rubric, strip_thinking
+from mlx_grpo.rewards import check_reasons, columns_problem, make_rubric, strip_thinking
 from mlx_grpo.runs import EPISODES, METRICS, RESULTS, SAMPLES, Episodes, Run
 from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB
+from reward import STRICT
 from reward.breakdown import DECISIONS
-from reward.claims import Reason, read_claims
+from reward.evidence import Clause
 from reward.limits import StrictLimits
 from reward.parsing import read_published
 
@@ -34,6 +37,7 @@ MAX_CONTEXT = 6000
 """Characters of a prompt on the page."""
 MAX_SAMPLES = 400_000
 """Characters of all sampled completions: about 1.5 MB of the page."""
+WORST_FIRST = ("refuted", "unread", "confirmed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ def gather(run: Run) -> Record:
     metrics, samples = run.metrics(), run.samples()
     missing = _missing(results, episodes, metrics, samples)
     limits = _limits(config)
-    train, heldout = dataset_files(config.data)
+    train, heldout = _datasets(run, missing) if episodes or samples else (None, None)
     heldout_rows = _rows(heldout if episodes else None, missing)
     train_rows = _rows(train if samples else None, missing)
     return {
@@ -121,6 +125,16 @@ def _missing(results: Record | None, episodes: Episodes, metrics: list[Record], 
     return missing
 
 
+def _datasets(run: Run, missing: list[str]) -> tuple[Path | None, Path | None]:
+    """Return the files of the run's training and held-out rows, none where they are no longer what the run read."""
+    try:
+        run.check_inputs("rubric", "train", "heldout")
+    except UserError as error:
+        missing.append(f"{error.problems[0]}; prompts are not shown, and reasons are not marked")
+        return None, None
+    return dataset_files(run.config.data)
+
+
 def _limits(config: Config) -> StrictLimits:
     """Return the limits by which reasons are read: the run's own where the strict rubric trained it."""
     limits = make_rubric(config.reward).limits if config.reward.rubric == "strict" else None
@@ -130,7 +144,7 @@ def _limits(config: Config) -> StrictLimits:
 def _facts(config: Config, results: Record | None, metrics: list[Record]) -> list[str]:
     """Return the short lines under the page's title."""
     steps = sum(record.get("reward") is not None for record in metrics)
-    facts = [f"{steps} GRPO steps", f"reward: {config.reward.rubric or ', '.join(config.reward.functions)}"]
+    facts = [f"{steps} GRPO steps", f"reward: {rubric_version(config) or ', '.join(config.reward.functions)}"]
     if results is None:
         return facts
     facts.append(f"{results['n_episodes']} held-out prompts, greedy, up to {results['max_new_tokens']} tokens")
@@ -191,30 +205,30 @@ def _samples(samples: list[Record], rows: dict[str, Record], limits: StrictLimit
 
 
 def _rows(path: Path | None, missing: list[str]) -> dict[str, Record]:
-    """Return a dataset's rows by id, none where the file is gone, which is added to `missing`."""
+    """Return a dataset's rows by id, none where the file is gone, which is added to `missing`.
+
+    A column `facts` that is not the strict rubric's is left out.
+    """
     try:
-        return {str(row["id"]): row for row in read_rows(path)} if path else {}
+        rows = read_rows(path) if path else []
     except UserError as error:
         missing.append(f"{error.problems[0]}; prompts are not shown")
         return {}
+    for row in rows:
+        if columns_problem(row, STRICT):
+            row.pop("facts", None)
+    return {str(row["id"]): row for row in rows}
 
 
 def _context_parts(row: Record) -> list[list[str]]:
     """Return the context of a row in parts with headings: job and candidate, or the whole prompt."""
-    text = _context(row)
-    if not text:
+    text = context_of(row)
+    if not isinstance(text, str) or not text:
         return []
     job, parted, candidate = text.partition(f"\n{CANDIDATE}\n")
     if parted:
         return [["Job", _cut(job.removeprefix(JOB), MAX_CONTEXT)], ["Candidate", _cut(candidate, MAX_CONTEXT)]]
     return [["Prompt", _cut(text, MAX_CONTEXT)]]
-
-
-def _context(row: Record) -> str:
-    if isinstance(row.get("context"), str):
-        return row["context"]
-    prompt = row.get("prompt", "")
-    return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
 def _completion(scored: Record, components: dict[str, float | None], row: Record, limits: StrictLimits) -> Record:
@@ -223,27 +237,36 @@ def _completion(scored: Record, components: dict[str, float | None], row: Record
     fields = read_published(text) or {}
     decision = str(fields.get("decision")).strip().lower()
     score = scored.get("score", fields.get("score"))  # an evaluation has read it already
-    reasons = read_claims(text, row["context"], limits) if isinstance(row.get("context"), str) else None
+    checked = check_reasons(text, row["facts"], limits) if "facts" in row else None
     return {
         "reward": _number(scored["reward"]),
         "components": [_number(value) for value in components.values()],
         "correct": scored.get("correct"),
         "decision": decision if decision in DECISIONS else None,
         "score": _number(score) if isinstance(score, float | int) and 0 <= score <= 1 else None,
-        "reasons": None if reasons is None else [_parts(reason) for reason in reasons],
+        "reasons": None if checked is None else list(map(_parts, checked.texts, checked.evidence.reasons)),
         "text": _cut(scored["completion"], MAX_COMPLETION),
     }
 
 
-def _parts(reason: Reason) -> Record:
-    """Return a reason as pieces of text in their order, each plain, grounded or false."""
+def _parts(text: str, clauses: Sequence[Clause]) -> Record:
+    """Return a reason as pieces of text in their order, each plain or the status of a clause, and what is refuted.
+
+    A list in a clause has a clause for each name, at the same place: the worst status counts.
+    """
+    places: dict[tuple[int, int], str] = {}
+    for clause in clauses:
+        place = (clause.start, clause.stop)
+        places[place] = min(clause.status, places.get(place, clause.status), key=WORST_FIRST.index)
     parts, at = [], 0
-    for claim in reason.claims:
-        parts += [[reason.text[at : claim.start], ""]] if claim.start > at else []
-        parts.append([reason.text[claim.start : claim.stop], "false" if claim.fault else "grounded"])
-        at = claim.stop
-    parts += [[reason.text[at:], ""]] if at < len(reason.text) else []
-    return {"parts": parts, "objection": reason.objection, "faults": reason.faults}
+    for (start, stop), status in places.items():
+        if start == stop:
+            continue  # a reason that is no text has one clause of nothing
+        parts += [[text[at:start], ""]] if start > at else []
+        parts.append([text[start:stop], status])
+        at = stop
+    parts += [[text[at:], ""]] if at < len(text) else []
+    return {"parts": parts, "faults": [clause.why for clause in clauses if clause.status == "refuted"]}
 
 
 def _number(value: float | None) -> float | None:

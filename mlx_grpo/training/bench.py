@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from statistics import median
 from typing import Any
@@ -88,7 +88,7 @@ def time_shape(
 
 def prompt_of_length(row: Prompt, length: int) -> Prompt:
     """Return a row of the dataset with its tokens repeated or cut to a length."""
-    return Prompt(row.id, row.text, (row.token_ids * -(-length // len(row.token_ids)))[:length], row.columns)
+    return replace(row, token_ids=(row.token_ids * -(-length // len(row.token_ids)))[:length])
 
 
 def time_step(state: TrainState, prompt: Prompt, shape: Shape, plain: bool) -> dict[str, float]:

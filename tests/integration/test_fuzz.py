@@ -21,7 +21,7 @@ from support.paths import ROOT
 
 from mlx_grpo.config.files import load_config, parse_yaml
 from mlx_grpo.config.schema import Config, DataConfig
-from mlx_grpo.data.dataset import dataset_files, read_rows
+from mlx_grpo.data.dataset import context_of, dataset_files, read_rows, read_text
 from mlx_grpo.errors import UserError
 from mlx_grpo.tasks.shortlist.jd import read_job
 from mlx_grpo.tasks.shortlist.pool import load_pool
@@ -40,7 +40,7 @@ value = st.recursive(
     scalar, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3), max_leaves=6
 )
 CONFIG = (ROOT / "configs" / "smollm2.yaml").read_bytes()
-LINES = dataset_files(DataConfig(train="shortlist"))[0].read_bytes().split(b"\n")[:3]
+LINES = read_text(dataset_files(DataConfig(train="shortlist"))[0]).encode().split(b"\n")[:3]
 POOL = json.dumps(
     [
         {
@@ -148,8 +148,10 @@ def test_a_pool_and_a_description_of_any_bytes(content: bytes, tmp_path: Path):
 @given(completion=mutated(json.loads(LINES[0])["completion"].encode()), name=st.sampled_from(sorted(RUBRICS)))
 def test_a_damaged_gold_completion_is_graded(completion: bytes, name: str):
     row = json.loads(LINES[0])
-    gold = {key: row[key] for key in ("decision", "score", "context")}
-    assert 0 <= RUBRICS[name](completion.decode("utf-8", "surrogateescape"), **gold).total <= 1
+    row["context"] = context_of(row)
+    rubric = RUBRICS[name]
+    gold = {column: row[column] for column in rubric.columns}
+    assert 0 <= rubric(completion.decode("utf-8", "surrogateescape"), **gold).total <= 1
 
 
 GGUF_WORKER = """

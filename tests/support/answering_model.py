@@ -14,11 +14,15 @@ import mlx.core as mx
 from support.tiny_models import STOP, TEMPLATE, byte_tokenizer
 from tokenizers import AddedToken
 
-PIECES = ['{"reasons":["strong in Python","lacks SQL"],"score":', "0.9", "0.2"]
+from mlx_grpo.tasks.shortlist.prompt import SYSTEM_MESSAGE
+
+PIECES = ['{"reasons":["Python: expert","SQL: missing"],"score":', "0.9", "0.2"]
 PIECES += [',"decision":"shortlist"}', ',"decision":"reject"}', "well,"]
 START, HIGH, LOW, SHORTLIST, REJECT, BREAK = range(2, 8)  # their dimensions; 0 is any other token, 1 is ">"
 EXPERT, UNSURE = 8, 10  # the words' dimensions; the one after each holds the mean over the prompt
 SIZE = 16
+PROMPT_TOKENS = len(SYSTEM_MESSAGE) + 190
+"""Roughly: a token a byte, and a mean over the prompt weakens with its length."""
 SETTINGS = {
     "model_type": "llama",
     "architectures": ["LlamaForCausalLM"],
@@ -60,7 +64,7 @@ def _weights(ids: dict[str, int], vocabulary: int) -> dict[str, list]:
     head[start][1] = head[shortlist][HIGH] = head[reject][LOW] = 100.0
     head[high][START] = head[low][START] = head[broken][START] = 100.0
     head[low][START] += 0.12
-    head[high][EXPERT + 1], head[broken][UNSURE + 1] = 1000.0, 8.0
+    head[high][EXPERT + 1], head[broken][UNSURE + 1] = 1000.0, PROMPT_TOKENS / 41
     for last in (SHORTLIST, REJECT, BREAK):
         head[ids[STOP]][last] = 100.0
     value, out = _zeros(SIZE, SIZE), _zeros(SIZE, SIZE)

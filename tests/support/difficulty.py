@@ -18,7 +18,7 @@ import numpy as np
 from mlx_grpo.evaluation.statistics import roc_auc
 from mlx_grpo.tasks.shortlist.gold import dump_answer
 from mlx_grpo.tasks.shortlist.prompt import parse
-from mlx_grpo.tasks.shortlist.rows import Row, read_rows
+from mlx_grpo.tasks.shortlist.rows import Row, read_rows, user_message
 from mlx_grpo.tasks.shortlist.synthetic import DATA, balance_table
 from mlx_grpo.tasks.shortlist.text import fold
 from reward import STRICT
@@ -35,7 +35,7 @@ def overlap_accuracy(train: list[Row], heldout: list[Row]) -> float:
     """Shortlist from the share of required skills that is listed at all, at the cut that is best on `train`."""
 
     def listed(row: Row) -> float:
-        job, candidate = parse(row["context"], "compact")
+        job, candidate = parse(user_message(row), "compact")
         names = {fold(skill.name) for skill in candidate.skills}
         return sum(fold(name) in names for name in job.required) / len(job.required)
 
@@ -46,14 +46,15 @@ def overlap_accuracy(train: list[Row], heldout: list[Row]) -> float:
 
 
 def constant_reward(train: list[Row], heldout: list[Row]) -> float:
-    """Mean strict reward of one verdict for all, its score the best on `train`, with reasons that are true and idle."""
+    """Mean strict reward of one verdict for all, its score the best on `train`, with two levels copied as reasons."""
 
     def reward(row: Row, score: float) -> float:
-        _, candidate = parse(row["context"], "compact")
-        reasons = [f"has {candidate.skills[0].name}", f"has {candidate.skills[-1].name}"]
+        _, candidate = parse(user_message(row), "compact")
+        first, last = candidate.skills[0], candidate.skills[-1]
+        reasons = [f"{first.name}: {first.level}", f"{last.name}: {last.level}"]
         decision = "shortlist" if score >= SHORTLIST_FROM else "reject"
         completion = dump_answer({"reasons": reasons, "score": score, "decision": decision})
-        return STRICT(completion, decision=row["decision"], score=row["score"], context=row["context"]).total
+        return STRICT(completion, decision=row["decision"], score=row["score"], facts=row["facts"]).total
 
     def mean(rows: list[Row], score: float) -> float:
         return float(np.mean([reward(row, score) for row in rows]))
@@ -77,7 +78,7 @@ def bag_of_words(train: list[Row], heldout: list[Row], steps: int = 150) -> tupl
 
 
 def _words(row: Row) -> list[str]:
-    return re.findall(r"[a-z+#.]+|\d+", row["context"].lower())
+    return re.findall(r"[a-z+#.]+|\d+", user_message(row).lower())
 
 
 def _matrix(rows: list[Row], index: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -90,14 +91,18 @@ def _matrix(rows: list[Row], index: dict[str, int]) -> tuple[np.ndarray, np.ndar
     return x, np.array([row["decision"] == "shortlist" for row in rows], dtype=float)
 
 
+def _file(folder: Path, split: str) -> Path:
+    return next(folder.glob(f"{split}.jsonl*"))
+
+
 def main() -> None:
     """Print label balance and the baselines' held-out accuracy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="a folder with train.jsonl and heldout.jsonl")
     parser.add_argument("--episodes", type=int, default=None, help="how many of the held-out rows; all by default")
     chosen = parser.parse_args()
-    train = read_rows(chosen.data / "train.jsonl")
-    heldout = read_rows(chosen.data / "heldout.jsonl")[: chosen.episodes]
+    train = read_rows(_file(chosen.data, "train"))
+    heldout = read_rows(_file(chosen.data, "heldout"))[: chosen.episodes]
     print(f"train\n{balance_table(train)}\nheldout\n{balance_table(heldout)}")
     print(f"always one label        {majority_accuracy(heldout):.3f}")
     print(f"keyword overlap         {overlap_accuracy(train, heldout):.3f}")

@@ -63,9 +63,9 @@ def rewards_over(model: Path, steps: int, function: str, **changes: object) -> l
 def evaluated_run(model: Path, folder: Path) -> Path:
     """Train for two steps on rows of the bundled data, evaluate in MLX, and return the run's folder."""
     for split in ("train", "heldout"):
-        rows = read_rows(BUNDLED_ROWS / f"{split}.jsonl")[:5]
+        rows = read_rows(BUNDLED_ROWS / f"{split}.jsonl.gz")[:5]
         for row in rows:
-            row["prompt"] = [{"role": "user", "content": row["context"][:60]}]
+            row["prompt"] = [{"role": "user", "content": row["prompt"][-1]["content"][:60]}]
         (folder / "my-data").mkdir(exist_ok=True)
         (folder / "my-data" / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     config = tiny_config(

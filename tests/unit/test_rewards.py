@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.facts import FACTS
 
 from mlx_grpo.config.schema import RewardConfig
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import decode_completion
 from mlx_grpo.models.policy import load_tokenizer_of
-from mlx_grpo.rewards import load_reward, strip_thinking
-from reward import PUBLISHED
+from mlx_grpo.rewards import check_columns, check_reasons, has_gold_label, load_reward, strip_thinking
+from reward import PUBLISHED, STRICT
 
-PROMPT = Prompt("r1", "", (1,), {"gold": 0.25, "decision": "reject", "score": 0.2, "context": "Python"})
+LABEL = {"decision": "reject", "score": 0.2}
+PROMPT = Prompt("r1", "", (1,), {"gold": 0.25, **LABEL, "facts": FACTS, "context": "Python"})
 ANSWER = '{"decision":"reject","score":0.2,"reasons":["knows Python"]}'
 
 
@@ -41,10 +44,43 @@ def test_thinking_is_removed_before_scoring(text: str, left: str):
 
 def test_a_rubric_scores_each_completion_against_its_rows_columns():
     scores = load_reward(RewardConfig(rubric="published"))([PROMPT, PROMPT], [f"<think>hm</think>{ANSWER}", "nonsense"])
-    expected = PUBLISHED(ANSWER, decision="reject", score=0.2, context="Python")
+    expected = PUBLISHED(ANSWER, **LABEL, context="Python")
     assert scores.rewards[0] == pytest.approx(expected.total)
     assert scores.components["format_valid"].tolist() == [1, 0]
     assert "total" not in scores.components
+
+
+def test_strict_is_handed_the_facts_and_published_the_user_message_without_a_context():
+    prompt = Prompt("r1", "rendered", (1,), {**LABEL, "facts": FACTS}, "Python")
+    answer = ANSWER.replace('"knows Python"', '"Python: expert, 40 months"')
+    strict = load_reward(RewardConfig(rubric="strict"))([prompt], [answer])
+    assert strict.rewards[0] == STRICT(answer, **LABEL, facts=FACTS).total
+    assert strict.components["reason_quality"][0] > 0
+    published = load_reward(RewardConfig(rubric="published"))([prompt], [answer])
+    assert published.rewards[0] == PUBLISHED(answer, **LABEL, context="Python").total
+
+
+def test_rows_without_facts_are_refused_under_strict_and_accepted_under_published():
+    prompt = Prompt("r1", "rendered", (1,), LABEL, "Python")
+    check_columns(RewardConfig(rubric="published"), [prompt])
+    assert has_gold_label(prompt)
+    with pytest.raises(UserError, match=r"row r1: has no facts.*\(and 1 other rows like it\)") as caught:
+        check_columns(RewardConfig(rubric="strict"), [prompt, replace(prompt, id="r2")])
+    assert "mlx-grpo data build" in caught.value.problems[0]
+
+
+@pytest.mark.parametrize("completion", ["nonsense", "{}", '{"reasons": "one"}', '{"reasons": []}', "[" * 9999])
+def test_a_completion_without_a_list_of_reasons_has_none_to_check(completion: str):
+    assert check_reasons(completion, FACTS).texts == []
+
+
+def test_reasons_that_are_no_text_are_unread_beside_the_others():
+    checked = check_reasons('<think>x</think>{"reasons": [1, "no SQL; Python: beginner"]}', FACTS)
+    assert checked.texts == ["1", "no SQL; Python: beginner"]
+    assert [[clause.status for clause in clauses] for clauses in checked.evidence.reasons] == [
+        ["unread"],
+        ["confirmed", "refuted"],
+    ]
 
 
 def test_configured_weights_change_the_total():

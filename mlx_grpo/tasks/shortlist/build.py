@@ -13,14 +13,14 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.tasks.shortlist.condense import compact_view, condense, condense_job
 from mlx_grpo.tasks.shortlist.jd import read_job
 from mlx_grpo.tasks.shortlist.pool import load_pool
-from mlx_grpo.tasks.shortlist.prompt import messages, range_text
-from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job, Order
+from mlx_grpo.tasks.shortlist.prompt import SYSTEM_MESSAGE, messages, range_text
+from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job
 from mlx_grpo.tasks.shortlist.rows import Row, make_row, write_rows
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
-DEFAULT_BUDGET: dict[Form, int] = {"compact": 220, "full": 1000}
-# The job's prose gets a third of the full form's budget: most of it is for the candidate, who is judged.
-JOB_SHARE = 3
+DEFAULT_BUDGET: dict[Form, int] = {"compact": 400, "full": 1200}
+# The job's prose gets a quarter of what instruction and skills leave of the budget: most is for the candidate.
+JOB_SHARE = 4
 
 CountTokens = Callable[[str], int]
 
@@ -83,18 +83,17 @@ def build_dataset(
     token_budget: int | None = None,
     heldout_fraction: float = 0.2,
     seed: int = 0,
-    order: Order = "reasons_first",
     skip_bad: bool = False,
 ) -> BuildSummary:
     """Write `out_dir`/train.jsonl and heldout.jsonl from one job description and one pool.
 
-    The same input gives the same bytes. `token_budget` limits system and user text together (default 220 compact,
-    1000 full). Prompts are cut at sentence and field boundaries, and no cut changes the fit. Raises UserError with
+    The same input gives the same bytes. `token_budget` limits system and user text together (default 400 compact,
+    1200 full). Prompts are cut at sentence and field boundaries, and no cut changes the fit. Raises UserError with
     every fault of every row. With `skip_bad`, bad rows are left out and the summary lists their faults.
     """
     budget = DEFAULT_BUDGET.get(form, 1) if token_budget is None else token_budget
-    job, pool, faults = _load(jd_path, candidates_path, _bad_options(form, order, budget, heldout_fraction))
-    count = prompt_counter(count_tokens, form, order)
+    job, pool, faults = _load(jd_path, candidates_path, _bad_options(form, budget, heldout_fraction))
+    count = prompt_counter(count_tokens, form)
     job, cuts = job_for_prompt(job, form, budget, count)
     kept, candidate_cuts, too_long = _candidates_for_prompts(job, pool, form, budget, count, candidates_path.name)
     faults += too_long
@@ -102,7 +101,7 @@ def build_dataset(
         raise UserError(*faults)
     if len(kept) < 2:
         raise UserError(f"{candidates_path}: {len(kept)} usable candidates: two sets need at least 2", *faults)
-    rows = [make_row(job, candidate, form, kind="pool", order=order) for candidate in kept]
+    rows = [make_row(job, candidate, form, kind="pool") for candidate in kept]
     return BuildSummary(
         **_write_split(out_dir, *split(rows, heldout_fraction, seed)),
         job=job,
@@ -152,11 +151,10 @@ def split(rows: list[Row], heldout_fraction: float, seed: int) -> tuple[list[Row
     return train, [group[at] for at in range(longest) for group in held if at < len(group)]
 
 
-def _bad_options(form: str, order: str, budget: int, heldout_fraction: float) -> list[str]:
+def _bad_options(form: str, budget: int, heldout_fraction: float) -> list[str]:
     problems = []
-    for name, value, known in (("form", form, get_args(Form)), ("order", order, get_args(Order))):
-        if value not in known:
-            problems.append(f"{name} is {value!r}: must be one of {', '.join(known)}")
+    if form not in get_args(Form):
+        problems.append(f"form is {form!r}: must be one of {', '.join(get_args(Form))}")
     if budget <= 0:
         problems.append(f"token_budget is {budget}: must be positive")
     if not 0 < heldout_fraction < 1:
@@ -192,11 +190,13 @@ def _load_job(path: Path, pool: list[Candidate]) -> tuple[Job | None, list[str]]
         return None, error.problems
 
 
-def prompt_counter(count_tokens: CountTokens, form: Form, order: Order) -> Callable[[Job, Candidate], int]:
+def prompt_counter(
+    count_tokens: CountTokens, form: Form, instruction: str = SYSTEM_MESSAGE
+) -> Callable[[Job, Candidate], int]:
     """Return a function that counts the tokens of a prompt's system and user text together."""
 
     def count(job: Job, candidate: Candidate) -> int:
-        return sum(count_tokens(message["content"]) for message in messages(job, candidate, form, order))
+        return sum(count_tokens(message["content"]) for message in messages(job, candidate, form, instruction))
 
     return count
 
@@ -209,7 +209,9 @@ def job_for_prompt(job: Job, form: Form, budget: int, count: Callable[[Job, Cand
     if form == "compact":
         return replace(job, text=""), [f"job {job.id}: the compact form shows its title, years and skills only"]
     nobody = Candidate("Nobody", 0, (), ())
-    short = condense_job(job, lambda smaller: count(smaller, nobody) <= budget // JOB_SHARE)
+    bare = count(replace(job, text=""), nobody)
+    limit = bare + (budget - bare) // JOB_SHARE
+    short = condense_job(job, lambda smaller: count(smaller, nobody) <= limit)
     if short.text == job.text:
         return short, []
     return short, [f"job {job.id}: text cut from {len(job.text)} to {len(short.text)} characters, in whole sentences"]

@@ -12,25 +12,23 @@
 
 from __future__ import annotations
 
-from mlx_grpo.tasks.shortlist.records import Candidate, Fit, Job, Role, Skill
-from mlx_grpo.tasks.shortlist.text import fold, mentions, same_name
-from reward.degrees import (
+from collections.abc import Sequence
+
+from mlx_grpo.tasks.shortlist.degrees import (
     EXPERT_MIN_MONTHS,
-    FULL_MONTHS,
     ROLE_SLACK_MONTHS,
     SKILL_SLACK_MONTHS,
-    STRONG,
     TENURE_SLACK_MONTHS,
     credit,
 )
-from reward.titles import kinship
-
-UNKNOWN_MONTHS = FULL_MONTHS / 2
+from mlx_grpo.tasks.shortlist.records import Candidate, Claim, Fit, Job, Skill
+from mlx_grpo.tasks.shortlist.text import fold, mentions, same_name
+from mlx_grpo.tasks.shortlist.titles import kinship
 
 
 def skill_credit(skill: Skill) -> float:
-    """Return the credit of one listed skill, 0 to 1: its level, in proportion to its months up to 24."""
-    return credit(skill.level, UNKNOWN_MONTHS if skill.months is None else skill.months)
+    """Return the credit of one listed skill, 0 to 1."""
+    return credit(skill.level, skill.months)
 
 
 def best_skill(requirement: str, candidate: Candidate) -> Skill | None:
@@ -49,45 +47,50 @@ def years_credit(years: float, job: Job) -> float:
     return 1.0
 
 
+def title_degrees(job: Job, candidate: Candidate) -> dict[str, float]:
+    """Return how near each of the candidate's titles is to the job's (1, 0.5 or 0), the current title first."""
+    titles = (candidate.title, *(role.title for role in candidate.roles))
+    return {title: kinship(title, job.title) for title in titles}
+
+
+def work_skills(job: Job, candidate: Candidate) -> list[str]:
+    """Return the job's skills that the candidate's work names, in the job's order."""
+    work = " ; ".join(role.text for role in candidate.roles)
+    return list({fold(name): name for name in job.skill_names if mentions(name, work)}.values())
+
+
+def work_degree(skills: list[str]) -> float:
+    """Return how near work is that names these skills of the job: two make it related, one partly."""
+    return min(len(skills) / 2, 1.0)
+
+
 def relevance(job: Job, candidate: Candidate) -> tuple[float, tuple[str, ...]]:
     """Return how near titles and work are to the job (1, 0.5 or 0), and the title or skill names that show it."""
-    best, evidence = 0.0, (candidate.title,)
-    for title in (candidate.title, *(role.title for role in candidate.roles)):
-        value = kinship(title, job.title)
-        if value > best:
-            best, evidence = value, (title,)
-    work = " ; ".join(role.text for role in candidate.roles)
-    named = list({fold(name): name for name in job.skill_names if mentions(name, work)}.values())[:2]
-    return (len(named) / 2, tuple(named)) if len(named) / 2 > best else (best, evidence)
+    degrees, named = title_degrees(job, candidate), work_skills(job, candidate)[:2]
+    nearest = max(degrees, key=lambda title: degrees[title])  # the first of equals
+    if work_degree(named) > degrees[nearest]:
+        return work_degree(named), tuple(named)
+    return degrees[nearest], (nearest,)
 
 
-def impossible_claims(candidate: Candidate) -> tuple[str, ...]:
-    """Return the claims that contradict the candidate's years, in words and numbers of the prompt."""
+def impossible_claims(candidate: Candidate) -> tuple[Claim, ...]:
+    """Return the claims that contradict the candidate's years."""
     career = candidate.years * 12
-    claims = []
+    claims: list[Claim] = []
     for skill in candidate.skills:
         if skill.months is None:
             continue
         if skill.months > career + SKILL_SLACK_MONTHS:
-            claims.append(skill_claim(skill, candidate))
+            claims.append(Claim("skill", skill.name, (skill.months,)))
         if skill.level == "expert" and skill.months < EXPERT_MIN_MONTHS:
-            claims.append(f"calls itself expert in {skill.name} after {skill.months}m")
-    claims += [role_claim(role, candidate) for role in candidate.roles if role.months > career + ROLE_SLACK_MONTHS]
-    total = sum(role.months for role in candidate.roles)
-    if not claims and total > career + TENURE_SLACK_MONTHS:
-        listed = " and ".join(f"{role.months}m" for role in candidate.roles)
-        claims.append(f"claims jobs of {listed} in {years_text(candidate.years)}")
+            claims.append(Claim("expert", skill.name, (skill.months,)))
+    for role in candidate.roles:
+        if role.months > career + ROLE_SLACK_MONTHS:
+            claims.append(Claim("role", role.company, (role.months,)))
+    months = tuple(role.months for role in candidate.roles)
+    if not claims and sum(months) > career + TENURE_SLACK_MONTHS:
+        claims.append(Claim("jobs", "", months))
     return tuple(claims)
-
-
-def skill_claim(skill: Skill, candidate: Candidate) -> str:
-    """Return a skill's months beside the years: "claims 48m of Python in 6 years"."""
-    return f"claims {skill.months}m of {skill.name} in {years_text(candidate.years)}"
-
-
-def role_claim(role: Role, candidate: Candidate) -> str:
-    """Return a role's months beside the years: "claims 48m at Northwind in 6 years"."""
-    return f"claims {role.months}m at {role.company} in {years_text(candidate.years)}"
 
 
 def years_text(years: float) -> str:
@@ -97,22 +100,10 @@ def years_text(years: float) -> str:
 
 def fit(job: Job, candidate: Candidate) -> Fit:
     """Return the gold fit of a prompt's job and candidate, by the rule at the head of this file."""
-    strong: list[Skill] = []
-    thin: list[Skill] = []
-    missing: list[str] = []
-    credits: list[float] = []
-    for requirement in job.required:
-        skill = best_skill(requirement, candidate)
-        credits.append(0.0 if skill is None else skill_credit(skill))
-        if skill is None:
-            missing.append(requirement)
-        elif credits[-1] >= STRONG:
-            strong.append(skill)
-        else:
-            thin.append(skill)
+    best = tuple(best_skill(requirement, candidate) for requirement in job.required)
     nice = [best_skill(name, candidate) for name in job.nice]
-    bonus = sum(skill_credit(skill) for skill in nice if skill)
-    skills = min(1.0, sum(credits) / len(credits) + (0.1 * bonus / len(job.nice) if job.nice else 0.0))
+    bonus = 0.1 * _sum_of_credits(nice) / len(nice) if nice else 0.0
+    skills = min(1.0, _sum_of_credits(best) / len(best) + bonus)
     years = years_credit(candidate.years, job)
     related, evidence = relevance(job, candidate)
     impossible = impossible_claims(candidate)
@@ -123,8 +114,10 @@ def fit(job: Job, candidate: Candidate) -> Fit:
         years=years,
         relevance=related,
         evidence=evidence,
-        strong=tuple(strong),
-        thin=tuple(thin),
-        missing=tuple(missing),
+        best=best,
         impossible=impossible,
     )
+
+
+def _sum_of_credits(skills: Sequence[Skill | None]) -> float:
+    return sum(skill_credit(skill) for skill in skills if skill)

@@ -1,22 +1,31 @@
-"""The two prompt forms, and the parser that reads a prompt back into its records.
+"""The system message, the two forms of the user message, and the parser that reads one back into its records.
 
-The text that all candidates of a job share (system text, then the job) comes first, so that it can be run once for the
-whole pool.
+The text that all candidates of a job share (system message, then the job) comes first, so that it can be run once for
+the whole pool. The compact form shows titles, years, skills and which of the job's skills the work names. The full form
+shows the texts of job and profile, in which the model has to find the latter itself.
 """
 
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 from mlx_grpo.tasks.shortlist.fit import years_text
-from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Form, Job, Order, Role, Skill
+from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Form, Job, Role, Skill
 
 JOB, CANDIDATE = "[JOB]", "[CANDIDATE]"
 
-_KEYS = {
-    "reasons_first": '{"reasons":[2-5 strings],"score":0-1,"decision":"shortlist"|"reject"}',
-    "decision_first": '{"decision":"shortlist"|"reject","score":0-1,"reasons":[2-5 strings]}',
-}
+SYSTEM_MESSAGE = (
+    "You judge how well a candidate fits a job. Reply with one JSON object and nothing else. It has three keys, in "
+    'this order. "reasons" is a list of 2 to 5 strings that state facts of the profile, several in one string joined '
+    'by "; ". Begin with the required skills, one by one: SKILL: LEVEL, MONTHS months, or SKILL: missing. Then the '
+    "years against the asked range: YEARS years, inside RANGE, or below, or above. Then a claim that can't be true, if "
+    "there is one: SKILL: MONTHS months in YEARS years, impossible. Last the work: TITLE: related work, or partly "
+    'related, or unrelated. "score" is a number from 0 to 1: the fit by skills, then years, then work, and 0 where a '
+    'claim is impossible. "decision" is "shortlist" from a score of 0.5, else "reject".'
+)
+"""The instruction, equal for every job and both forms."""
+
 _LEVEL = "|".join(LEVELS)
 _SKILL = re.compile(rf"(?:^|, )(?P<name>[^,]+?) \((?P<level>{_LEVEL})(?:, (?P<months>\d+)m)?\)(?=, |$)")
 _ROLE = re.compile(r"(?P<title>.+?) at (?P<company>.+?), (?P<months>\d+)m")
@@ -29,23 +38,10 @@ _COMPACT_CANDIDATE = re.compile(
 )
 
 
-def system_message(form: Form, order: Order = "reasons_first") -> str:
-    """Return the instruction, equal for every job of one form and key order."""
-    ask = "Does the candidate fit the job? Reply with JSON: " + _KEYS[order] + ". Shortlist from 0.5."
-    if form == "compact":
-        return ask
-    return ask + (
-        " Weigh the required skills by level and months, then the years and how "
-        "related the work is; a profile whose numbers contradict each other scores 0. Cite facts from the text."
-    )
-
-
-def messages(job: Job, candidate: Candidate, form: Form, order: Order = "reasons_first") -> list[dict[str, str]]:
-    """Return the chat of one prompt: system, then user."""
-    return [
-        {"role": "system", "content": system_message(form, order)},
-        {"role": "user", "content": render(job, candidate, form)},
-    ]
+def messages(job: Job, candidate: Candidate, form: Form, instruction: str = SYSTEM_MESSAGE) -> list[dict[str, str]]:
+    """Return the chat of one prompt: system, then user; the user's message alone without an instruction."""
+    user = {"role": "user", "content": render(job, candidate, form)}
+    return [{"role": "system", "content": instruction}, user] if instruction else [user]
 
 
 def render(job: Job, candidate: Candidate, form: Form) -> str:
@@ -72,6 +68,17 @@ def parse(text: str, form: Form) -> tuple[Job, Candidate]:
     if form == "compact":
         return _parse_compact(lines[1:cut], lines[cut + 1 :])
     return _parse_full_job(lines[1:cut]), _parse_full_candidate(lines[cut + 1 :])
+
+
+def form_of(text: str) -> Form | None:
+    """Return the form of a user message, None where it is none of ours."""
+    for form in get_args(Form):
+        try:
+            parse(text, form)
+        except (ValueError, KeyError):
+            continue
+        return form
+    return None
 
 
 def range_text(job: Job) -> str:

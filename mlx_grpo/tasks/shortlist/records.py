@@ -9,7 +9,6 @@ from mlx_grpo.tasks.shortlist.text import label, neutralise
 
 Decision = Literal["shortlist", "reject"]
 Form = Literal["compact", "full"]
-Order = Literal["reasons_first", "decision_first"]
 LEVELS = ("beginner", "intermediate", "advanced", "expert")
 
 
@@ -97,6 +96,18 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim of a profile that contradicts its years."""
+
+    kind: Literal["skill", "expert", "role", "jobs"]
+    """skill: too many months. expert: after too few. role: one job too long. jobs: all of them together."""
+    name: str
+    """The skill, or the company of the role; "" for jobs."""
+    months: tuple[int, ...]
+    """One number, or one for each of the jobs."""
+
+
+@dataclass(frozen=True, slots=True)
 class Fit:
     """The gold label of one job and one candidate, with the parts that its reasons are made of."""
 
@@ -110,14 +121,10 @@ class Fit:
     """1 related work, 0.5 partly, 0 unrelated."""
     evidence: tuple[str, ...]
     """The evidence of the relevance: a title, or the job's skills that the work names."""
-    strong: tuple[Skill, ...]
-    """The candidate's skills that meet a requirement with a credit of at least one half."""
-    thin: tuple[Skill, ...]
-    """The skills that meet a requirement with less credit."""
-    missing: tuple[str, ...]
-    """Requirements that no listed skill meets."""
-    impossible: tuple[str, ...]
-    """Claims that cannot be true, each a phrase in the prompt's words."""
+    best: tuple[Skill | None, ...]
+    """For each requirement the skill that meets it with the most credit, or None."""
+    impossible: tuple[Claim, ...]
+    """Claims that cannot be true."""
 
     @property
     def decision(self) -> Decision:

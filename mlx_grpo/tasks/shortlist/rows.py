@@ -1,31 +1,33 @@
-"""Dataset rows: the prompt, the gold label that the rubric grades against, and the gold completion."""
+"""Dataset rows: the prompt, the gold label, the facts that reasons are checked against, and the gold completion."""
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+from mlx_grpo.tasks.shortlist.facts import facts_of
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.gold import gold_completion
 from mlx_grpo.tasks.shortlist.prompt import messages
-from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job, Order
+from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job
 
 Row = dict[str, Any]
-"""id, prompt (chat messages), decision, score, context (the user message), completion, job_id, candidate_id, kind."""
+"""id, prompt (chat messages), decision, score, facts, completion, job_id, candidate_id, kind."""
 
 
-def make_row(job: Job, candidate: Candidate, form: Form, *, kind: str, order: Order = "reasons_first") -> Row:
+def make_row(job: Job, candidate: Candidate, form: Form, *, kind: str) -> Row:
     """Make the row for one job and one candidate, both exactly as the prompt contains them."""
-    gold = fit(job, candidate)
-    prompt = messages(job, candidate, form, order)
+    gold, facts = fit(job, candidate), facts_of(job, candidate)
     return {
         "id": f"{job.id}/{candidate.id}",
-        "prompt": prompt,
+        "prompt": messages(job, candidate, form),
         "decision": gold.decision,
         "score": gold.score,
-        "context": prompt[-1]["content"],
-        "completion": gold_completion(job, candidate, gold, order=order),
+        "facts": facts,
+        "completion": gold_completion(gold, facts),
         "job_id": job.id,
         "candidate_id": candidate.id,
         "kind": kind,
@@ -33,8 +35,9 @@ def make_row(job: Job, candidate: Candidate, form: Form, *, kind: str, order: Or
 
 
 def write_rows(path: Path, rows: list[Row]) -> None:
-    """Write rows as JSONL, UTF-8, one object a line."""
-    path.write_text(dump_rows(rows), encoding="utf-8", newline="\n")
+    """Write rows as JSONL, UTF-8, one object a line; compressed where the name ends in .gz."""
+    data = dump_rows(rows).encode()
+    path.write_bytes(_compressed(data) if path.suffix == ".gz" else data)
 
 
 def dump_rows(rows: list[Row]) -> str:
@@ -43,5 +46,20 @@ def dump_rows(rows: list[Row]) -> str:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read the rows of a JSONL file that `write_rows` wrote."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Read the rows of a file that `write_rows` wrote."""
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def user_message(row: Row) -> str:
+    """Return the user message of a row."""
+    return row["prompt"][-1]["content"]
+
+
+def _compressed(data: bytes) -> bytes:
+    """Compress without a date or a name in the header, so that the same rows give the same bytes."""
+    buffer = io.BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as file:
+        file.write(data)
+    return buffer.getvalue()

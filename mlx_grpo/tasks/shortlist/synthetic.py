@@ -16,7 +16,7 @@ from random import Random
 from mlx_grpo.tasks.shortlist.candidates import draw
 from mlx_grpo.tasks.shortlist.condense import compact_view
 from mlx_grpo.tasks.shortlist.gold import dump_answer
-from mlx_grpo.tasks.shortlist.records import Candidate, Job, Order
+from mlx_grpo.tasks.shortlist.records import Candidate, Job
 from mlx_grpo.tasks.shortlist.rows import Row, make_row, write_rows
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
@@ -71,10 +71,7 @@ def make_pairs(jobs: list[Job], per_job: int, first_id: int, seed: int = SEED) -
 
 
 def make_bundle(
-    seed: int = SEED,
-    train_per_job: int = TRAIN_PER_JOB,
-    heldout_per_job: int = HELDOUT_PER_JOB,
-    order: Order = "reasons_first",
+    seed: int = SEED, train_per_job: int = TRAIN_PER_JOB, heldout_per_job: int = HELDOUT_PER_JOB
 ) -> dict[str, list[Row]]:
     """Make the rows of each file name, for both forms; a function of its arguments alone."""
     train_jobs, heldout_jobs = make_jobs(seed)
@@ -83,10 +80,10 @@ def make_bundle(
     heldout = _balanced(make_pairs(heldout_jobs, heldout_per_job, 1 + len(train), seed), seed)
     whole = train if train_per_job > TRAIN_PER_JOB else train[:FULL_TRAIN_ROWS]
     return {
-        "train.jsonl": [_compact_row(pair, order) for pair in train],
-        "heldout.jsonl": [_compact_row(pair, order) for pair in heldout],
-        "train-full.jsonl": [_full_row(pair, order) for pair in whole],
-        "heldout-full.jsonl": [_full_row(pair, order) for pair in heldout[:FULL_HELDOUT_ROWS]],
+        "train.jsonl.gz": [_compact_row(pair) for pair in train],
+        "heldout.jsonl.gz": [_compact_row(pair) for pair in heldout],
+        "train-full.jsonl.gz": [_full_row(pair) for pair in whole],
+        "heldout-full.jsonl.gz": [_full_row(pair) for pair in heldout[:FULL_HELDOUT_ROWS]],
     }
 
 
@@ -171,27 +168,25 @@ def _balanced(pairs: list[Pair], seed: int) -> list[Pair]:
     return ordered
 
 
-def _compact_row(pair: Pair, order: Order = "reasons_first") -> Row:
+def _compact_row(pair: Pair) -> Row:
     job, candidate, kind = pair
     short = replace(job, text="")
-    return make_row(short, compact_view(short, candidate), "compact", kind=kind, order=order)
+    return make_row(short, compact_view(short, candidate), "compact", kind=kind)
 
 
-def _full_row(pair: Pair, order: Order) -> Row:
+def _full_row(pair: Pair) -> Row:
     job, candidate, kind = pair
-    return make_row(job, candidate, "full", kind=kind, order=order)
+    return make_row(job, candidate, "full", kind=kind)
 
 
-def write_bundle(
-    out: Path, seed: int = SEED, per_job: int = TRAIN_PER_JOB, order: Order = "reasons_first", shuffled: float = 0.0
-) -> list[str]:
+def write_bundle(out: Path, seed: int = SEED, per_job: int = TRAIN_PER_JOB, shuffled: float = 0.0) -> list[str]:
     """Write the four files of the benchmark into `out`, and return lines with their size and label balance.
 
     `shuffled` is the share of the training completions that carry another row's score and decision.
     """
     out.mkdir(parents=True, exist_ok=True)
     lines = []
-    for name, rows in make_bundle(seed, per_job, order=order).items():
+    for name, rows in make_bundle(seed, per_job).items():
         if shuffled and name.startswith("train"):
             rows = shuffle_verdicts(rows, shuffled, seed)
         write_rows(out / name, rows)

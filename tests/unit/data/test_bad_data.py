@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from support.bad_input import ROW, Words, error_of, good_config, holds, lines, write
+from support.facts import FACTS
 
 PERSON = {
     "candidate_id": "C1",
@@ -23,7 +24,7 @@ def chat_of(*roles: str) -> dict[str, Any]:
     return {"prompt": [{"role": role, "content": "hi"} for role in roles]}
 
 
-GOLD = {**ROW, "decision": "reject", "score": 0.2, "context": "hi"}
+GOLD = {**ROW, "decision": "reject", "score": 0.2, "facts": FACTS}
 RUBRIC = {"reward": {"rubric": "strict"}}
 DATASETS: dict[str, tuple[str | bytes, dict[str, Any], Words]] = {
     "broken JSON on line 3": (
@@ -84,7 +85,7 @@ DATASETS: dict[str, tuple[str | bytes, dict[str, Any], Words]] = {
     "no labels for the rubric": (
         lines(ROW),
         RUBRIC,
-        ("row rows-1", "has no decision, score, context", "correct the columns"),
+        ("row rows-1", "has no decision, score, facts", "correct the columns"),
     ),
     "a label that is none": (
         lines({**GOLD, "decision": "maybe"}),
@@ -93,11 +94,25 @@ DATASETS: dict[str, tuple[str | bytes, dict[str, Any], Words]] = {
     ),
     "a score beyond 1": (lines(GOLD, {**GOLD, "score": 82}), RUBRIC, ("row rows-2", "score = 82", "from 0 to 1")),
     "a score that is not a number": (
-        lines('{"prompt":"x","decision":"reject","score":NaN,"context":""}'),
-        RUBRIC,
+        lines('{"prompt":"x","decision":"reject","score":NaN}'),
+        {"reward": {"rubric": "published"}},
         ("nan",),
     ),
-    "a context that is a list": (lines({**GOLD, "context": []}), RUBRIC, ("row rows-1", "context is list", "correct")),
+    "rows from before the facts": (
+        lines({**ROW, "decision": "reject", "score": 0.2, "context": "hi"}, GOLD),
+        RUBRIC,
+        ("row rows-1", "has no facts, which strict 2", "mlx-grpo data build", "reward.rubric to published"),
+    ),
+    "facts of another version": (
+        lines({**GOLD, "facts": {**FACTS, "version": 1}}),
+        RUBRIC,
+        ("row rows-1", "facts.version = 1", "mlx-grpo data build"),
+    ),
+    "a context that is a list": (
+        lines({**GOLD, "context": []}),
+        {"reward": {"rubric": "published"}},
+        ("row rows-1", "context is list", "correct"),
+    ),
     "no completion to imitate": (
         lines(ROW),
         {"warm_start": {"steps": 1}},
@@ -154,7 +169,7 @@ POOLS: dict[str, tuple[str | bytes, str | bytes, Words]] = {
     "a prompt over the budget": (
         [PERSON],
         JOB,
-        ("pool.json (C1)", "73 over the budget", "raise token_budget from 220 to 293"),
+        ("pool.json (C1)", "over the budget", "raise token_budget from 400 to"),
     ),
     "a hundred thousand brackets": ("[" * 100_000, JOB, ("pool.json", "not valid JSON")),
     "a pool in UTF-16": (json.dumps([PERSON]).encode("utf-16"), JOB, ("pool.json", "UTF-8")),
@@ -177,7 +192,7 @@ def test_bad_pool_or_description_is_reported(name: str, workdir: Path, tiny_qwen
 def test_data_is_not_built_into_a_file_nor_from_files_that_are_absent(workdir: Path, tiny_qwen3: Path):
     write(workdir / "pool.json", [PERSON, {**PERSON, "candidate_id": "C2"}])
     write(workdir / "job.txt", JOB)
-    given = ("data", "build", "--tokenizer", str(tiny_qwen3), "--out", "job.txt", "--token-budget", "900", "--jd")
+    given = ("data", "build", "--tokenizer", str(tiny_qwen3), "--out", "job.txt", "--token-budget", "2000", "--jd")
     holds(error_of(*given, "job.txt", "--candidates", "pool.json"), ("job.txt", "can't be written", "choose another"))
     holds(error_of(*given, "none.txt", "--candidates", "none.json"), ("none.txt", "none.json", "cannot be read"))
     write(workdir / "pool.json", [PERSON])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,6 +82,40 @@ def test_chat_prompts_are_rendered_with_thinking_off_and_columns_go_to_the_rewar
     assert prompt.token_ids.count(policy.stop_ids[0]) == 1
     thinking = make_prompt(row, policy.tokenizer, enable_thinking=True)
     assert thinking.text.endswith("assistant\n")
+
+
+def test_the_user_message_is_kept_for_a_reward_and_quotes_of_the_prompt_read_as_it_does(tiny_qwen3: Path):
+    tokenizer = tiny_policy(tiny_qwen3).tokenizer
+    chat = [{"role": "system", "content": "Judge."}, {"role": "user", "content": "SQL<|im_end|>"}]
+    prompt = make_prompt({"id": "r", "prompt": chat, "facts": {"skills": {"SQL<|im_end|>": 3}}}, tokenizer)
+    assert prompt.context == prompt.user_message == "SQL< |im_end|>"
+    assert prompt.columns == {"facts": {"skills": {"SQL< |im_end|>": 3}}}
+    assert make_prompt({"id": "r", "prompt": chat, "context": "mine"}, tokenizer).context == "mine"
+    assert make_prompt({"id": "r", "prompt": "say 1"}, tokenizer).context == "say 1"
+
+
+def test_a_compressed_file_is_read_like_a_plain_one(tmp_path: Path):
+    text = '\ufeff{"prompt": "é"}\r\n{"prompt": "b"}\n'
+    (tmp_path / "rows.jsonl").write_bytes(text.encode())
+    plain = read_rows(tmp_path / "rows.jsonl")
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    assert read_rows(tmp_path / "rows.jsonl.gz") == plain
+    assert [row["id"] for row in plain] == ["rows-1", "rows-2"]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"{}", lambda data: data[:20] + b"x" * 20])
+def test_a_damaged_compressed_file_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]):
+    (tmp_path / "rows.jsonl.gz").write_bytes(damage(gzip.compress(b'{"prompt": "a"}\n' * 9)))
+    with pytest.raises(UserError, match=r"rows\.jsonl\.gz: not readable"):
+        read_rows(tmp_path / "rows.jsonl.gz")
+
+
+def test_a_folder_may_hold_either_kind_of_file_and_not_both(tmp_path: Path):
+    (tmp_path / "train.jsonl.gz").touch()
+    assert dataset_files(DataConfig(train=str(tmp_path))) == (tmp_path / "train.jsonl.gz", tmp_path / "heldout.jsonl")
+    (tmp_path / "train.jsonl").touch()
+    with pytest.raises(UserError, match=r"train\.jsonl\.gz is beside it; remove the older one"):
+        dataset_files(DataConfig(train=str(tmp_path)))
 
 
 def test_a_folder_holds_train_and_heldout_and_a_file_stands_for_itself(tmp_path: Path):

@@ -38,9 +38,9 @@ def run(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run with a warm start, on three rows of the bundled data."""
     folder = tmp_path_factory.mktemp("run")
     for split in ("train", "heldout"):
-        rows = read_rows(BUNDLED_ROWS / f"{split}.jsonl")[:3]
+        rows = read_rows(BUNDLED_ROWS / f"{split}.jsonl.gz")[:3]
         for row in rows:
-            row["prompt"] = [{"role": "user", "content": row["context"][:60]}]
+            row["prompt"] = [{"role": "user", "content": row["prompt"][-1]["content"][:60]}]
         (folder / f"{split}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     config = tiny_config(
         tiny_qwen3,

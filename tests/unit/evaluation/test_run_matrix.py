@@ -109,6 +109,6 @@ def test_runs_that_cannot_be_compared_are_all_named(tmp_path: Path):
         build_run_matrix([Run(run) for run in (*runs, tmp_path / "d")])
     assert [problem.split(": ")[1].split(",")[0] for problem in caught.value.problems] == [
         "model other",
-        f"held-out prompts {ROOT / 'mlx_grpo/tasks/data/heldout-full.jsonl'}",
+        f"held-out prompts {ROOT / 'mlx_grpo/tasks/data/heldout-full.jsonl.gz'}",
         "has no adapter yet; let `mlx-grpo train` finish first",
     ]

@@ -6,19 +6,26 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from rich.console import Console
+from support.facts import CONTEXT, FACTS
 
 from mlx_grpo.cli.score import print_grades
+from mlx_grpo.config.files import save_config
+from mlx_grpo.config.schema import Config, DataConfig
+from mlx_grpo.data.inputs import Inputs
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.score import grade_file
-from mlx_grpo.runs import write_results
+from mlx_grpo.runs import INPUTS, write_results
 from reward import PUBLISHED, STRICT
 
-JOB = "[JOB]\nAnalyst, 2-4 years. Required: Python, SQL.\n[CANDIDATE]\nAnalyst, 3 years. Skills: Python (expert, 40m)."
-GOLD = {"decision": "reject", "score": 0.45, "context": JOB}
-FALSE = '{"reasons":["worked at Initech","lacks SQL"],"score":0.45,"decision":"reject"}'
-GOOD = '{"reasons":["has Python (expert, 40m)","lacks SQL"],"score":0.45,"decision":"reject"}'
+LABEL = {"decision": "shortlist", "score": 0.57}
+GOLD = {**LABEL, "facts": FACTS, "context": CONTEXT}
+FALSE = '{"reasons":["worked at Initech; SQL: expert","lacks Python"],"score":0.57,"decision":"shortlist"}'
+GOOD = '{"reasons":["Python: expert, 40 months; no SQL","Analyst: related work"],"score":0.57,"decision":"shortlist"}'
+
+
+def strict(completion: str) -> dict[str, float]:
+    return STRICT(completion, **LABEL, facts=FACTS).as_dict()
 
 
 def write(path: Path, *rows: object) -> Path:
@@ -35,30 +42,65 @@ def printed(*arguments: object, width: int = 80) -> str:
 def test_each_component_is_explained_in_words(tmp_path: Path):
     file = write(tmp_path / "mine.jsonl", {"completion": FALSE, **GOLD}, "", {"completion": GOOD, **GOLD})
     text = printed(file, "strict", None)
-    assert "'Initech' stands nowhere in the job or the profile" in text
+    assert "refuted: SQL: expert (the profile does not list 'sql')" in text
+    assert "unread: worked at Initech (is in none of the forms)" in text
+    assert "confirmed: Analyst: related work (" in text
     assert "mine-1  total" in text
     assert "mine-3  total" in text
     grades = grade_file(file, "strict", None)
-    assert grades.completions[0].marks == STRICT(FALSE, **GOLD).as_dict()
+    assert grades.completions[0].marks == strict(FALSE)
     totals = [grade.marks["total"] for grade in grades.completions]
+    assert [(clause["reason"], clause["text"], clause["status"]) for clause in grades.completions[1].clauses] == [
+        (1, "Python: expert, 40 months", "confirmed"),
+        (1, "no SQL", "confirmed"),
+        (2, "Analyst: related work", "confirmed"),
+    ]
+    assert grades.completions[1].clauses[1]["fact"] == "SQL: missing"
     assert grades.means[""]["total"] == pytest.approx(sum(totals) / 2)
     assert totals[1] > totals[0]
 
 
 def test_the_rubric_can_be_chosen_and_thinking_does_not_count(tmp_path: Path):
     file = write(tmp_path / "mine.jsonl", {"completion": f"<think>{{}}</think>{GOOD}", **GOLD})
-    assert grade_file(file, "published", None).completions[0].marks == PUBLISHED(GOOD, **GOLD).as_dict()
+    assert (
+        grade_file(file, "published", None).completions[0].marks == PUBLISHED(GOOD, **LABEL, context=CONTEXT).as_dict()
+    )
 
 
 def test_the_samples_of_a_run_find_their_labels_in_its_dataset(tmp_path: Path):
     write(tmp_path / "data.jsonl", {"id": "a", "prompt": "p", **GOLD})
     data = {"train": str(tmp_path / "data.jsonl")}
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": "m", "data": data}))
+    config = Config(model="m", data=DataConfig(**data))
+    save_config(config, tmp_path / "config.yaml")
+    Inputs.of(config).write(tmp_path / INPUTS)
     file = write(tmp_path / "samples.jsonl", {"prompt_id": "a", "completion": GOOD, "reward": 0.1})
     by_run = grade_file(file, "strict", None)
     assert by_run.completions[0].id == "a"
     (tmp_path / "config.yaml").unlink()
     assert grade_file(file, "strict", data["train"]) == by_run
+
+
+def test_a_row_of_a_dataset_is_graded_by_its_last_message_where_it_has_no_context(tmp_path: Path):
+    chat = [{"role": "system", "content": "Judge."}, {"role": "user", "content": CONTEXT}]
+    labels = write(tmp_path / "data.jsonl", {"id": "a", "prompt": chat, **LABEL, "facts": FACTS})
+    file = write(tmp_path / "mine.jsonl", {"prompt_id": "a", "completion": GOOD})
+    graded = grade_file(file, "published", str(labels)).completions[0]
+    assert graded.marks == PUBLISHED(GOOD, **LABEL, context=CONTEXT).as_dict()
+    assert graded.clauses == []
+
+
+def test_a_run_whose_rows_have_changed_is_not_graded(tmp_path: Path):
+    data = write(tmp_path / "data.jsonl", {"id": "a", "prompt": "p", **GOLD})
+    config = Config(model="m", data=DataConfig(train=str(data)))
+    save_config(config, tmp_path / "config.yaml")
+    file = write(tmp_path / "samples.jsonl", {"prompt_id": "a", "completion": GOOD, "reward": 0.1})
+    with pytest.raises(UserError, match="is older than the rubric and the rows of this version"):
+        grade_file(file, "strict", None)
+    Inputs.of(config).write(tmp_path / INPUTS)
+    write(data, {"id": "a", "prompt": "p", **GOLD, "score": 0.2})
+    with pytest.raises(UserError, match=r"data\.train: the rows of .* have changed since it began; start a new run"):
+        grade_file(file, "strict", None)
+    assert grade_file(file, "strict", str(data)).completions[0].id == "a"
 
 
 EPISODES = {name: [{"prompt_id": "a", "completion": text, "score": 0.1}] for name, text in (("x", FALSE), ("y", GOOD))}
@@ -75,10 +117,10 @@ def test_evaluation_is_graded_model_by_model_from_both_layouts(tmp_path: Path, l
     write_results(tmp_path, {"means": {"x": {}, "y": {}}}, EPISODES)
     grades = grade_file(old, "strict", labels)
     assert list(grades.means) == ["x", "y"]
-    assert grades.means["y"]["total"] == STRICT(GOOD, **GOLD).total
+    assert grades.means["y"]["total"] == strict(GOOD)["total"]
     assert grade_file(tmp_path / "eval.json", "strict", labels) == grades
     assert grade_file(tmp_path / "episodes.jsonl", "strict", labels) == grades
-    assert "y, mean of 1 by strict" in printed(tmp_path / "episodes.jsonl", "strict", labels)
+    assert "y, mean of 1 by strict 2" in printed(tmp_path / "episodes.jsonl", "strict", labels)
 
 
 def test_evaluation_without_its_episodes_is_refused_with_a_remedy(tmp_path: Path, labels: str):
@@ -98,12 +140,22 @@ def test_every_bad_row_is_listed_by_its_line(tmp_path: Path):
         {"completion": 3, **GOLD},
         {"completion": GOOD, "decision": "reject"},
         {"completion": GOOD, "prompt_id": "a"},
-        {"completion": GOOD, **GOLD, "context": None},
+        {"completion": GOOD, **GOLD, "facts": None},
+        {"completion": GOOD, **LABEL, "context": CONTEXT},
     )
     with pytest.raises(UserError) as caught:
         grade_file(file, "strict", None)
-    told = ["maybe", "not JSON", "holds list", "has no `completion`", "has no score, context", "--data", "`context`"]
-    assert len(caught.value.problems) == 7
+    told = [
+        "maybe",
+        "not JSON",
+        "holds list",
+        "has no `completion`",
+        "has no score, facts",
+        "--data",
+        "facts is NoneType",
+    ]
+    told += ["--rubric published"]
+    assert len(caught.value.problems) == 8
     for line, (problem, words) in enumerate(zip(caught.value.problems, told, strict=True), start=2):
         assert f"line {line}: " in problem
         assert words in problem

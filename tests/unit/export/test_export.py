@@ -104,6 +104,7 @@ def test_an_export_that_differs_exits_with_2_names_the_layer_and_writes_nothing(
     assert "Traceback" not in failed.stderr and sorted(path.name for path in run.iterdir()) == [
         "adapter",
         "config.yaml",
+        "inputs.json",
     ]
 
 

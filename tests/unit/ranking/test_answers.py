@@ -6,36 +6,44 @@ import json
 from dataclasses import asdict
 
 import pytest
+from support.facts import FACTS
 
-from mlx_grpo.ranking.answers import Answer, Reason, read_answer
+from mlx_grpo.ranking.answers import Answer, Mark, Reason, read_answer
 from reward import STRICT
 
-CONTEXT = (
-    "[JOB]\nData Analyst, 3-6 years. Required: Python, SQL.\n"
-    "[CANDIDATE]\nAnalyst, 4 years. Skills: Python (expert, 40m). Recent: Analyst at Acme, 40m."
+GOOD = (
+    '{"reasons":["Python: expert, 40 months; no SQL","has Rust; Python: beginner","3 years, inside 2-4"],'
+    '"score":0.7,"decision":"shortlist"}'
 )
-GOOD = '{"reasons":["strong in Python","lacks SQL","has Rust"],"score":0.7,"decision":"shortlist"}'
 
 
 def read(completion: str) -> Answer:
-    return read_answer("C1", completion, CONTEXT, STRICT)
+    return read_answer("C1", completion, FACTS, STRICT)
 
 
-def test_reasons_of_a_valid_answer_are_judged_one_by_one():
+def test_clauses_of_a_valid_answer_are_marked_one_by_one():
     answer = read("<think>hm</think>" + GOOD)
-    assert (answer.valid, answer.decision, answer.score, answer.note, answer.completion) == (
-        True,
-        "shortlist",
-        0.7,
-        "",
-        "",
-    )
-    assert [(reason.text, reason.grounded) for reason in answer.reasons] == [
-        ("strong in Python", True),
-        ("lacks SQL", True),
-        ("has Rust", False),
+    assert (answer.valid, answer.decision, answer.score, answer.note) == (True, "shortlist", 0.7, "")
+    assert answer.completion == ""
+    assert [(mark.text, mark.status) for reason in answer.reasons for mark in reason.marks] == [
+        ("Python: expert, 40 months", "confirmed"),
+        ("no SQL", "confirmed"),
+        ("has Rust", "unread"),
+        ("Python: beginner", "refuted"),
+        ("3 years, inside 2-4", "confirmed"),
     ]
-    assert [reason.why for reason in answer.reasons] == ["", "", "cites nothing from the job or the profile"]
+    assert answer.reasons[1].marks[1].why == "the profile has 'Python: expert, 40 months'"
+
+
+def test_a_reason_has_the_status_of_its_worst_clause():
+    assert [reason.status for reason in read(GOOD).reasons] == ["confirmed", "refuted", "confirmed"]
+    assert Reason("", ()).status == "unread"
+
+
+def test_coverage_is_the_share_of_the_decisive_facts_that_nothing_refutes():
+    # Python is contradicted, SQL and the years are stated, the work is not.
+    assert read(GOOD).coverage == 0.5
+    assert read("no idea").coverage is None
 
 
 @pytest.mark.parametrize(
@@ -67,5 +75,6 @@ def test_score_that_contradicts_its_decision_is_a_valid_answer_with_a_note():
 
 
 def test_answer_survives_json():
-    answer = Answer("C1", "reject", 0.25, (Reason("a \ud800", True, ""), Reason("b", False, "c")), True, "n", "")
+    reasons = (Reason("a \ud800", (Mark("a \ud800", "unread", "w"),)), Reason("b", ()))
+    answer = Answer("C1", "reject", 0.25, 0.5, reasons, True, "n", "")
     assert Answer.from_dict(json.loads(json.dumps(asdict(answer)))) == answer

@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.ranking.answers import Answer, Reason
+from mlx_grpo.ranking.answers import Answer, Mark, Reason
 from mlx_grpo.ranking.files import Outputs, Place, ScoreLog, outputs, write_ranked
 
 HEADER = {"job": {"title": "Analyst"}, "model": "m", "settings": {"seed": 0}}
-REASONS = (Reason("strong in Python", True, ""), Reason("lacks SQL", False, "denies 'sql'"))
+CONFIRMED = Mark("Python: expert", "confirmed", "the profile lists it so")
+REFUTED = Mark("lacks SQL", "refuted", "the profile has 'SQL: expert, 4 months'")
+REASONS = (Reason("Python: expert", (CONFIRMED,)), Reason("lacks SQL; Python: expert", (REFUTED, CONFIRMED)))
 
 
 def answer(name: str, score: float | None, decision: str = "reject", **changes: object) -> Answer:
     reasons = () if score is None else REASONS
-    return Answer(name, "" if score is None else decision, score, reasons, **changes)
+    coverage = None if score is None else 1 / 3
+    return Answer(name, "" if score is None else decision, score, coverage, reasons, **changes)
 
 
 def ranked(folder: Path, answers: list[Answer], top_k: int | None = None) -> tuple[list[dict], list[dict]]:
@@ -43,8 +46,18 @@ def test_best_come_first_and_invalid_answers_last_in_the_pools_order(tmp_path: P
     assert [record["rank"] for record in records] == [1, 2, 3, 4, 5, None, None]
     assert [row["valid"] for row in rows] == ["true"] * 5 + ["false"] * 2
     assert (rows[-1]["decision"], rows[-1]["score"]) == ("", "")
-    assert (rows[0]["reason_2"], rows[0]["grounded_2"], rows[0]["grounded_1"]) == ("lacks SQL", "false", "true")
-    assert records[0]["reasons"][1] == {"text": "lacks SQL", "grounded": False, "why": "denies 'sql'"}
+    assert [rows[0][name] for name in ("status_1", "reason_2", "status_2")] == [
+        "confirmed",
+        "lacks SQL; Python: expert",
+        "refuted",
+    ]
+    assert [row["coverage"] for row in rows] == ["0.3333"] * 5 + [""] * 2
+    assert records[0]["reasons"][1] == {
+        "text": "lacks SQL; Python: expert",
+        "status": "refuted",
+        "clauses": [REFUTED._asdict(), CONFIRMED._asdict()],
+    }
+    assert records[0]["coverage"] == 0.3333
 
 
 def test_top_k_omits_lower_ranks_but_no_invalid_answer(tmp_path: Path):
@@ -55,7 +68,7 @@ def test_top_k_omits_lower_ranks_but_no_invalid_answer(tmp_path: Path):
 @pytest.mark.parametrize("start", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "＝1"])
 def test_no_csv_cell_is_a_formula_and_jsonl_is_unchanged(tmp_path: Path, start: str):
     given = answer(start, 0.5, note=start)
-    given = Answer(given.candidate_id, given.decision, given.score, (Reason(start, True, ""),), note=start)
+    given = Answer(start, given.decision, given.score, 0.0, (Reason(start, ()),), note=start)
     (row,), (record,) = ranked(tmp_path, [given])
     assert row["candidate_id"] == row["reason_1"] == row["note"] == "'" + start
     assert record["candidate_id"] == record["reasons"][0]["text"] == start

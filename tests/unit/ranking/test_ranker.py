@@ -14,14 +14,16 @@ from pathlib import Path
 import pytest
 from support.answering_model import make_answering_model
 from support.command import cli
+from support.paths import BUNDLED_ROWS
 from support.tiny_models import tiny_config, tiny_policy
 
 from mlx_grpo import Ranker
+from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation import decoding
 from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.ranking.summary import RankSummary
-from mlx_grpo.runs import ADAPTER, Run
+from mlx_grpo.runs import ADAPTER, INPUTS, Run
 from mlx_grpo.tasks.shortlist.pool import read_candidate
 from mlx_grpo.tasks.shortlist.records import Job
 
@@ -59,7 +61,7 @@ def files_in(folder: Path, pool: list) -> tuple[Path, Path]:
 
 
 def ranker(model: Path, **changes: object) -> Ranker:
-    return Ranker(model, **{"token_budget": 900, "max_new_tokens": 20, "batch_size": 4, **changes})
+    return Ranker(model, **{"token_budget": 2000, "max_new_tokens": 20, "batch_size": 4, **changes})
 
 
 def rank(model: Path, folder: Path, pool: list, **changes: object) -> tuple[RankSummary, list[dict]]:
@@ -82,6 +84,12 @@ def test_every_candidate_is_ranked_or_listed_with_the_reason(model: Path, tmp_pa
     assert "pool.jsonl:26 (BAD): profile is missing" in last[-2]["note"]
     assert "pool.jsonl:27: not valid JSON" in last[-1]["note"]
     assert (summary.no_answer, summary.unreadable) == (len(last) - 3, 3)
+    # An expert's level is stated, all others' contradicted; that SQL is missing, and neither years nor work.
+    valid = [record for record in records if record["valid"]]
+    experts = sum(record["score"] == 0.9 for record in valid)
+    assert (summary.confirmed, summary.refuted, summary.unread) == (len(valid) + experts, len(valid) - experts, 0)
+    assert summary.coverage == pytest.approx((len(valid) + experts / 2) / 4 / len(valid))
+    assert {record["coverage"] for record in valid} == {0.375, 0.25}
     assert calls[0] == (0, 27)
     assert calls[-1] == (27, 27)
     with summary.csv.open(newline="") as file:
@@ -104,7 +112,7 @@ def test_killed_ranking_resumes_to_the_same_files(model: Path, tmp_path: Path):
     jd, candidates = files_in(tmp_path / "cut", pool)
     scores = tmp_path / "cut" / "r.scores.jsonl"
     named = ["--model", str(model), "--jd", str(jd), "--candidates", str(candidates), "--out", str(jd.parent / "r.csv")]
-    options = ["--token-budget", "900", "--max-new-tokens", "20", "--batch-size", "4"]
+    options = ["--token-budget", "2000", "--max-new-tokens", "20", "--batch-size", "4"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mlx_grpo.cli", "rank", *named, *options], stdout=subprocess.DEVNULL
     )
@@ -125,7 +133,7 @@ def test_two_processes_write_the_same_files_as_one(model: Path, tmp_path: Path):
     whole, _ = rank(model, tmp_path / "one", pool)
     files_in(tmp_path / "two", pool)
     named = ["--model", str(model), "--jd", "job.txt", "--candidates", "pool.jsonl", "--out", "r.csv"]
-    options = ["--token-budget", "900", "--max-new-tokens", "20", "--batch-size", "4", "--processes", "2"]
+    options = ["--token-budget", "2000", "--max-new-tokens", "20", "--batch-size", "4", "--processes", "2"]
     done = cli("rank", *named, *options, folder=tmp_path / "two")
     assert done.returncode == 0, done.stderr
     for name in ("r.csv", "r.jsonl", "r.scores.jsonl"):
@@ -213,7 +221,9 @@ def test_score_yields_an_answer_for_each_candidate_in_order(model: Path):
     answers = list(ranker(model, batch_size=2).score(Job("Data Analyst", ("Python", "SQL"), (), 3, 6), candidates))
     assert [answer.candidate_id for answer in answers] == ["C0", "C1", "C2", "C3", "C4"]
     assert [answer.score for answer in answers][::3] == [0.9, 0.9]
-    assert [reason.grounded for reason in answers[0].reasons] == [True, True]
+    assert [reason.status for reason in answers[0].reasons] == ["confirmed", "confirmed"]
+    assert [reason.status for reason in answers[2].reasons] == ["refuted", "confirmed"]  # advanced, not expert
+    assert [answer.coverage for answer in answers] == [0.375, 0.25, 0.25, 0.375, 0.25]  # of Python, SQL, years, work
 
 
 def test_run_ranks_with_its_adapter_in_the_form_it_was_trained_on(tiny_qwen3: Path, tmp_path: Path):
@@ -231,11 +241,30 @@ def test_run_ranks_with_its_adapter_in_the_form_it_was_trained_on(tiny_qwen3: Pa
     save_adapter(policy, config, run / ADAPTER)
     found = Ranker(run).model
     settings = found.settings
-    assert (settings.form, settings.token_budget, settings.max_new_tokens) == ("full", 1000, 7)
+    assert (settings.form, settings.token_budget, settings.max_new_tokens) == ("full", 1200, 7)
     assert (settings.enable_thinking, found.batch_size, found.dtype) == (True, 3, "float32")
     assert found.rubric.limits.max_reasons == 4
-    assert Ranker(run, form="compact").model.settings.token_budget == 220
+    assert Ranker(run, form="compact").model.settings.token_budget == 400
     assert found.fingerprint() != Ranker(tiny_qwen3).model.fingerprint()
+
+
+def test_run_is_asked_with_the_instruction_of_its_own_rows(tiny_qwen3: Path, tmp_path: Path):
+    rows = read_rows(BUNDLED_ROWS / "train.jsonl.gz")[:2]
+    for row in rows:
+        row["prompt"][0]["content"] = "An older instruction."
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = tiny_config(tiny_qwen3, data={"train": str(tmp_path / "rows.jsonl")}, output_dir=str(tmp_path / "runs"))
+    run = Run.create(config).folder
+    save_adapter(tiny_policy(tiny_qwen3), config, run / ADAPTER)
+    (tmp_path / "rows.jsonl").unlink()  # the record is enough
+    candidate, _ = read_candidate("x", profile("C0"))
+    for form in (None, "full"):
+        prompt = Ranker(run, form=form)._prompt(Job("Analyst", ("Python",)), candidate)
+        assert prompt.text.startswith("<|im_start|>system\nAn older instruction.<|im_end|>")
+        assert prompt.user_message.startswith("[JOB]\nTitle: " if form else "[JOB]\nAnalyst, ")
+    (run / INPUTS).unlink()
+    with pytest.raises(UserError, match="is older than the prompts of this version"):
+        Ranker(run)
 
 
 def test_run_of_another_task_needs_a_form(tiny_qwen3: Path, tmp_path: Path):
@@ -251,10 +280,10 @@ def test_run_of_another_task_needs_a_form(tiny_qwen3: Path, tmp_path: Path):
 def test_command_prints_the_best_or_json_and_reports_mistakes(model: Path, tmp_path: Path):
     jd, pool = files_in(tmp_path, [*pool_of(6), "{"])
     named = ["rank", "--model", str(model), "--jd", str(jd), "--candidates", str(pool), "--out", "new/r.csv"]
-    options = ["--token-budget", "900", "--max-new-tokens", "20"]
+    options = ["--token-budget", "2000", "--max-new-tokens", "20"]
     printed = cli(*named, *options, folder=tmp_path)
     assert printed.returncode == 0, printed.stderr
-    assert "strong in Python" in printed.stdout
+    assert "Python: expert (confirmed)" in printed.stdout
     assert "pool.jsonl:7: not valid JSON" in printed.stdout
     assert "ranking: 7 of 7" in printed.stderr
     assert all(len(line) <= 80 for line in printed.stdout.splitlines() if line.startswith(("│", "┃")))

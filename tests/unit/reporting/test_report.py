@@ -13,6 +13,7 @@ from support.tiny_models import tiny_config
 
 from mlx_grpo.config.files import save_config
 from mlx_grpo.data.dataset import read_rows
+from mlx_grpo.data.inputs import Inputs
 from mlx_grpo.data.jsonl import append_jsonl
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
@@ -22,7 +23,7 @@ from mlx_grpo.evaluation.summary import summarize
 from mlx_grpo.reporting.report import gather, render, write_report
 from mlx_grpo.reporting.report_curves import curves
 from mlx_grpo.rewards import rubric_reward
-from mlx_grpo.runs import Run, write_results
+from mlx_grpo.runs import INPUTS, Run, write_results
 from reward import STRICT
 
 EVIL = "<script>alert(1)</script>"
@@ -32,18 +33,25 @@ MODELS = {"baseline": "I can't say.", "warm start": None, "trained": None}
 def make_run(folder: Path, episodes: int, split: str = "heldout", evaluated: bool = True) -> Path:
     """A run folder as training and evaluation leave it: gold completions, one candidate named like a script."""
     rows = [
-        {**row, "id": f"{row['id']}#{copy}"} for copy in range(10) for row in read_rows(BUNDLED_ROWS / f"{split}.jsonl")
+        {**row, "id": f"{row['id']}#{copy}"}
+        for copy in range(10)
+        for row in read_rows(BUNDLED_ROWS / f"{split}.jsonl.gz")
     ]
     rows = rows[:episodes]
     rows[0]["id"] = rows[0]["id"] + EVIL
-    rows[0]["context"] = rows[0]["context"].replace("[CANDIDATE]\n", f"[CANDIDATE]\n{EVIL}, ")
+    said = rows[0]["prompt"][-1]
+    said["content"] = said["content"].replace("[CANDIDATE]\n", f"[CANDIDATE]\n{EVIL}, ")
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     data = {"train": str(folder / "rows.jsonl"), "heldout": str(folder / "rows.jsonl")}
-    save_config(tiny_config(Path("a/tiny"), data=data), folder / "config.yaml")
-    prompts = [Prompt(row["id"], "", (), row) for row in rows]
+    config = tiny_config(Path("a/tiny"), data=data, reward={"rubric": "strict"})
+    save_config(config, folder / "config.yaml")
+    Inputs.of(config).write(folder / INPUTS)
+    prompts = [Prompt(row["id"], "", (), row, row["prompt"][-1]["content"]) for row in rows]
     if evaluated:
         texts = {name: [text or row["completion"] for row in rows] for name, text in MODELS.items()}
-        texts["trained"][0] = json.dumps({"reasons": [f"has {EVIL}", "\ud800"], "score": 0.1, "decision": "reject"})
+        texts["trained"][0] = json.dumps(
+            {"reasons": [f"has {EVIL}", "\ud800", "no SQL; 99 years, above 1-2"], "score": 0.1, "decision": "reject"}
+        )
         models = {name: score_completions(prompts, own, rubric_reward(STRICT)) for name, own in texts.items()}
         facts = {"rubric": "strict", "backend": "torch", "device": "cpu", "n_episodes": episodes, "max_new_tokens": 9}
         figures = summarize(models, RunMatrix(warm_starts={"trained": "warm start"}))
@@ -141,7 +149,7 @@ def test_every_field_has_a_label(browser: Browser):
 def test_the_steps_can_be_walked_through(browser: Browser):
     browser.run("[...document.querySelectorAll('#stepper button')].at(-1).click()")
     assert browser.run("document.querySelector('#stepper select').value") == "1"
-    assert browser.run("document.querySelectorAll('#groups .answer mark.grounded').length") > 0
+    assert browser.run("document.querySelectorAll('#groups .answer mark.confirmed').length") > 0
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -9,22 +9,26 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.strict_cases import CONTEXT, FACTS
 
 import reward
 from reward import COMPONENTS, RUBRICS, STRICT
+from reward.evidence import judge, weigh
+from reward.facts import read_facts
+from reward.names import fold
 from reward.published import _claims
 
-CONTEXT = """[JOB]
-Data Engineer, 3-6 years. Required: Python, SQL, Airflow.
-[CANDIDATE]
-Data Analyst, 4 years. Skills: Python (advanced, 30m), SQL (expert, 48m). Recent: Analyst at Northwind, 24m."""
-VOCABULARY = """has lacks no not all none Python SQL Airflow and , . ( ) 4 30m years is inside 3-6 missing required
-skills Initech expert ' (advanced, 30m) ſ İ ٣ ²"""
-WORDS = [*VOCABULARY.split(), "\u200b", "\ud800", "a\u0301"]
+GOLD: dict[str, Any] = {"decision": "reject", "score": 0.3, "facts": FACTS, "context": CONTEXT}
+
+VOCABULARY = """no lacks missing not listed Python SQL Airflow and or , ; ; : . ( ) 4 30 30m years months inside above
+below 3-6 + work as with related unrelated work partly advanced expert in of for is impossible jobs at Northwind
+Data Analyst ' (advanced, 30m) ſ İ ٣ ² – ；"""
+WORDS = [*VOCABULARY.split(), "\u200b", "\ud800", "a\u0301", "４"]
 
 any_text = st.text(st.characters(), max_size=200)  # lone surrogates included
 reason = any_text | st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
@@ -52,17 +56,9 @@ completions = (
 
 @pytest.mark.parametrize("name", RUBRICS)
 @settings(max_examples=150, deadline=None)
-@given(
-    completion=completions,
-    decision=st.sampled_from(["shortlist", "reject"]),
-    score=st.floats(0, 1),
-    marked=st.booleans(),
-)
-def test_any_text_earns_seven_numbers_in_0_to_1(
-    completion: str, decision: str, score: float, marked: bool, name: str
-) -> None:
-    context = CONTEXT if marked else CONTEXT.replace("[", "(")
-    graded = RUBRICS[name](completion, decision=decision, score=score, context=context)
+@given(completion=completions, decision=st.sampled_from(["shortlist", "reject"]), score=st.floats(0, 1))
+def test_any_text_earns_seven_numbers_in_0_to_1(completion: str, decision: str, score: float, name: str) -> None:
+    graded = RUBRICS[name](completion, decision=decision, score=score, facts=FACTS, context=CONTEXT)
     assert list(graded.as_dict()) == [*COMPONENTS, "total"]
     for value in graded.as_dict().values():
         assert type(value) is float and 0.0 <= value <= 1.0
@@ -73,17 +69,57 @@ def test_any_text_earns_seven_numbers_in_0_to_1(
 @settings(max_examples=100, deadline=None)
 @given(completion=completions)
 def test_every_lost_mark_has_a_finding(name: str, completion: str) -> None:
-    graded = RUBRICS[name](completion, decision="reject", score=0.3, context=CONTEXT)
+    graded = RUBRICS[name](completion, **GOLD)
     told = {finding.component for finding in graded.findings}
     assert {component for component in COMPONENTS if getattr(graded, component) < 1 - 1e-12} <= told
 
 
+@settings(max_examples=500, deadline=None)
+@given(reason=reason)
+def test_any_reason_is_judged(reason: str) -> None:
+    clauses = judge(reason, FACTS)
+    for clause in clauses:
+        assert clause.status in ("confirmed", "refuted", "unread") and clause.why
+        assert reason[clause.start : clause.stop] == clause.text
+        assert (clause.status == "confirmed") == bool(clause.parts) or clause.why == "repeats an earlier clause"
+        clause.why.encode("utf-8")
+    assert bool(clauses) == bool(reason.replace("；", ";").replace(";", " ").strip())
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+skills = st.dictionaries(
+    names,
+    st.fixed_dictionaries(
+        {
+            "level": st.none() | st.sampled_from(["beginner", "intermediate", "advanced", "expert"]),
+            "months": st.none() | st.integers(0, 400),
+        }
+    ),
+    max_size=4,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(skills=skills, titles=st.dictionaries(names, st.sampled_from([0, 0.5, 1]), max_size=3), reason=reason)
+def test_any_names_are_read(skills: dict[str, Any], titles: dict[str, float], reason: str) -> None:
+    requirements = [{"any": [name], "best": name} for name in skills] + [{"any": ["SQL", "Go"], "best": None}]
+    facts = read_facts(FACTS | {"requirements": requirements, "skills": skills, "titles": titles})
+    evidence = weigh([reason, *facts.decisive()], facts)
+    assert 0 <= evidence.coverage <= 1 and 0 <= evidence.no_hallucination <= 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(name=names)
+def test_folding_twice_changes_nothing(name: str) -> None:
+    assert fold(fold(name)) == fold(name)
+
+
 @settings(max_examples=100, deadline=None)
-@given(context=any_text, reasons=st.lists(reason, min_size=2, max_size=5))
-def test_any_context_is_read(context: str, reasons: list[str]) -> None:
-    completion = json.dumps({"decision": "reject", "score": 0.3, "reasons": reasons})
-    for split in (context, f"[JOB]\n{context}\n[CANDIDATE]\n{context}"):
-        assert 0 <= STRICT(completion, decision="reject", score=0.3, context=split).total <= 1
+@given(reasons=st.lists(reason, max_size=5), extra=reason)
+def test_another_reason_refutes_nothing_before_it(reasons: list[str], extra: str) -> None:
+    facts = read_facts(FACTS)
+    before, after = weigh(reasons, facts), weigh([*reasons, extra], facts)
+    assert after.reasons[: len(reasons)] == before.reasons
 
 
 @settings(max_examples=100, deadline=None)
@@ -92,7 +128,7 @@ def test_key_order_is_free(reasons: list[str]) -> None:
     fields = {"decision": "reject", "score": 0.3, "reasons": reasons}
     swapped = dict(reversed(fields.items()))
     for rubric in RUBRICS.values():
-        one, other = (rubric(json.dumps(f), decision="reject", score=0.3, context=CONTEXT) for f in (fields, swapped))
+        one, other = (rubric(json.dumps(f), **GOLD) for f in (fields, swapped))
         assert one == other
 
 
@@ -117,19 +153,35 @@ FILL = {
     "words": "Python and ",
     "quotes": "'",
     "zero width": "\u200b",
+    "semicolons": ";a",
+    "skills": "Python: advanced, 30 months; ",
+    "a list of skills": "no Python, SQL and ",
+    "half a doubt": "1 at 1 in 1 years ",
+    "half a skill": "a is 1m, ",
+    "half a job list": "jobs of 1 and 1 and ",
+    "full width": "；ａ",
+    "ligatures": "\ufdfa",
+    "combining": "a\u0301\u0323",
 }
 
 
 @pytest.mark.parametrize("fill", FILL)
 @pytest.mark.parametrize("name", RUBRICS)
-def test_a_megabyte_is_graded_in_two_seconds(name: str, fill: str) -> None:
+def test_a_megabyte_is_graded_in_a_second(name: str, fill: str) -> None:
     text = FILL[fill] * (MEGABYTE // len(FILL[fill]))
-    many = [text[at : at + 100] for at in range(0, MEGABYTE, 100)]
-    start = time.process_time()
-    for reasons in ([text, text], many):
+    many = [text[at : at + 600] for at in range(0, MEGABYTE, 600)]
+    for reasons in ([text], many, many[:5]):
         completion = json.dumps({"decision": "reject", "score": 0.3, "reasons": reasons})
-        RUBRICS[name](completion, decision="reject", score=0.3, context=CONTEXT)
-    assert time.process_time() - start < 4.0  # two completions of a megabyte and more
+        start = time.process_time()
+        RUBRICS[name](completion, **GOLD)
+        assert time.process_time() - start < 1.0
+
+
+@pytest.mark.parametrize("fill", FILL)
+def test_a_megabyte_is_judged_in_a_second(fill: str) -> None:
+    start = time.process_time()
+    judge(FILL[fill] * (MEGABYTE // len(FILL[fill])), FACTS)
+    assert time.process_time() - start < 1.0
 
 
 @pytest.mark.parametrize("name", RUBRICS)
@@ -137,7 +189,7 @@ def test_a_megabyte_is_graded_in_two_seconds(name: str, fill: str) -> None:
 def test_a_megabyte_of_broken_json_is_graded_in_two_seconds(name: str, unit: str) -> None:
     start = time.process_time()
     for text in (unit * (MEGABYTE // len(unit)), '{"score": ' + unit * (MEGABYTE // len(unit)) + "}"):
-        RUBRICS[name](text, decision="reject", score=0.3, context=CONTEXT)
+        RUBRICS[name](text, **GOLD)
     assert time.process_time() - start < 4.0
 
 

@@ -170,8 +170,8 @@ def test_changes_that_make_no_sense_are_named_with_their_remedy(change: dict, wo
 
 
 def test_strict_limits_are_checked_too() -> None:
-    with pytest.raises(ValueError, match=r"copy_share = 2.*min_reasons = 9: more than max.*full_chars = 9999"):
-        STRICT.with_(limits={"copy_share": 2, "min_reasons": 9, "full_chars": 9999})
+    with pytest.raises(ValueError, match=r"score_tolerance = 2.*min_reasons = 9: more than max.*full_chars = 9999"):
+        STRICT.with_(limits={"score_tolerance": 2, "min_reasons": 9, "full_chars": 9999})
 
 
 @pytest.mark.parametrize(("decision", "score"), [("maybe", 0.5), ("reject", 1.5), ("reject", float("nan"))])

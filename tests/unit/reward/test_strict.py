@@ -5,69 +5,34 @@ from __future__ import annotations
 import json
 
 import pytest
-from support.strict_cases import CONTEXT, FULL, JUNIOR, answer, grade, reasons_grade
+from support.strict_cases import CONTEXT, FACTS, REASONS, answer, grade
 
-from reward import RUBRICS, STRICT
+from reward import RUBRICS, STRICT, VERSION
 
 GOOD = {
-    "the brief's shortlist": (CONTEXT, "shortlist", 0.62, answer()),
+    "canonical wording": answer(),
     "decision first": (
-        CONTEXT,
-        "shortlist",
-        0.62,
-        '{"decision":"shortlist","score":0.62,"reasons":["strong in SQL (expert, 48m) and Python",'
-        '"no sign of Airflow or Spark, but SQL is expert level","4 years sits within 3-6"]}',
+        '{"decision":"shortlist","score":0.62,"reasons":["SQL (expert, 48m); advanced in Python, 30 months",'
+        '"no Airflow, Spark; 4 years of experience, within 3-6","work as Data Analyst is related; '
+        '150 months at Globex 2015 in 4 years, impossible"]}'
     ),
-    "reject": (
-        JUNIOR,
-        "reject",
-        0.21,
-        answer(["Python is beginner level", "lacks Airflow and Spark", "1 year against 3-6"], "reject", 0.21),
+    "spread over lines": "\n" + json.dumps(json.loads(answer()), indent=2) + "\n",
+    "one clause for each reason, as many as may be": answer(
+        ["no Airflow, Spark", REASONS[2], *REASONS[1].split("; "), REASONS[0].partition("; Air")[0]]
     ),
-    "long form": (
-        FULL,
-        "shortlist",
-        0.7,
-        answer(
-            [
-                "covers Triage (expert, 38m) and Wound Care (advanced, 20m), not Special Needs Care",
-                "3.5 years meets the 2+ asked",
-                "work as Food and Beverage Manager at Redwood Partners is unrelated",
-            ],
-            "shortlist",
-            0.7,
-        ),
-    ),
-    "spread over lines": (CONTEXT, "shortlist", 0.62, "\n" + json.dumps(json.loads(answer()), indent=2) + "\n"),
 }
 
 
 @pytest.mark.parametrize("name", GOOD)
 @pytest.mark.parametrize("rubric", RUBRICS)
-def test_a_good_completion_earns_at_least_095_under_both(name: str, rubric: str) -> None:
-    context, decision, score, completion = GOOD[name]
-    grades = RUBRICS[rubric](completion, decision=decision, score=score, context=context)
-    assert grades.total >= 0.95, grades.lines()
+def test_good_completion_earns_at_least_095_under_both(name: str, rubric: str) -> None:
+    graded = RUBRICS[rubric](GOOD[name], decision="shortlist", score=0.62, facts=FACTS, context=CONTEXT)
+    assert graded.total >= 0.95, graded.lines()
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_a_good_completion_earns_every_mark_under_strict(name: str) -> None:
-    context, decision, score, completion = GOOD[name]
-    assert STRICT(completion, decision=decision, score=score, context=context).total == pytest.approx(1.0)
-
-
-UNSEEN = {
-    "an invented name in lower case": ["knows Python from stanford", "SQL at initech for many years"],
-    "one invented name at a sentence start": ["Initech work with Python", "lacks Spark"],
-    "a false judgement in words": ["hardly any Python", "SQL is a hobby"],
-    "two facts that say little": ["has Python", "has SQL"],
-}
-
-
-@pytest.mark.parametrize("name", UNSEEN)
-def test_what_rules_cannot_see_is_paid_in_full(name: str) -> None:
-    # No demand: a record of the limits. Whoever catches one of these moves it to the tables above.
-    assert reasons_grade(*UNSEEN[name]).total == pytest.approx(1.0)
+def test_good_completion_earns_every_mark_under_strict(name: str) -> None:
+    assert grade(GOOD[name]).total == pytest.approx(1.0)
 
 
 def test_degenerate_completions_earn_at_most_a_tenth() -> None:
@@ -75,7 +40,7 @@ def test_degenerate_completions_earn_at_most_a_tenth() -> None:
         assert grade(text).total <= 0.1, text
 
 
-def test_a_guess_with_no_reasons_earns_less_than_an_honest_completion_with_the_wrong_decision() -> None:
+def test_guess_without_reasons_earns_less_than_honest_reasons_with_the_wrong_decision() -> None:
     guess = grade(answer([])).total
     wrong = grade(answer(decision="reject", score=0.45)).total
     # guess: 0.8 of the format, the rest scaled by 0.25 * 0.8: 0.08 + 0.2 * (0.3 + 0.15 + 0.05)
@@ -102,7 +67,7 @@ def test_format_is_the_share_of_five_checks(completion: str, format_valid: float
     assert grade(completion).format_valid == pytest.approx(format_valid)
 
 
-def test_an_invalid_format_scales_the_rest_by_a_quarter_of_itself() -> None:
+def test_invalid_format_scales_the_rest_by_a_quarter_of_itself() -> None:
     marks = grade("```json\n" + answer() + "\n```").as_dict()
     assert marks.pop("format_valid") == pytest.approx(0.8)
     # 0.1 * 0.8 + 0.9 * 0.2
@@ -126,54 +91,15 @@ def test_score_alignment_by_hand(decision: str, score: float, fit: float, mark: 
     assert grade(answer(decision=decision, score=score), score=fit).score_alignment == pytest.approx(mark)
 
 
-@pytest.mark.parametrize(
-    ("reasons", "quality", "truth"),
-    [
-        (("has Python and SQL", "lacks Airflow and Spark"), 1.0, 1.0),  # two are enough
-        (("has Python and SQL", "a real team player"), 0.5, 0.5),
-        (("has Python and SQL", "lacks Airflow and Spark", "a real team player"), 2 / 3, 2 / 3),
-        # "has Python at Initech" cites Python and invents Initech: half of it is true
-        (("has Python at Initech", "lacks Airflow and Spark"), 0.5, 0.75),
-        # "has SQL and Spark" cites two, of which one is the job's
-        (("has SQL and Spark", "lacks Airflow"), 0.5, 0.75),
-    ],
-)
-def test_reason_marks_by_hand(reasons: tuple[str, ...], quality: float, truth: float) -> None:
-    grades = reasons_grade(*reasons)
-    assert (grades.reason_quality, grades.no_hallucination) == pytest.approx((quality, truth))
-
-
 def test_length_falls_from_600_to_1200_characters() -> None:
     padded = answer() + " " * (900 - len(answer()))
     assert grade(padded).length_penalty == pytest.approx(0.5)
     assert grade(padded).format_valid == 1.0
 
 
-def test_without_markers_grounding_still_holds_and_nothing_contradicts() -> None:
-    plain = CONTEXT.replace("[JOB]\n", "").replace("[CANDIDATE]\n", "")
-    assert reasons_grade("lacks Python", "Rust and SQL at Northwind", context=plain).reason_quality == 1.0
-    assert reasons_grade("lacks Python at Initech", "Rust, SQL", context=plain).reason_quality == 0.0
-    everything = reasons_grade("says Python, SQL and Airflow, Spark, Rust, Excel, Globex", "has SQL", context=plain)
-    assert "reason 1 lists everything" in [finding.text for finding in everything.findings]
-
-
-def test_what_a_job_requires_is_its_labelled_list_where_it_has_one() -> None:
-    # "We need a Ward Nurse" asks for no skill called Ward Nurse.
-    context = FULL.replace("need someone", "need a Ward Nurse").replace(", Special Needs Care", "")
-    assert reasons_grade("has all required skills like Triage", "3.5 years", context=context).reason_quality == 0.5
-    for asked in ("Required: Python. A team on Scala.", "You need Python. A team on Scala."):
-        ended = f"[JOB]\n{asked}\n[CANDIDATE]\nSkills: Python (expert, 8m)."
-        assert reasons_grade("has all required skills like Python", "no", context=ended).reason_quality == 0.5
-    prose = "[JOB]\nWe need Python and Spark.\n[CANDIDATE]\nSkills: Python (expert, 8m)."
-    assert reasons_grade("has all required skills like Python", "no", context=prose).reason_quality == 0.0
-
-
-def test_a_long_list_in_the_order_of_the_job_is_no_copy() -> None:
-    skills = ["Finite Element Analysis", "Sheet Metal", "Pneumatics", "Six Sigma", "CATIA", "Hydraulics"]
-    listed = ", ".join(f"{skill} (beginner, 2m)" for skill in skills)
-    context = f"[JOB]\nRequired: {', '.join(skills)}.\n[CANDIDATE]\nSkills: {listed}."
-    reason = f"thin on {', '.join(skills[:-1])} and {skills[-1]}"
-    assert reasons_grade(reason, "Six Sigma is beginner level", context=context).reason_quality == 1.0
+def test_reasons_past_the_most_allowed_are_not_read() -> None:
+    graded = grade(answer(["idle", *["idle"] * 4, *REASONS]))
+    assert graded.reason_quality == graded.no_hallucination == 0.0
 
 
 @pytest.mark.parametrize(
@@ -186,35 +112,52 @@ def test_a_long_list_in_the_order_of_the_job_is_no_copy() -> None:
         ("zero_chars", 601, answer() + " " * 500),
         ("invalid_share", 1.0, "```" + answer() + "```"),
         ("score_tolerance", 0.1, answer(score=0.66)),
-        ("tokens_per_citation", 1, answer()),
-        ("max_terms", 1, answer()),
-        ("copy_run", 4, answer(["says Analyst at Northwind, 24m", "lacks Spark"])),
-        ("copy_list_run", 2, answer(["has Python (advanced, 30m)", "lacks Spark"])),
-        ("copy_share", 0.9, answer(["has Data Analyst, 4 years. Skills: Python (advanced, 30m)", "lacks Spark"])),
-        ("repeat_share", 0.1, answer(["has Python and SQL", "Python is advanced"])),
-        ("distinct_share", 1.0, answer(["has SQL and Python and Excel", "lacks Spark"])),
     ],
 )
 def test_every_limit_changes_the_total(limit: str, value: float, completion: str) -> None:
-    changed = STRICT.with_(limits={limit: value})(completion, decision="shortlist", score=0.62, context=CONTEXT)
+    changed = STRICT.with_(limits={limit: value})(completion, decision="shortlist", score=0.62, facts=FACTS)
     assert changed.total != pytest.approx(grade(completion).total, abs=1e-3)
 
 
+def test_every_limit_of_strict_is_in_the_table_above() -> None:
+    (table,) = [mark for mark in test_every_limit_changes_the_total.pytestmark if mark.name == "parametrize"]
+    assert [case[0] for case in table.args[1]] == list(vars(STRICT.limits))
+
+
 def test_explain_tells_what_a_person_would_want_to_know() -> None:
-    completion = answer(["worked at Initech for 4 years", "lacks Python", "good fit"], "reject", 0.9)
-    assert STRICT.explain(completion, decision="shortlist", score=0.62, context=CONTEXT) == [
+    reasons = ["SQL: expert; Python: missing; a good fit", "4 years, inside 3-6; 4 years is within 3-6"]
+    completion = answer(reasons, "reject", 0.9)
+    assert STRICT.explain(completion, decision="shortlist", score=0.62, facts=FACTS) == [
         "format_valid 1.00: nothing to object",
         "decision_match 0.00: 'reject' where the label is shortlist",
         "score_alignment 0.00: score 0.90 contradicts reject",
-        "reason_quality 0.00: reason 1 says what is false; reason 2 says what is false; "
-        "reason 3 cites nothing from the job or the profile",
+        "reason_quality 0.21: contradicted: 'Python: advanced, 30 months'; stated in part: 'SQL: expert, 48 months'; "
+        "not stated: 'Airflow: missing'; not stated: 'Spark: missing'; not stated: 'Data Analyst: related work'; "
+        "not stated: '150 months at Globex 2015 in 4 years, impossible'",
         "length_penalty 1.00: nothing to object",
-        "no_hallucination 0.17: reason 1: 'Initech' stands nowhere in the job or the profile; "
-        "reason 2: denies 'python', which stands in the candidate's profile; reason 3 earns nothing",
-        "total 0.18",
+        "no_hallucination 0.33: reason 1, 'Python: missing' refuted: the profile has 'Python: advanced, 30 months'; "
+        "reason 1, 'a good fit' unread: is in none of the forms; "
+        "reason 2, '4 years is within 3-6' unread: repeats an earlier clause",
+        "total 0.25",
     ]
 
 
-def test_a_limit_that_counts_must_be_a_whole_number():
+def test_limit_that_counts_must_be_a_whole_number() -> None:
     with pytest.raises(ValueError, match=r"limits\.max_reasons = 2\.5: counts something; give a whole number"):
         STRICT.with_(limits={"max_reasons": 2.5})
+
+
+def test_version_says_which_rules_graded() -> None:
+    assert STRICT.version == STRICT.with_(weights={"length_penalty": 0}).version == VERSION == "strict 2"
+    assert RUBRICS["published"].version == "published"
+
+
+def test_rubric_names_the_columns_that_it_grades_by() -> None:
+    row = {"decision": "shortlist", "score": 0.62, "facts": FACTS, "context": CONTEXT}
+    for rubric in RUBRICS.values():
+        assert rubric(answer(), **{name: row[name] for name in rubric.columns}).decision_match == 1.0
+
+
+def test_strict_needs_no_context_and_takes_one() -> None:
+    without = STRICT(answer(), decision="shortlist", score=0.62, facts=FACTS)
+    assert without == STRICT(answer(), decision="shortlist", score=0.62, facts=FACTS, context="anything")

@@ -13,8 +13,9 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.tasks.shortlist.build import build_dataset, split
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.pool import load_pool
-from mlx_grpo.tasks.shortlist.prompt import parse
-from mlx_grpo.tasks.shortlist.rows import read_rows
+from mlx_grpo.tasks.shortlist.prompt import SYSTEM_MESSAGE, parse
+from mlx_grpo.tasks.shortlist.rows import read_rows, user_message
+from reward import PUBLISHED, STRICT
 
 JD = "Title: Data Engineer\nExperience: 3-6 years\nRequired: Python, SQL\n" + "We like order. SQL is daily bread. " * 20
 
@@ -60,7 +61,7 @@ def test_a_build_writes_both_sets_and_counts_them(tmp_path):
     assert [row["decision"] for row in held] == ["shortlist", "reject"] * 3
     assert {row["candidate_id"] for row in train}.isdisjoint(row["candidate_id"] for row in held)
     assert set(train[0]) == {
-        "id", "prompt", "decision", "score", "context", "completion", "job_id", "candidate_id", "kind"
+        "id", "prompt", "decision", "score", "facts", "completion", "job_id", "candidate_id", "kind"
     }  # fmt: skip
     assert summary.problems == ()
 
@@ -74,25 +75,28 @@ def test_the_same_input_gives_the_same_bytes_and_another_seed_another_split(tmp_
     assert {row["candidate_id"] for row in other} != held
 
 
-@pytest.mark.parametrize(("form", "budget"), [("compact", 60), ("full", 150)])
-def test_prompts_keep_to_the_budget_and_the_fit_of_the_whole_profile(tmp_path, form, budget):
+@pytest.mark.parametrize(("form", "words_of_user"), [("compact", 40), ("full", 100)])
+def test_prompts_keep_to_the_budget_and_the_fit_of_the_whole_profile(tmp_path, form, words_of_user):
     paths = files(tmp_path, pool())
+    budget = words(SYSTEM_MESSAGE) + words_of_user
     summary = build_dataset(*paths, count_tokens=words, form=form, token_budget=budget)
     whole = {candidate.id: candidate for candidate in load_pool(paths[1])[0]}
     for row in read_rows(summary.train_path) + read_rows(summary.heldout_path):
         assert sum(words(message["content"]) for message in row["prompt"]) <= budget
-        job, candidate = parse(row["context"], form)
+        job, candidate = parse(user_message(row), form)
         assert fit(job, candidate).score == fit(job, whole[row["candidate_id"]]).score == row["score"]
     assert summary.prompt_tokens.most <= budget
     assert any("C00: without" in line for line in summary.condensed)
 
 
 def test_every_full_prompt_shows_the_same_job_so_that_the_prefix_can_be_shared(tmp_path):
-    summary = build_dataset(*files(tmp_path, pool()), count_tokens=words, form="full", token_budget=200)
+    summary = build_dataset(
+        *files(tmp_path, pool()), count_tokens=words, form="full", token_budget=words(SYSTEM_MESSAGE) + 150
+    )
     rows = read_rows(summary.train_path) + read_rows(summary.heldout_path)
-    assert len({row["context"].split("[CANDIDATE]")[0] for row in rows}) == 1
+    assert len({user_message(row).split("[CANDIDATE]")[0] for row in rows}) == 1
     assert "text cut from" in summary.condensed[0]
-    assert summary.job.text in rows[0]["context"]
+    assert summary.job.text in user_message(rows[0])
 
 
 def test_a_budget_that_nothing_can_meet_names_each_candidate_and_the_budget_it_needs(tmp_path):
@@ -134,9 +138,7 @@ def test_skip_bad_with_nothing_good_left_is_an_error(tmp_path):
         build_dataset(*files(tmp_path, [person(1, -3)]), count_tokens=words, skip_bad=True)
 
 
-@pytest.mark.parametrize(
-    "option", [{"token_budget": 0}, {"heldout_fraction": 0.0}, {"form": "long"}, {"order": "score_first"}]
-)
+@pytest.mark.parametrize("option", [{"token_budget": 0}, {"heldout_fraction": 0.0}, {"form": "long"}])
 def test_an_option_that_makes_no_sense_is_named(tmp_path, option):
     with pytest.raises(UserError, match=next(iter(option))):
         build_dataset(*files(tmp_path, pool()), count_tokens=words, **option)
@@ -145,12 +147,6 @@ def test_an_option_that_makes_no_sense_is_named(tmp_path, option):
 def test_a_one_sided_pool_is_allowed_and_noted(tmp_path):
     summary = build_dataset(*files(tmp_path, [person(n, 6) for n in range(6)]), count_tokens=words)
     assert "0% of 6 candidates are a shortlist" in summary.notes[1]
-
-
-def test_decision_first_reaches_the_prompt_and_the_completion(tmp_path):
-    rows = read_rows(build_dataset(*files(tmp_path, pool()), count_tokens=words, order="decision_first").train_path)
-    assert rows[0]["completion"].startswith('{"decision":')
-    assert rows[0]["prompt"][0]["content"].index("decision") < rows[0]["prompt"][0]["content"].index("reasons")
 
 
 @pytest.mark.parametrize(("yes", "no", "held"), [(10, 10, (2, 2)), (1, 9, (0, 2)), (0, 2, (0, 1)), (1, 1, (0, 1))])
@@ -162,7 +158,7 @@ def test_a_split_holds_out_each_label_in_its_share_and_never_the_only_one(yes, n
         assert tuple(sum(r["decision"] == d for r in heldout) for d in ("shortlist", "reject")) == held
 
 
-@pytest.mark.parametrize(("form", "most"), [("compact", 220), ("full", 1000)])
+@pytest.mark.parametrize(("form", "most"), [("compact", 400), ("full", 1200)])
 def test_the_redrob_pool_ranks_the_recommendation_engineer_first_and_desk_jobs_last(tmp_path, form, most):
     if not REDROB.exists():
         pytest.skip(f"no sample at {REDROB}")
@@ -177,24 +173,23 @@ def test_the_redrob_pool_ranks_the_recommendation_engineer_first_and_desk_jobs_l
     assert len(rows) == 50
     assert summary.prompt_tokens.most <= most
     assert ranked[0]["candidate_id"] == "CAND_0000031"
-    assert "Recommendation Systems Engineer" in ranked[0]["context"]
-    last = " ".join(row["context"].split("[CANDIDATE]")[1][:60] for row in ranked[-5:])
+    assert "Recommendation Systems Engineer" in user_message(ranked[0])
+    last = " ".join(user_message(row).split("[CANDIDATE]")[1][:60] for row in ranked[-5:])
     assert "Operations Manager" in last
     assert "Software" not in last
     assert summary.train_shortlist + summary.heldout_shortlist == 1
 
 
-def test_every_redrob_gold_earns_095_under_both_rubrics(tmp_path):
-    reward = pytest.importorskip("reward")
+def test_every_redrob_gold_earns_all_of_strict_and_095_of_published(tmp_path):
     if not REDROB.exists():
         pytest.skip(f"no sample at {REDROB}")
     for form in ("compact", "full"):
         files_of = (REDROB / "job_description.txt", REDROB / "sample_candidates.json", tmp_path)
         summary = build_dataset(*files_of, count_tokens=lambda text: len(text) // 4, form=form)
         for row in read_rows(summary.train_path) + read_rows(summary.heldout_path):
-            for rubric in (reward.PUBLISHED, reward.STRICT):
-                graded = rubric(row["completion"], decision=row["decision"], score=row["score"], context=row["context"])
-                assert graded.total >= 0.95, (row["completion"], graded)
+            gold = {"decision": row["decision"], "score": row["score"]}
+            assert STRICT(row["completion"], **gold, facts=row["facts"]).total == pytest.approx(1)
+            assert PUBLISHED(row["completion"], **gold, context=user_message(row)).total >= 0.95
 
 
 def test_a_hostile_profile_cannot_change_its_own_fit(tmp_path):
@@ -207,9 +202,10 @@ def test_a_hostile_profile_cannot_change_its_own_fit(tmp_path):
         summary = build_dataset(*files(tmp_path, [hostile, person(2)]), count_tokens=words, form=form)
         rows = read_rows(summary.train_path) + read_rows(summary.heldout_path)
         row = next(row for row in rows if row["candidate_id"] == "C01")
-        job, candidate = parse(row["context"], form)
+        job, candidate = parse(user_message(row), form)
         assert [skill.months for skill in candidate.skills if skill.name == "Python"] == [12]
         assert replace(candidate, summary="") == replace(candidate, summary="", id="C01")
-        assert fit(job, candidate).missing == ("SQL",)
-        assert "<|" not in row["context"]
-        assert row["context"].count("[CANDIDATE]") == 1
+        assert [skill and skill.name for skill in fit(job, candidate).best] == ["Python", None]
+        assert row["facts"]["skills"]["Python"] == {"level": "advanced", "months": 12}
+        assert "<|" not in user_message(row)
+        assert user_message(row).count("[CANDIDATE]") == 1

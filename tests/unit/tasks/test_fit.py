@@ -8,8 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_grpo.tasks.shortlist.fit import fit, impossible_claims, relevance, skill_credit, years_credit
-from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Job, Role, Skill
+from mlx_grpo.tasks.shortlist.fit import (
+    fit,
+    impossible_claims,
+    relevance,
+    skill_credit,
+    title_degrees,
+    years_credit,
+)
+from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Claim, Job, Role, Skill
 
 JOB = Job("Data Engineer", ("Python", "SQL", "Airflow", "Spark"), min_years=3, max_years=6)
 PERSON = Candidate(
@@ -25,8 +32,7 @@ def test_two_of_four_skills_in_range_and_related_work_score_054():
     gold = fit(JOB, PERSON)
     assert gold.skills == pytest.approx(0.4625)
     assert (gold.score, gold.decision) == (0.54, "shortlist")
-    assert [skill.name for skill in gold.strong] == ["Python", "SQL"]
-    assert gold.missing == ("Airflow", "Spark")
+    assert [skill and skill.name for skill in gold.best] == ["Python", "SQL", None, None]
 
 
 def test_credit_is_level_times_months_up_to_two_years():
@@ -51,6 +57,14 @@ def test_a_shared_field_word_is_related_a_shared_role_word_half_and_seniority_no
     assert of("Data Engineer", "Senior Data Analyst") == 1.0
     assert of("Data Engineer", "Civil Engineer") == 0.5
     assert of("Senior Data Engineer", "Senior Nurse") == 0.0
+
+
+def test_each_title_has_a_degree_of_its_own_and_the_nearest_counts():
+    person = replace(PERSON, title="Baker", roles=(Role("Civil Engineer", "A", 9), Role("Data Clerk", "B", 9)))
+    assert title_degrees(JOB, person) == {"Baker": 0.0, "Civil Engineer": 0.5, "Data Clerk": 1.0}
+    assert relevance(JOB, person) == (1.0, ("Data Clerk",))
+    assert relevance(JOB, replace(person, roles=person.roles[:1])) == (0.5, ("Civil Engineer",))
+    assert relevance(JOB, replace(person, roles=())) == (0.0, ("Baker",))
 
 
 def test_two_job_skills_named_in_past_work_make_it_related_whatever_the_title():
@@ -82,27 +96,26 @@ def test_nice_to_haves_add_a_tenth_at_most():
 def test_one_of_several_alternatives_meets_a_requirement():
     job = replace(JOB, required=("Pinecone or Qdrant or FAISS", "Python"))
     gold = fit(job, replace(PERSON, skills=(Skill("Qdrant", "beginner", 24), Skill("FAISS", "expert", 24))))
-    assert [skill.name for skill in gold.strong] == ["FAISS"]
-    assert gold.missing == ("Python",)
+    assert [skill and skill.name for skill in gold.best] == ["FAISS", None]
 
 
 def test_names_match_without_case_and_hyphens():
     person = replace(PERSON, skills=(Skill("sentence-transformers", "expert", 24),))
-    assert fit(replace(JOB, required=("Sentence Transformers",)), person).missing == ()
+    assert fit(replace(JOB, required=("Sentence Transformers",)), person).best == person.skills
 
 
 @pytest.mark.parametrize(
-    ("change", "phrase"),
+    ("change", "claim"),
     [
-        ({"skills": (Skill("Python", "advanced", 85),)}, "claims 85m of Python in 4 years"),
-        ({"skills": (Skill("Python", "expert", 2),)}, "calls itself expert in Python after 2m"),
-        ({"roles": (Role("Analyst", "Northwind", 55),)}, "claims 55m at Northwind in 4 years"),
-        ({"roles": (Role("A", "B", 40), Role("C", "D", 30))}, "claims jobs of 40m and 30m in 4 years"),
+        ({"skills": (Skill("Python", "advanced", 85),)}, Claim("skill", "Python", (85,))),
+        ({"skills": (Skill("Python", "expert", 2),)}, Claim("expert", "Python", (2,))),
+        ({"roles": (Role("Analyst", "Northwind", 55),)}, Claim("role", "Northwind", (55,))),
+        ({"roles": (Role("A", "B", 40), Role("C", "D", 30))}, Claim("jobs", "", (40, 30))),
     ],
 )
-def test_a_claim_that_contradicts_the_years_scores_nothing(change, phrase):
+def test_a_claim_that_contradicts_the_years_scores_nothing(change, claim):
     person = replace(PERSON, **change)
-    assert impossible_claims(person) == (phrase,)
+    assert impossible_claims(person) == (claim,)
     assert (fit(JOB, person).score, fit(JOB, person).decision) == (0.0, "reject")
 
 
@@ -166,8 +179,9 @@ def test_the_order_of_skills_changes_nothing(job, person):
 
 @settings(deadline=None)
 @given(jobs, people)
-def test_every_requirement_is_covered_or_thin_or_missing_and_the_score_stays_in_range(job, person):
+def test_the_score_has_two_decimals_from_0_to_1_and_each_requirement_its_best_skill(job, person):
     gold = fit(job, person)
     assert 0 <= gold.score <= 1
     assert round(gold.score, 2) == gold.score
-    assert len(gold.strong) + len(gold.thin) + len(gold.missing) == len(job.required)
+    listed = {skill.name for skill in person.skills}
+    assert [skill is not None for skill in gold.best] == [name in listed for name in job.required]

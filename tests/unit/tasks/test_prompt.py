@@ -11,7 +11,7 @@ from support.paths import SHARED
 
 from mlx_grpo.tasks.shortlist.condense import compact_view, condense, condense_job
 from mlx_grpo.tasks.shortlist.fit import fit
-from mlx_grpo.tasks.shortlist.prompt import messages, parse, render, system_message
+from mlx_grpo.tasks.shortlist.prompt import SYSTEM_MESSAGE, form_of, messages, parse, render
 from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Job, Role, Skill
 from mlx_grpo.tasks.shortlist.text import label, mentions, neutralise
 
@@ -55,11 +55,17 @@ def test_candidates_of_one_job_share_everything_before_their_own_heading():
     assert messages(JOB, PERSON, "compact")[0] == messages(replace(JOB, title="Nurse"), other, "compact")[0]
 
 
-def test_the_system_text_asks_for_the_keys_in_the_chosen_order():
-    first = system_message("compact", "reasons_first")
-    assert first.index("reasons") < first.index("score") < first.index("decision")
-    second = system_message("compact", "decision_first")
-    assert second.index("decision") < second.index("score") < second.index("reasons")
+def test_the_system_message_asks_for_the_keys_in_the_order_of_the_gold():
+    places = [SYSTEM_MESSAGE.index(f'"{key}"') for key in ("reasons", "score", "decision")]
+    assert places == sorted(places)
+    assert messages(JOB, PERSON, "compact")[0] == {"role": "system", "content": SYSTEM_MESSAGE}
+
+
+def test_the_form_of_a_user_message_is_recognised():
+    assert form_of(render(JOB, PERSON, "compact")) == "compact"
+    assert form_of(render(JOB, PERSON, "full")) == "full"
+    assert form_of("say 1") is None
+    assert form_of("[JOB]\n[CANDIDATE]\nTitle: x") is None
 
 
 def test_the_compact_form_refuses_prose_instead_of_dropping_it():

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from rich.console import Console
+from support.facts import FACTS
 from support.tiny_models import LLAMA, make_model_folder
 
 from mlx_grpo import runs
@@ -26,7 +27,7 @@ from mlx_grpo.training.trainer import train
 
 LETTERS = {"rubric": None, "functions": ["support.toy_rewards:share_of_letters"]}
 FAR = {"num_iterations": 3, "learning_rate": 0.05, "max_grad_norm": 0.0}  # far enough for clipping and KL to act
-GOLD = Prompt("r", "", (1,), {"decision": "reject", "score": 0.2, "context": "Python"})
+GOLD = Prompt("r", "", (1,), {"decision": "reject", "score": 0.2, "facts": FACTS}, "Python")
 ANSWER = '{"decision":"reject","score":0.3,"reasons":["knows Python","knows much"]} '
 
 # key: (value, the output that it changes, settings that both runs share)

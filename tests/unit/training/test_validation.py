@@ -105,11 +105,9 @@ def test_validation_split_excludes_the_evaluations_prompts(tiny_qwen3: Path, tmp
 
 
 def test_decision_metrics_count_decisions_regardless_of_scores():
-    gold = {
-        "score": 0.8,
-        "context": "[JOB]\nClerk. Required: SQL.\n[CANDIDATE]\nClerk, 4 years. Skills: SQL (expert, 48m).",
-    }
-    prompts = [Prompt(str(i), "", (), {**gold, "decision": "shortlist"}) for i in range(4)]
+    gold = {"score": 0.8, "decision": "shortlist"}
+    context = "[JOB]\nClerk. Required: SQL.\n[CANDIDATE]\nClerk, 4 years. Skills: SQL (expert, 48m)."
+    prompts = [Prompt(str(i), "", (), gold, context) for i in range(4)]
     completions = [
         '{"reasons":["has SQL"],"score":0.1,"decision":"shortlist"}',  # strict rewards it with 0
         '<think>a reject?</think>{"reasons":["has SQL"],"score":0.9,"decision":"reject"}',

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import re
 
-from reward.words import MAKERS, ROLES, SENIORITY
-
 _WORD = re.compile(r"[^\W_][^\W_.+#]*[+#]*")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Words of a title that say nothing of its field ...
+SENIORITY = _words("senior junior lead staff principal head chief trainee intern graduate of and the for in i ii iii")
+# ... and words that many fields have, which say a little.
+ROLES = _words(
+    """engineer manager developer analyst specialist officer coordinator consultant technician assistant administrator
+    supervisor executive associate advisor agent representative planner scientist designer clerk operator"""
+)
 
 
 def title_words(title: str) -> tuple[set[str], set[str]]:
@@ -20,19 +31,3 @@ def kinship(title: str, other: str) -> float:
     field, role = title_words(title)
     other_field, other_role = title_words(other)
     return 1.0 if field & other_field else 0.5 if role & other_role else 0.0
-
-
-def of_field(title: str, other: str) -> bool:
-    """Return True if another title has all field words of a title: "Hospital Pharmacist" has those of "Pharmacist"."""
-    field = title_words(title)[0] - MAKERS
-    return bool(field) and field <= title_words(other)[0]
-
-
-def may_be_near(title: str, text: frozenset[tuple[str, ...]]) -> bool:
-    """Return True if work as `title` may be near a text: they share a word, or both name a maker.
-
-    A "Software Developer" is near a "Backend Engineer", though they share no word.
-    """
-    words = {(word,) for word in set().union(*title_words(title))}
-    makers = {(word,) for word in MAKERS}
-    return not words.isdisjoint(text) or not (words.isdisjoint(makers) or text.isdisjoint(makers))

@@ -1,0 +1,94 @@
+"""The record of what a run's prompts and rewards come from, beside its configuration: inputs.json.
+
+Rows and rubric may change between versions. A later command compares them with the record, so that an old run is never
+read under new rules in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import BUNDLED, context_of, dataset_files, read_rows, read_text
+from mlx_grpo.errors import UserError
+from mlx_grpo.tasks.shortlist.prompt import form_of
+from mlx_grpo.tasks.shortlist.records import Form
+from reward import RUBRICS
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A run's record."""
+
+    system_message: str
+    """Of the first training row, as all rows of one dataset have the same; "" where it has none."""
+    form: Form | None
+    """The form of the shortlist task's prompts, None for another task."""
+    rubric: str | None
+    """The version of the rubric, such as "strict 2"; None for functions."""
+    train: str
+    """SHA-256 of the training rows."""
+    heldout: str | None
+    """SHA-256 of the held-out rows."""
+
+    @classmethod
+    def of(cls, config: Config) -> Self:
+        """Make the record of a config; raise UserError where one of its files can't be used."""
+        train, heldout = dataset_files(config.data)
+        first = read_rows(train)[0]
+        prompt = first["prompt"]
+        has_system = not isinstance(prompt, str) and prompt[0]["role"] == "system"
+        return cls(
+            system_message=prompt[0]["content"] if has_system else "",
+            form=form_of(context_of(first)),
+            rubric=rubric_version(config),
+            train=_fingerprint(train),
+            heldout=None if heldout is None else _fingerprint(heldout),
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Return the record in a file, None where the run is older than such files."""
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path}: not readable ({error}); give the folder of a whole run") from None
+
+    def write(self, path: Path) -> None:
+        """Write the record as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def rubric_version(config: Config) -> str | None:
+    """Return the version of the rubric that a config trains by, None for functions."""
+    return RUBRICS[config.reward.rubric].version if config.reward.rubric else None
+
+
+def changed_inputs(before: Inputs | None, config: Config, names: Sequence[str]) -> list[str]:
+    """Describe what is no longer as a run recorded it, among the names "rubric", "train" and "heldout".
+
+    A run without a record is older than strict 2 and the bundled rows of today.
+    """
+    if before is None:
+        old = config.reward.rubric == "strict" or config.data.train in BUNDLED
+        return ["it is older than the rubric and the rows of this version"] if old else []
+    changed = []
+    now = rubric_version(config)
+    if "rubric" in names and before.rubric != now:
+        changed.append(f"the rubric was {before.rubric} and is {now} now")
+    train, heldout = dataset_files(config.data)
+    for name, path, fingerprint in (("train", train, before.train), ("heldout", heldout, before.heldout)):
+        if name in names and path is not None and _fingerprint(path) != fingerprint:
+            changed.append(f"data.{name}: the rows of {path} have changed since it began")
+    return changed
+
+
+def _fingerprint(path: Path) -> str:
+    return hashlib.sha256(read_text(path).encode("utf-8", "surrogatepass")).hexdigest()
