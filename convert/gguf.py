@@ -115,9 +115,12 @@ def _write_model(sources: Sequence[Path], folder: Path, dtype: str) -> int:
     with joined.open("wb") as copy:
         copy.writelines(_read_parts(sources))
     try:
-        from convert.gguf_model import read_model, write_model
+        from convert.gguf_header import read_header
 
-        model = read_model(joined)
+        metadata, shapes = read_header(joined)
+        from convert.gguf_model import read_model, write_model  # loads PyTorch, which takes seconds
+
+        model = read_model(joined, metadata, shapes)
     except UserError:
         raise
     except ImportError as error:

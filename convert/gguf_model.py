@@ -16,7 +16,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTraine
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from convert.folder import write_json
-from convert.gguf_header import read_header
 from mlx_grpo.errors import UserError
 
 MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}
@@ -56,13 +55,15 @@ class Model:
     """By their Hugging Face names, in fp32."""
 
 
-def read_model(path: Path) -> Model:
-    """Read the GGUF at `path`, alone in its folder; UserError, or a library's own error, where that fails."""
-    meta, shapes = read_header(path)
-    architecture = meta.get("general.architecture")
+def read_model(path: Path, metadata: dict[str, Any], shapes: dict[str, tuple[int, ...]]) -> Model:
+    """Read the GGUF at `path`, alone in its folder, whose header has `metadata` and tensors of `shapes`.
+
+    UserError, or a library's own error, where it is damaged or of an unsupported kind.
+    """
+    architecture = metadata.get("general.architecture")
     if architecture not in list(MODEL_TYPES):
         raise UserError(f"architecture {architecture!r} is not supported; {', '.join(MODEL_TYPES)} are")
-    meta |= {key.removeprefix(f"{architecture}."): value for key, value in meta.items()}
+    meta = metadata | {key.removeprefix(f"{architecture}."): value for key, value in metadata.items()}
     lacking = [key for key in NEEDED if key not in meta]
     if lacking:
         raise UserError(f"the metadata of the {architecture} model lack {', '.join(lacking)}")
