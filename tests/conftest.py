@@ -45,9 +45,9 @@ def llama_lora(llama_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def torch_llama():
     """A random Llama in PyTorch."""
-    from support.gguf_cases import random_llama
+    from support.gguf_cases import random_model
 
-    return random_llama()
+    return random_model()
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ from mlx_grpo.errors import UserError
 source, out, count = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 whole, draw = source.read_bytes(), random.Random(1)
 header = whole.index(b"output_norm.weight") + 200
-convert_gguf(source, out / "whole")  # imports everything once
+convert_gguf([source], out / "whole")  # imports everything once
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 512 * 2**20,) * 2)
 for number in range(count):
@@ -182,7 +182,7 @@ for number in range(count):
     source.write_bytes(broken)
     started = time.monotonic()
     try:
-        convert_gguf(source, out / str(number))
+        convert_gguf([source], out / str(number))
     except UserError as error:
         assert str(error).isprintable(), number
     assert time.monotonic() - started < 20, number
@@ -190,12 +190,14 @@ for number in range(count):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="reads its memory from /proc, to limit it")
-def test_a_gguf_of_mutated_counts_is_refused_or_read_within_half_a_gigabyte(tmp_path: Path):
+@pytest.mark.parametrize("architecture", ["llama", "qwen2"])
+def test_gguf_of_mutated_counts_is_refused_or_read_within_half_a_gigabyte(architecture: str, tmp_path: Path):
     pytest.importorskip("gguf")
     pytest.importorskip("torch")
-    from support.gguf_cases import random_llama, tensors_of, write_gguf
+    from support.gguf_cases import random_model, tensors_of, write_gguf
 
-    source = write_gguf(tmp_path / "x.gguf", tensors_of(random_llama()))
+    tensors = tensors_of(random_model(architecture))
+    source = write_gguf(tmp_path / "x.gguf", tensors, arch=architecture, pre="qwen2")
     worker = [sys.executable, "-c", GGUF_WORKER, str(source), str(tmp_path), str(EXAMPLES // 2)]
     done = subprocess.run(worker, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]

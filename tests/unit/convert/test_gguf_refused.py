@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import struct
 import zipfile
 
@@ -10,27 +9,24 @@ import numpy as np
 import pytest
 from support.gguf_cases import refused_in_one_line, sha256, tensors_of, write_gguf
 
-from convert.gguf import convert_gguf
-from mlx_grpo.errors import UserError
-
 gguf = pytest.importorskip("gguf")
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 
-def test_a_wrong_checksum_is_refused_naming_both(tiny_gguf, tmp_path):
+def test_wrong_checksum_is_refused_naming_both(tiny_gguf, tmp_path):
     line = refused_in_one_line(tiny_gguf, tmp_path / "out", "--sha256", "ab" * 32)
     assert sha256(tiny_gguf) in line and "ab" * 32 in line
 
 
-def test_a_file_that_is_no_gguf_is_refused(tmp_path):
+def test_file_that_is_no_gguf_is_refused(tmp_path):
     for content in (b"", b"GG", b"PK\x03\x04" + bytes(100)):
         (tmp_path / "x.gguf").write_bytes(content)
         assert "is not a GGUF file" in refused_in_one_line(tmp_path / "x.gguf", tmp_path / "out")
     assert "no such file" in refused_in_one_line(tmp_path / "absent.gguf", tmp_path / "out")
 
 
-def test_a_file_cut_anywhere_is_refused_as_truncated(tiny_gguf, tmp_path):
+def test_file_cut_anywhere_is_refused_as_truncated(tiny_gguf, tmp_path):
     whole = tiny_gguf.read_bytes()
     for length in (10, 24, 100, 2000, len(whole) // 2, len(whole) - 1):
         tiny_gguf.write_bytes(whole[:length])
@@ -69,7 +65,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
-def test_a_header_that_claims_the_impossible_is_refused(content, tmp_path):
+def test_header_that_claims_the_impossible_is_refused(content, tmp_path):
     (tmp_path / "x.gguf").write_bytes(content + bytes(64))
     refused_in_one_line(tmp_path / "x.gguf", tmp_path / "out")
 
@@ -79,59 +75,44 @@ def test_counts_that_fit_the_file_but_would_fill_the_memory_are_refused(tmp_path
     many, entries = (1 << 21) + 1, (1 << 16) + 1
     cases = {
         f"claims {many} items": header(0, 1, text("a"), struct.pack("<IIQ", 9, 0, many), bytes(many)),
-        f"claims 0 tensors and {entries} metadata": header(
-            0, entries, entries * (text("a") + struct.pack("<IB", 0, 1))
-        ),
+        f"with 0 tensors and {entries} metadata": header(0, entries, entries * (text("a") + struct.pack("<IB", 0, 1))),
     }
     for words, content in cases.items():
         (tmp_path / "x.gguf").write_bytes(content)
         assert words in refused_in_one_line(tmp_path / "x.gguf", tmp_path / "out")
 
 
-def test_a_flipped_byte_in_the_header_never_ends_in_a_traceback(tiny_gguf, tmp_path):
-    whole, draw = tiny_gguf.read_bytes(), random.Random(0)
-    end = whole.index(b"output_norm.weight") + 200
-    for _ in range(60):
-        broken = bytearray(whole)
-        broken[draw.randrange(4, end)] = draw.choice([0, 1, 0x7F, 0x80, 0xFF])
-        tiny_gguf.write_bytes(broken)
-        try:
-            convert_gguf(tiny_gguf, tmp_path / "out")
-        except UserError as error:
-            assert str(error).isprintable()
+OTHERS = {
+    "architecture 'mamba'": {"arch": "mamba"},
+    "pre-tokenizer 'tekken'": {"pre": "tekken"},
+    "2147483648 layers": {"arch": "qwen2", "pre": "qwen2", "extra": {"qwen2.block_count": 1 << 31}},
+    "the llama model lack attention.head_count_kv": {"extra": {"llama.attention.head_count_kv": None}},
+    "{'unk': '0'}": {"extra": {"tokenizer.ggml.unknown_token_id": "0"}},
+    "{'unk': 261}": {"extra": {"tokenizer.ggml.unknown_token_id": 261}},
+    "the chat template is no text": {"extra": {"tokenizer.chat_template": 1}},
+    "the tokenizer's tokens, different tokens": {"extra": {"tokenizer.ggml.token_type": [1, 1]}},
+    "RoPE scaling 4.0": {"extra": {"llama.rope.scaling.factor": 4.0}},
+    "RoPE scaling 'yarn'": {"extra": {"llama.rope.scaling.type": "yarn"}},
+    "over 8 of a head's 16 dimensions": {"extra": {"llama.rope.dimension_count": 8}},
+    "'blk.0.attn_q.bias' is (64,)": {"tensors": {"blk.0.attn_q.bias": np.ones(64, np.float32)}},
+    "'output_norm.weight' is missing": {"tensors": {"output_norm.weight": None}},
+    "is (32, 64), not (64, 64)": {"tensors": {"blk.0.attn_q.weight": np.ones((32, 64), np.float32)}},
+    "'output_norm.weight' has the unsupported type 26": {"tensors": {"output_norm.weight": np.ones(64, np.int32)}},
+}
 
 
-def test_models_of_another_kind_are_refused_by_name(torch_llama, tmp_path):
-    tensors = tensors_of(torch_llama)
-    cases = {
-        "architecture 'mamba'": write_gguf(tmp_path / "a.gguf", tensors, arch="mamba"),
-        "pre-tokenizer 'tekken'": write_gguf(tmp_path / "b.gguf", tensors, pre="tekken"),
-        "'blk.0.attn_q.bias' is unknown": write_gguf(
-            tmp_path / "c.gguf", tensors | {"blk.0.attn_q.bias": np.ones(64, np.float32)}
-        ),
-        "output_norm.weight is missing": write_gguf(
-            tmp_path / "d.gguf", {name: values for name, values in tensors.items() if name != "output_norm.weight"}
-        ),
-        "not (64, 64)": write_gguf(
-            tmp_path / "e.gguf", tensors | {"blk.0.attn_q.weight": np.ones((32, 64), np.float32)}
-        ),
-        "wrong type at tokenizer.ggml.unknown_token_id": write_gguf(
-            tmp_path / "g.gguf", tensors, extra={"tokenizer.ggml.unknown_token_id": ("0", gguf.GGUFValueType.STRING)}
-        ),
-        "RoPE scaling 'yarn'": write_gguf(
-            tmp_path / "h.gguf", tensors, extra={"llama.rope.scaling.type": ("yarn", gguf.GGUFValueType.STRING)}
-        ),
-        "4000000 layers": write_gguf(tmp_path / "f.gguf", tensors, layers=4_000_000),
-    }
-    for words, source in cases.items():
-        assert words in refused_in_one_line(source, tmp_path / "out")
+@pytest.mark.parametrize("words", OTHERS)
+def test_models_of_another_kind_are_refused_by_name(words, torch_llama, tmp_path):
+    case = dict(OTHERS[words])
+    tensors = tensors_of(torch_llama) | case.pop("tensors", {})
+    assert words in refused_in_one_line(write_gguf(tmp_path / "x.gguf", tensors, **case), tmp_path / "out")
 
 
-def test_an_archive_needs_exactly_one_gguf(tiny_gguf, tmp_path):
+def test_archive_needs_exactly_one_gguf(tiny_gguf, tmp_path):
     for count in (0, 2):
         with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
             for i in range(count):
                 archive.write(tiny_gguf, f"{i}.gguf")
-        assert f"holds {count} .gguf files" in refused_in_one_line(tmp_path / "x.zip", tmp_path / "out")
+        assert f"holds {count} .gguf or .bin files" in refused_in_one_line(tmp_path / "x.zip", tmp_path / "out")
     (tmp_path / "x.zip").write_bytes(b"PK\x03\x04 no archive")
     assert "cannot be read as a zip archive" in refused_in_one_line(tmp_path / "x.zip", tmp_path / "out")
