@@ -150,7 +150,7 @@ def test_bad_dataset_is_reported(name: str, workdir: Path, tiny_qwen3: Path):
 
 
 POOLS: dict[str, tuple[str | bytes, str | bytes, Words]] = {
-    "no list": ({"a": 1}, JOB, ("pool.json", "one JSON dict", "expected a list")),
+    "no list": ({"a": 1}, JOB, ("pool.json", "without a list named candidates", "write each candidate")),
     "broken JSON": ("[{", JOB, ("pool.json", "not valid JSON", "line 1")),
     "an empty list": ([], JOB, ("pool.json", "holds no candidate", "expected")),
     "a candidate that is a text": (["x"], JOB, ("pool.json[0]", '"x"', "must be an object")),
@@ -172,7 +172,7 @@ POOLS: dict[str, tuple[str | bytes, str | bytes, Words]] = {
         ("pool.json (C1)", "over the budget", "raise token_budget from 400 to"),
     ),
     "a hundred thousand brackets": ("[" * 100_000, JOB, ("pool.json", "not valid JSON")),
-    "a pool in UTF-16": (json.dumps([PERSON]).encode("utf-16"), JOB, ("pool.json", "UTF-8")),
+    "a pool in UTF-16 without a mark": (json.dumps([PERSON]).encode("utf-16-le"), JOB, ("pool.json", "UTF-8")),
     "an empty description": ([PERSON], "", ("job.txt", "no title", "begin the file with")),
     "a description without skills": ([PERSON], "Cook\nWe cook.", ("job.txt", "none of the", "`Required: Python, SQL`")),
     "a binary description": ([PERSON], b"\xff\xfe\x00", ("job.txt", "UTF-8")),
