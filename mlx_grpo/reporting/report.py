@@ -237,16 +237,22 @@ def _completion(scored: Record, components: dict[str, float | None], row: Record
     fields = read_published(text) or {}
     decision = str(fields.get("decision")).strip().lower()
     score = scored.get("score", fields.get("score"))  # an evaluation has read it already
-    checked = check_reasons(text, row["facts"], limits) if "facts" in row else None
+    reasons = _reasons(text, row["facts"], limits) if "facts" in row else None
     return {
         "reward": _number(scored["reward"]),
         "components": [_number(value) for value in components.values()],
         "correct": scored.get("correct"),
         "decision": decision if decision in DECISIONS else None,
         "score": _number(score) if isinstance(score, float | int) and 0 <= score <= 1 else None,
-        "reasons": None if checked is None else list(map(_parts, checked.texts, checked.evidence.reasons)),
+        "reasons": reasons,
         "text": _cut(scored["completion"], MAX_COMPLETION),
     }
+
+
+def _reasons(completion: str, facts: Record, limits: StrictLimits) -> list[Record] | None:
+    """Return the reasons of a completion in parts, None where it holds no list of reasons."""
+    texts, evidence = check_reasons(completion, facts, limits)
+    return list(map(_parts, texts, evidence.reasons)) or None
 
 
 def _parts(text: str, clauses: Sequence[Clause]) -> Record:
