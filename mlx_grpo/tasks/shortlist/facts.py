@@ -1,6 +1,6 @@
 """The facts of a prompt that the strict rubric checks reasons against, made by the code that computes the gold score.
 
-docs/guide/your-own-task.md describes the keys.
+docs/guide/data.md describes the keys.
 """
 
 from __future__ import annotations
