@@ -62,10 +62,8 @@ def run_eval(
     the first.
     """
     ranks = ranks or Ranks()
-    runs = [Run.find(name), *map(Run.find, others)]
+    runs = _find_runs(name, others)
     run = runs[0]
-    for each in runs:
-        each.check_inputs("rubric", "heldout")
     folder = out or run.folder
     _make(folder)  # before the work, not after it
     settings = _greedy_settings(run.config, backend, device, max_new_tokens, ranks)
@@ -84,6 +82,14 @@ def run_eval(
     pictures = folder / "plots"
     written += [*draw_training(run.metrics_file, pictures), *draw_evaluation(results, scored, pictures)]
     return Evaluation(results, scored, written, write_card(run) if out is None else None)
+
+
+def _find_runs(name: str | None, others: Sequence[str]) -> list[Run]:
+    """Return the runs; UserError where the rubric or the held-out rows of one have changed since it began."""
+    runs = [Run.find(name), *map(Run.find, others)]
+    for run in runs:
+        run.check_inputs("rubric", "heldout")
+    return runs
 
 
 def _make(folder: Path) -> None:
