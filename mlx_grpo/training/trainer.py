@@ -84,6 +84,7 @@ def grpo_steps(
             term_mask = entropy_mask(state, batch, iteration)  # [N, T], or None for all tokens
             loss = loss_gradients(state, batch, logps, term_mask)  # grpo_loss and its gradient, by micro-batch
             updates.append(update_policy(state, loss, rate))  # clipping, AdamW
+            del loss  # or its gradients would exist beside the next ones
         mx.clear_cache()
 
         yield Step(
