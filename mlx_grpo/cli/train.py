@@ -22,7 +22,7 @@ from mlx_grpo.cli.terminal import console, errors, show
 @click.option(
     "--processes", type=click.IntRange(min=1), default=1, help="For CPUs: share each step among this many processes."
 )
-@click.option("--force", is_flag=True, help="Train even where the predicted memory does not fit.")
+@click.option("--force", is_flag=True, help="Train even where the memory does not fit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's folder and last metrics as JSON.")
 def train(
     config: str,

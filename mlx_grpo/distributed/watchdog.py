@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,12 +24,10 @@ GRACE_SECONDS = 10
 """For a process to leave by itself, as it does in a collective, before it is made to."""
 
 MESSAGE_SECONDS = 3
-"""For a message to come: the reason why a collective failed, or a new connection's token."""
+"""For a message to come: the reason why a collective failed, or a connection that was made already."""
 
-JOIN_SECONDS = 60
 PROBE_SECONDS = 2
 PROBES = 3
-LONGEST_MESSAGE = 2**16
 SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -50,20 +46,22 @@ def watchdog(ranks: Ranks, advice: str = "") -> Iterator[None]:
         yield
         return
     peers = _Watchdog(ranks, advice)
+    code, reason = 0, ""
     try:
         yield
     except Interrupted:  # every process is
-        peers.close(0, "")
         raise
     except BaseException as error:
         # A collective raises RuntimeError when its peer is gone; the reason may still be on its way.
         if isinstance(error, RuntimeError) and peers.failed.wait(MESSAGE_SECONDS) and peers.failure is not None:
-            peers.close(1, str(peers.failure))
+            code, reason = 1, str(peers.failure)
             raise peers.failure from None
         code, problems = (2, error.problems) if isinstance(error, UserError) else (1, [repr(error)])
-        peers.close(code, f"process {ranks.rank} of {ranks.size} failed: {'; '.join(problems)}")
+        reason = f"process {ranks.rank} of {ranks.size} failed: {'; '.join(problems)}"
         raise
-    peers.close(0, "")
+    finally:
+        peers.closed.set()
+        peers.send(code, reason)
 
 
 class _Watchdog:
@@ -80,23 +78,22 @@ class _Watchdog:
         for rank, connection in self.connections.items():
             threading.Thread(target=self._watch, args=(rank, connection), daemon=True).start()
 
-    def close(self, code: int, reason: str) -> None:
-        """Send the others how this process ends (code 0: well), and close the connections."""
-        self.closed.set()
+    def send(self, code: int, reason: str) -> None:
+        """Send the others how a process ended (code 0: well); the last message of this one."""
         for connection in self.connections.values():
-            _send(connection, code, reason)
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_WR)  # closing alone would wait for the thread that reads it
-            connection.close()
+            with suppress(OSError):  # the other end may be gone too
+                connection.sendall(json.dumps([code, reason]).encode())
+                connection.shutdown(socket.SHUT_WR)  # the message is read up to here
 
     def _watch(self, rank: int, connection: socket.socket) -> None:
         """Wait for another process's end; if it is a bad one, pass it on and end this process."""
-        died = "\n".join(filter(None, (f"process {rank} of {self.ranks.size} died", self.advice)))
-        code, reason = _receive(connection) or (1, died)
+        try:
+            code, reason = json.load(connection.makefile("rb"))
+        except (OSError, ValueError):  # the connection broke
+            code, reason = 1, "\n".join(filter(None, (f"process {rank} of {self.ranks.size} died", self.advice)))
         if not code or self.closed.is_set():
             return
-        for other in self.connections.values():
-            _send(other, code, reason)
+        self.send(code, reason)
         # Two processes may fail at once; either is the reason.
         self.failure = PeerLost(code, reason)
         self.failed.set()
@@ -109,59 +106,49 @@ def _connect(ranks: Ranks) -> dict[int, socket.socket]:
     """Return connections by rank: to each other process for the first one, to the first for any other."""
     try:
         one_machine = ranks.on_this_machine() == ranks.size  # then no other machine need be able to connect
-        return _accept_others(ranks, one_machine) if ranks.leads else {0: _connect_to_first(ranks)}
+        connections = _accept_others(ranks, one_machine) if ranks.leads else {0: _connect_to_first(ranks)}
     except (OSError, RuntimeError) as error:
         raise UserError(f"process {ranks.rank} of {ranks.size} could not join the others: {error}") from None
-
-
-def _connect_to_first(ranks: Ranks) -> socket.socket:
-    """Connect to the first process at one of its addresses, and send it the token and this rank."""
-    addresses, port, token = ranks.gather(None)[0]
-    for address in addresses:
-        with suppress(OSError):
-            connection = socket.create_connection((address, port), timeout=GRACE_SECONDS)
-            connection.sendall(json.dumps([token, ranks.rank]).encode() + b"\n")
-            _enable_keepalive(connection)
-            return connection
-    raise UserError(
-        f"process {ranks.rank} of {ranks.size} on {socket.gethostname()} can't reach the first one at "
-        f"{' or '.join(addresses)}; let Python accept connections in that machine's firewall"
-    )
-
-
-def _accept_others(ranks: Ranks, one_machine: bool) -> dict[int, socket.socket]:
-    """Accept a connection from every other process, by rank."""
-    with socket.create_server(("127.0.0.1" if one_machine else "", 0)) as server:
-        addresses = ["127.0.0.1"] if one_machine else [*_first_host(), socket.gethostname()]
-        token = secrets.token_hex(16)
-        ranks.gather([addresses, server.getsockname()[1], token])
-        connections: dict[int, socket.socket] = {}
-        deadline = time.monotonic() + JOIN_SECONDS
-        while len(connections) < ranks.size - 1:
-            server.settimeout(max(0.001, deadline - time.monotonic()))
-            try:
-                connection, _ = server.accept()
-            except TimeoutError:
-                missing = sorted(set(range(1, ranks.size)) - set(connections))
-                raise UserError(f"processes {missing} did not reach the first one; see their messages") from None
-            rank = _read_rank(connection, token)
-            if rank is not None:
-                connections[rank] = connection
+    for connection in connections.values():
+        _enable_keepalive(connection)
     return connections
 
 
-def _read_rank(connection: socket.socket, token: str) -> int | None:
-    """Return the rank of a process that sends the token; otherwise close the connection and return None."""
-    connection.settimeout(MESSAGE_SECONDS)
-    try:
-        received, rank = json.loads(_read_line(connection))
-        if received == token:
-            _enable_keepalive(connection)
-            return int(rank)
-    except (OSError, ValueError, TypeError):
-        pass  # no process of this run sends this
-    connection.close()
-    return None
+def _connect_to_first(ranks: Ranks) -> socket.socket:
+    """Connect to the first process at one of its addresses, and tell it the name of this end."""
+    addresses, port = ranks.gather(None)[0]
+    connection = None
+    for address in addresses:
+        with suppress(OSError):
+            connection = socket.create_connection((address, port), timeout=GRACE_SECONDS)
+            break
+    ranks.gather(connection and connection.getsockname()[:2])
+    if connection is None:
+        raise UserError(
+            f"process {ranks.rank} of {ranks.size} on {socket.gethostname()} can't reach the first one at "
+            f"{' or '.join(addresses)}; let Python accept connections in that machine's firewall"
+        )
+    return connection
+
+
+def _accept_others(ranks: Ranks, one_machine: bool) -> dict[int, socket.socket]:
+    """Accept a connection from every other process, by rank; close those of anyone else."""
+    with socket.create_server(("127.0.0.1" if one_machine else "", 0)) as server:
+        addresses = ["127.0.0.1"] if one_machine else [*_first_host(), socket.gethostname()]
+        ranks.gather([addresses, server.getsockname()[1]])
+        names = ranks.gather(None)  # the address and port of each other process's end, None where it has none
+        missing = [rank for rank in range(1, ranks.size) if names[rank] is None]
+        if missing:
+            raise UserError(f"processes {missing} did not reach the first one; see their messages")
+        server.settimeout(MESSAGE_SECONDS)  # all of them are connected already
+        connections: dict[int, socket.socket] = {}
+        while len(connections) < ranks.size - 1:
+            connection, name = server.accept()
+            if [*name[:2]] in names:
+                connections[names.index([*name[:2]])] = connection
+            else:
+                connection.close()
+    return connections
 
 
 def _enable_keepalive(connection: socket.socket) -> None:
@@ -175,26 +162,6 @@ def _enable_keepalive(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, idle, PROBE_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, PROBES)
-
-
-def _send(connection: socket.socket, code: int, reason: str) -> None:
-    """Send how a process ended."""
-    with suppress(OSError):  # the other end may be gone too
-        connection.sendall(json.dumps([code, reason]).encode() + b"\n")
-
-
-def _receive(connection: socket.socket) -> tuple[int, str] | None:
-    """Return the exit code and the reason that the other end sends; None where the connection breaks."""
-    try:
-        code, reason = json.loads(_read_line(connection))
-    except (OSError, ValueError):
-        return None
-    return code, reason
-
-
-def _read_line(connection: socket.socket) -> bytes:
-    with connection.makefile("rb") as file:
-        return file.readline(LONGEST_MESSAGE)
 
 
 def _first_host() -> list[str]:

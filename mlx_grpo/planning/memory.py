@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import LENGTH_BUCKET
@@ -33,6 +33,8 @@ class Estimate:
 
     parts: dict[str, int]
     phases: dict[str, int]
+    measured: tuple[str, ...] = ()
+    """Phases whose peak is measured, not predicted."""
 
     @property
     def peak_phase(self) -> str:
@@ -43,6 +45,14 @@ class Estimate:
     def peak(self) -> int:
         """Return the bytes at the largest peak."""
         return self.phases[self.peak_phase]
+
+    def with_measured(self, peaks: Mapping[str, int]) -> Estimate:
+        """Return the estimate with measured peaks of some phases."""
+        return replace(self, phases={**self.phases, **peaks}, measured=tuple(peaks))
+
+    def ratios(self, predicted: Estimate) -> dict[str, float]:
+        """Return each measured peak divided by its prediction."""
+        return {phase: self.phases[phase] / predicted.phases[phase] for phase in self.measured}
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,9 +195,8 @@ def micro_batch(work: Workload) -> MicroBatch:
     """Return the largest micro-batch of a GRPO step."""
     config, prompt = work.config, work.lengths.prompt
     width = _bucketed(config.max_completion_length)
-    size = config.micro_batch_size or config.num_generations
-    groups = min(max(1, size // config.num_generations), config.prompts_per_step)
-    rows = min(size, config.num_generations)  # of one group
+    groups = groups_at_once(config)
+    rows = min(config.micro_batch_size or config.num_generations, config.num_generations)  # of one group
     positions = groups * rows * config.max_completion_length
     if not work.sizes.shares_prompt:
         return MicroBatch([], [Pass(groups * rows, prompt + width, whole=True)], positions)
@@ -196,10 +205,21 @@ def micro_batch(work: Workload) -> MicroBatch:
     return MicroBatch(prompts, completions, positions, splits_group=rows < config.num_generations)
 
 
+def groups_at_once(config: Config) -> int:
+    """Return how many groups a micro-batch of a GRPO step holds, 1 if it holds a part of one."""
+    size = config.micro_batch_size or config.num_generations
+    return min(max(1, size // config.num_generations), config.prompts_per_step)
+
+
+def supervised_rows(config: Config) -> int:
+    """Return the rows of a supervised step's micro-batch."""
+    return min(config.warm_start.batch_size, config.micro_batch_size or config.warm_start.batch_size)
+
+
 def warm_start_batch(work: Workload) -> MicroBatch:
     """Return the largest micro-batch of a supervised step."""
     config, lengths = work.config, work.lengths
-    rows = min(config.warm_start.batch_size, config.micro_batch_size or config.warm_start.batch_size)
+    rows = supervised_rows(config)
     shared = lengths.shared if work.sizes.shares_prompt else 0
     width = _bucketed(lengths.prompt + lengths.target) - shared
     prefix = [Pass(1, shared)] if shared else []

@@ -1,11 +1,10 @@
-"""Plan a run for `mlx-grpo plan`: its memory, its time, and the cheapest change that makes it fit."""
+"""Plan a run for `mlx-grpo plan`: its memory and its time."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import mlx.core as mx
@@ -13,7 +12,6 @@ import mlx.nn as nn
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_grpo.backend.device import multiplies_packed, physical_memory, this_device
-from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, make_prompt, read_rows
 from mlx_grpo.data.types import Prompt
@@ -21,7 +19,6 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import (
     TOKENIZER_FILES,
-    Policy,
     compute_dtype,
     find_model,
     load_tokenizer_in,
@@ -30,11 +27,14 @@ from mlx_grpo.models.policy import (
     trained_dtype,
 )
 from mlx_grpo.models.prefix import common_start
-from mlx_grpo.planning.architecture import Architecture, count
+from mlx_grpo.planning.architecture import count
 from mlx_grpo.planning.flops import Shape, forward_flops, matrix_speed, training_flops
-from mlx_grpo.planning.memory import Lengths, estimate
+from mlx_grpo.planning.memory import Estimate, Lengths, Workload, estimate
+from mlx_grpo.planning.remedy import cheapest_change
 
 GB = 2**30
+REFUSE_ABOVE = 1.5
+"""The share of the device's limit above which a prediction refuses a run; its constants were fitted on the CPU."""
 LONGEST_TEXTS = 8
 """Rows with the longest texts to tokenize; one of them has the most tokens."""
 Item = TypeVar("Item")
@@ -42,41 +42,57 @@ LARGE_MAC = 36 * GB
 """Up to this much memory, Metal recommends two thirds of it; above, three quarters."""
 
 
-def plan(config: Config, memory: str | None, prompt_tokens: int | None, gflops: float | None) -> dict[str, Any]:
+def plan(
+    config: Config,
+    memory: str | None,
+    prompt_tokens: int | None,
+    gflops: float | None,
+    measure: Callable[[Workload, Estimate], Estimate] | None = None,
+) -> dict[str, Any]:
     """Predict a run's memory, operations and hours, for a Mac with `memory` or, by default, for this machine.
 
-    `gflops` is the speed to assume; by default a matrix product is timed here, which no step outruns. Raises UserError
-    if there is neither a tokenizer to measure the prompts with nor `prompt_tokens`.
+    `measure` replaces predicted peaks by measured ones. `gflops` is the speed to assume; by default a matrix product
+    is timed here, which no step outruns. Raises UserError if there is neither a tokenizer to measure the prompts with
+    nor `prompt_tokens`.
     """
     folder = ModelFolder.read(find_model(config.model, TOKENIZER_FILES))
-    on_gpu = memory is not None or mx.default_device() == mx.Device(mx.gpu)
     if memory is not None and config.dtype == "auto":  # a Mac that is not here
         config = config.model_copy(update={"dtype": "bfloat16"})
     lengths = read_lengths(config, folder) if prompt_tokens is None else given_lengths(config, prompt_tokens)
     model = outline(folder, config, packed=memory is not None or multiplies_packed(this_device()))
-    sizes = count(model, folder, config)
-    needs = estimate(sizes, config, lengths, on_gpu)
+    work = Workload(count(model, folder, config), config, lengths, fused=memory is not None or has_fused_norms())
+    predicted = estimate(work.sizes, config, lengths, work.fused)
     given = parse_memory(memory) if memory else None
     available = available_memory() if given is None else working_set(given)
-    fits = needs.peak <= available
-    speed = assumed_speed(config, memory, gflops)
     return {
         "model": model_name(config.model),
         "fine_tune_type": config.fine_tune_type,
         "dtype": trained_dtype(config.fine_tune_type, config.dtype),
-        "parameters": sizes.parameters,
-        "trainable": sizes.trainable,
+        "parameters": work.sizes.parameters,
+        "trainable": work.sizes.trainable,
         "lengths": asdict(lengths),
         "prompts_per_step": config.prompts_per_step,
-        "bytes": needs.parts,
-        "phases": needs.phases,
-        "peak": needs.peak,
-        "peak_in": needs.peak_phase,
+        "bytes": predicted.parts,
+        "phases": predicted.phases,
         "memory": given,
         "available": available,
+        **memory_needs(folder, work, predicted, measure(work, predicted) if measure else predicted, available),
+        **time_needs(operations(model, config, lengths), assumed_speed(config, memory, gflops)),
+    }
+
+
+def memory_needs(
+    folder: ModelFolder, work: Workload, predicted: Estimate, needs: Estimate, available: float
+) -> dict[str, Any]:
+    """Return the largest peak of `needs`, which measures some of `predicted`, and what makes the run fit."""
+    fits = needs.peak <= available
+    return {
+        "measured": {phase: needs.phases[phase] for phase in needs.measured},
+        "peak": needs.peak,
+        "peak_in": needs.peak_phase,
+        "verdict": verdict(needs, available),
         "fits": fits,
-        "change": None if fits else cheapest_change(folder, config, lengths, on_gpu, available),
-        **time_needs(operations(model, config, lengths), speed),
+        "change": None if fits else cheapest_change(folder, work, available, needs.ratios(predicted)),
     }
 
 
@@ -96,37 +112,17 @@ def time_needs(work: dict[str, float], speed: float | None) -> dict[str, Any]:
     }
 
 
-def check_memory(
-    config: Config,
-    policy: Policy,
-    prompts: Sequence[Prompt],
-    note: Callable[[str], None],
-    *,
-    force: bool = False,
-    processes: int = 1,
-) -> None:
-    """Note a run's predicted peak before it starts; raise UserError if it can't fit, unless `force`.
-
-    `processes` of the run share this machine's memory.
-    """
-    fused = mx.default_device() == mx.Device(mx.gpu)
-    texts = [prompt.columns["completion"] for prompt in prompts] if config.warm_start.steps_to_train else []
-    lengths = measured_lengths(prompts, texts, policy.tokenizer)
-    needs = estimate(count(policy.model, policy.base, config), config, lengths, fused)
-    available = available_memory() / processes
-    note(f"memory: {verdict(needs.peak, needs.peak_phase, available)}")
-    if needs.peak > available and not force:
-        change = cheapest_change(policy.base, config, lengths, fused, available)
-        remedy = f"set {change}" if change else "take a smaller model"
-        raise UserError(
-            f"memory: {verdict(needs.peak, needs.peak_phase, available)}; {remedy}, or go on regardless with --force"
-        )
-
-
-def verdict(peak: float, phase: str, available: float) -> str:
-    """Return the line that says if a run fits."""
-    word = "fits" if peak <= available else "does not fit"
-    return f"{peak / GB:.1f} GB predicted at the peak ({phase}), {available / GB:.1f} GB available: {word}"
+def verdict(needs: Estimate, available: float) -> str:
+    """Return the line that says if a run fits; a prediction alone is certain above `REFUSE_ABOVE`."""
+    peak = needs.peak
+    how = "measured" if needs.peak_phase in needs.measured else "predicted"
+    if peak <= available:
+        word = "fits"
+    elif needs.measured or peak > REFUSE_ABOVE * available:
+        word = "does not fit"
+    else:
+        word = "may not fit"
+    return f"{peak / GB:.1f} GB {how} at the peak ({needs.peak_phase}), {available / GB:.1f} GB available: {word}"
 
 
 def parse_memory(text: str) -> int:
@@ -153,6 +149,11 @@ def available_memory() -> int:
         if name in info:
             return int(info[name])
     return physical_memory()
+
+
+def has_fused_norms() -> bool:
+    """Return True if the default device's norms have a kernel of their own."""
+    return mx.default_device() == mx.Device(mx.gpu)
 
 
 def given_lengths(config: Config, prompt_tokens: int) -> Lengths:
@@ -205,53 +206,3 @@ def operations(model: nn.Module, config: Config, lengths: Lengths) -> dict[str, 
         "step_flops": step,
         "run_flops": step * config.max_steps + warm_step * config.warm_start.steps_to_train,
     }
-
-
-def cheapest_change(folder: ModelFolder, config: Config, lengths: Lengths, fused: bool, available: float) -> str | None:
-    """Return the least costly overrides that make a run fit, None if none of them does."""
-
-    @lru_cache
-    def sizes(kind: str, bits: int | None) -> Architecture:
-        changed = validate({**config.model_dump(), "fine_tune_type": kind})
-        return count(outline(folder, changed, bits), folder, changed, bits)
-
-    for overrides, bits in changes(config):
-        if bits and (folder.is_packed or not fused):  # quantized already, or unpacked when loaded
-            continue
-        changed = overridden(config, overrides)
-        if estimate(sizes(changed.fine_tune_type, bits), changed, lengths, fused).peak <= available:
-            words = [f"{key}={str(value).lower()}" for key, value in overrides.items()]
-            if bits:
-                words.append(f"model=<the model in {bits} bits, by mlx_lm.convert -q>")
-            return " ".join(words)
-    return None
-
-
-def overridden(config: Config, overrides: dict[str, Any]) -> Config:
-    """Return the configuration with some keys replaced; `section.key` names a nested one."""
-    values = config.model_dump()
-    for key, value in overrides.items():
-        section, _, name = key.rpartition(".")
-        (values[section] if section else values)[name] = value
-    return validate(values)
-
-
-def changes(config: Config) -> Iterator[tuple[dict[str, Any], int | None]]:
-    """Yield overrides and the base's bits, from the least to the most costly.
-
-    The first ones cost only time and change nothing that is learned; the later ones change it.
-    """
-    group = config.micro_batch_size or config.num_generations
-    # A whole group at once needs no sum of its parts' gradients, which for a full fine-tune takes more memory.
-    others = [config.num_generations] if group < config.num_generations else []
-    others += [group // 2**i for i in range(1, group.bit_length())]
-    exact: list[dict[str, Any]] = [{}, *({"micro_batch_size": n} for n in others)]
-    if not config.gradient_checkpointing:
-        exact += [{"gradient_checkpointing": True, **change} for change in list(exact)]
-    if config.warm_start.steps_to_train and config.warm_start.batch_size > 1:
-        exact += [{**change, "warm_start.batch_size": 1} for change in list(exact)]
-    fewer: dict[str, Any] = {"prompts_per_step": max(1, config.prompts_per_step // 2)}
-    shorter: dict[str, Any] = {"max_completion_length": max(16, config.max_completion_length // 2)}
-    lora: dict[str, Any] = {"fine_tune_type": "lora"} if config.fine_tune_type == "full" else {}
-    for other, bits in (({}, None), (fewer, None), (lora, None), (lora, 8), (lora, 4), ({**lora, **shorter}, 4)):
-        yield from (({**other, **change}, bits) for change in exact)

@@ -25,7 +25,6 @@ from mlx_grpo.generation.sampling import seed_step
 from mlx_grpo.grpo import group_advantages
 from mlx_grpo.models.policy import load_adapter, load_policy
 from mlx_grpo.models.prefix import shares_prompt
-from mlx_grpo.planning.plan import check_memory
 from mlx_grpo.rewards import Scores, check_columns, load_reward
 from mlx_grpo.runs import ADAPTER, WARM_START, Run
 from mlx_grpo.training.checkpoint import RunPosition, load_checkpoint
@@ -37,6 +36,7 @@ from mlx_grpo.training.groups import (
     select_groups,
     training_rewards,
 )
+from mlx_grpo.training.measure import check_memory
 from mlx_grpo.training.metrics import group_metrics, mean_update, reward_metrics, samples, token_records
 from mlx_grpo.training.optimizer import grpo_learning_rate
 from mlx_grpo.training.progress import Reporter, SilentReporter
@@ -84,6 +84,7 @@ def grpo_steps(
             term_mask = entropy_mask(state, batch, iteration)  # [N, T], or None for all tokens
             loss = loss_gradients(state, batch, logps, term_mask)  # grpo_loss and its gradient, by micro-batch
             updates.append(update_policy(state, loss, rate))  # clipping, AdamW
+            del loss  # or its gradients would exist beside the next ones
         mx.clear_cache()
 
         yield Step(
@@ -124,7 +125,7 @@ def train(
     config = state.config  # with absolute paths: `runs/latest` names another run once this one has its folder
     processes = ranks.on_this_machine()
     if ranks.leads:
-        check_memory(config, state.policy, dataset, reporter.note, force=force, processes=processes)
+        check_memory(state, dataset, reporter.note, force=force, processes=processes)
     run = Run(Path(ranks.from_leader(lambda: str((resumed or Run.create(config)).folder))))
     _report_setup(run, state, reporter)
     gc.freeze()  # all that is loaded now stays; scanning it took the garbage collector 5% of a step

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import mlx.optimizers as optim
@@ -98,6 +99,17 @@ def check_completions(prompts: Sequence[Prompt]) -> None:
 
 def supervised_step(state: TrainState, batch: Batch, rate: float) -> dict[str, float]:
     """Take one optimizer step on the batch's completions; return the mean token loss and the gradient's norm."""
+    model = state.policy.model
+    gradients, mean = supervised_gradients(state, batch)
+    norm = math.nan
+    if gradients is not None and math.isfinite(mean):
+        norm = apply_update(model, state.optimizer, gradients, rate, state.config.max_grad_norm)
+    mx.eval(model.trainable_parameters(), state.optimizer.state)
+    return {"loss": mean, "grad_norm": norm, "update_skipped": float(not math.isfinite(norm))}
+
+
+def supervised_gradients(state: TrainState, batch: Batch) -> tuple[dict[str, Any] | None, float]:
+    """Return the gradient of the mean token loss, summed over micro-batches and ranks, and that loss."""
     config, ranks, model = state.config, state.ranks, state.policy.model
     tokens = batch.mask.sum()
 
@@ -109,12 +121,7 @@ def supervised_step(state: TrainState, batch: Batch, rate: float) -> dict[str, f
     parts = [slice_batch(batch, chunk[0], chunk[-1] + 1) for chunk in batched(rows, size)]
     values, gradients = accumulate(model, loss, parts, checkpointing=config.gradient_checkpointing)
     gradients = ranks.sum_gradients(gradients, model.trainable_parameters())
-    mean = float(ranks.sum(sum((value for (value,) in values), mx.zeros(()))))
-    norm = math.nan
-    if gradients is not None and math.isfinite(mean):
-        norm = apply_update(model, state.optimizer, gradients, rate, config.max_grad_norm)
-    mx.eval(model.trainable_parameters(), state.optimizer.state)
-    return {"loss": mean, "grad_norm": norm, "update_skipped": float(not math.isfinite(norm))}
+    return gradients, float(ranks.sum(sum((value for (value,) in values), mx.zeros(()))))
 
 
 def target_ids(policy: Policy, prompt: Prompt) -> list[int]:

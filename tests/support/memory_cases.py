@@ -1,4 +1,4 @@
-"""Predicted and measured peaks of one warm-start step and two GRPO steps.
+"""Peaks of a run: predicted, measured before its start, and measured in one warm-start step and two GRPO steps.
 
 `python -m support.memory_cases`, run in tests/, prints them.
 
@@ -32,8 +32,10 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import Policy, load_tokenizer_in, outline
 from mlx_grpo.planning.architecture import count
-from mlx_grpo.planning.memory import Lengths, estimate
+from mlx_grpo.planning.memory import Lengths, Workload, estimate
+from mlx_grpo.planning.plan import has_fused_norms
 from mlx_grpo.rewards import Scores
+from mlx_grpo.training.measure import measured
 from mlx_grpo.training.state import TrainState, grpo_optimizer
 from mlx_grpo.training.warm_start import supervised_step
 
@@ -109,8 +111,8 @@ CASES = {
 }
 
 
-def predicted_and_measured(spec: dict[str, Any]) -> tuple[int, int]:
-    """Return the bytes at the peak as `estimate` predicts and as MLX measured them."""
+def three_peaks(spec: dict[str, Any]) -> tuple[int, int, int]:
+    """Return the bytes at a run's peak: predicted, measured before its start, and measured in its steps."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         byte_tokenizer().save(str(folder / "tokenizer.json"))
@@ -135,8 +137,11 @@ def predicted_and_measured(spec: dict[str, Any]) -> tuple[int, int]:
 
     # Random prompts begin differently, and random weights hardly ever stop: every completion has its full length.
     prompts = [Prompt(str(i), "", tuple(rng.integers(3, 40000, spec["p"]).tolist())) for i in range(4)]
-    reference = policy.model.trainable_parameters() if config.beta else None
-    state = TrainState(policy, config, reward, grpo_optimizer(config), reference)
+    state = TrainState(policy, config, reward, grpo_optimizer(config), None)
+    work = Workload(sizes, config, lengths, has_fused_norms())
+    predicted = estimate(sizes, config, lengths, work.fused)
+    before = measured(state, work, predicted)
+    state.reference = policy.model.trainable_parameters() if config.beta else None
     peaks = [mx.get_active_memory()]
     if config.warm_start.steps:
         chosen = prompts[: config.warm_start.batch_size]
@@ -148,10 +153,10 @@ def predicted_and_measured(spec: dict[str, Any]) -> tuple[int, int]:
     for step in range(2):
         metrics, _, _ = take_step(state, prompts, step)
         peaks.append(metrics["peak_memory_gb"] * 2**30)
-    return estimate(sizes, config, lengths, mx.default_device() == mx.Device(mx.gpu)).peak, round(max(peaks))
+    return predicted.peak, before.peak, round(max(peaks))
 
 
-def measure_all(names: list[str]) -> Iterator[tuple[str, int, int]]:
+def measure_all(names: list[str]) -> Iterator[tuple[str, int, int, int]]:
     """Measure each case in a process of its own."""
     for name in names:
         done = subprocess.run(
@@ -161,15 +166,16 @@ def measure_all(names: list[str]) -> Iterator[tuple[str, int, int]]:
         yield name, *json.loads(done.stdout.splitlines()[-1])
 
 
-def row(name: str, predicted: int, measured: int) -> str:
-    """Format a line of the table, in GB."""
-    return f"| {name} | {predicted / 2**30:.3f} | {measured / 2**30:.3f} | {predicted / measured - 1:+.1%} |"
+def row(name: str, predicted: int, before: int, peak: int) -> str:
+    """Format a line of the table, in GB, with the errors of the prediction and of the measurement before the run."""
+    sizes = " | ".join(f"{size / 2**30:.3f}" for size in (predicted, before, peak))
+    return f"| {name} | {sizes} | {predicted / peak - 1:+.1%} | {before / peak - 1:+.1%} |"
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        print(json.dumps(predicted_and_measured(CASES[sys.argv[2]])))
+        print(json.dumps(three_peaks(CASES[sys.argv[2]])))
     else:
-        print("| case | predicted GB | measured GB | off by |\n| --- | ---: | ---: | ---: |")
+        print("| case | predicted GB | measured before | in the run | off by | off by |\n" + "| --- " * 6 + "|")
         for result in measure_all(sys.argv[1:] or list(CASES)):
             print(row(*result), flush=True)

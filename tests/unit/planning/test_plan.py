@@ -1,4 +1,4 @@
-"""`mlx-grpo plan`, and the memory check of `mlx-grpo train`."""
+"""`mlx-grpo plan`, and how `mlx-grpo train` refuses a run."""
 
 from __future__ import annotations
 
@@ -9,24 +9,14 @@ import pytest
 from support.command import cli
 from support.paths import SHARED
 from support.tiny_models import tiny_config
-from support.tiny_runs import make_state, reward_by, rows_file
+from support.tiny_runs import rows_file
 
 from mlx_grpo.config.files import load_config
-from mlx_grpo.data.dataset import load_prompts
 from mlx_grpo.errors import UserError
-from mlx_grpo.planning.plan import GB, check_memory, parse_memory, plan, working_set
-from mlx_grpo.training.progress import SilentReporter
+from mlx_grpo.planning.plan import GB, parse_memory, plan, working_set
 
 QWEN3_FOLDER = SHARED / "models" / "qwen3-0.6b"
 needs_qwen3 = pytest.mark.skipif(not QWEN3_FOLDER.is_dir(), reason="needs Qwen3's real config.json")
-
-
-class Notes(SilentReporter):
-    def __init__(self):
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def test_memory_is_in_gibibytes_and_metal_gets_two_thirds_or_three_quarters():
@@ -94,6 +84,39 @@ def test_plan_measures_prompts_by_the_tokenizer_and_needs_one(tiny_qwen3: Path, 
     assert all(len(line) <= 100 for line in done.stdout.splitlines())
 
 
+def test_plan_prints_measured_peaks_beside_predicted_ones(tiny_qwen3: Path, tmp_path: Path):
+    rows_file(tmp_path, completion="yes")
+    (tmp_path / "c.yaml").write_text(
+        f"model: {tiny_qwen3}\ndata: {{train: rows.jsonl}}\nwarm_start: {{steps: 1}}\n"
+        "reward: {rubric: published}\nmax_completion_length: 8\n"
+    )
+    done = cli("plan", "c.yaml", "--measure", "--gflops", "100", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {line.split("  ")[0].strip(): line.split() for line in done.stdout.splitlines()}
+    assert [len(rows[phase]) for phase in ("decode", "update", "gradient", "warm start")] == [2, 2, 3, 4]
+    assert any(line.split() == ["predicted", "measured"] for line in done.stdout.splitlines())
+    assert "available: fits" in done.stdout
+    done = cli("plan", "c.yaml", "--measure", "--gflops", "100", "--json", folder=tmp_path)
+    result = json.loads(done.stdout)
+    assert set(result["measured"]) == {"gradient", "warm start"}
+    assert result["peak"] == max({**result["phases"], **result["measured"]}.values())
+    done = cli("plan", "c.yaml", "--measure", "--memory", "16GB", folder=tmp_path)
+    assert done.returncode == 2
+    assert "--memory has no meaning beside it" in done.stderr
+
+
+@needs_qwen3
+def test_prediction_is_certain_only_above_one_and_a_half_limits():
+    model = f"model={QWEN3_FOLDER}"
+    peak = plan(load_config("qwen3", [model]), "16GB", 500, None)["peak"] / GB
+    words = []
+    for share in (0.9, 1.1, 1.4, 1.6):
+        result = plan(load_config("qwen3", [model]), f"{peak / share * 1.5}", 500, None)
+        words.append(result["verdict"].rpartition(": ")[2])
+        assert result["fits"] == (share < 1)
+    assert words == ["fits", "may not fit", "may not fit", "does not fit"]
+
+
 @needs_qwen3
 def test_a_warm_start_taken_from_another_run_costs_nothing(tmp_path: Path):
     overrides = [f"model={QWEN3_FOLDER}", "warm_start.steps=500", "warm_start.batch_size=64"]
@@ -102,26 +125,6 @@ def test_a_warm_start_taken_from_another_run_costs_nothing(tmp_path: Path):
     none = plan(load_config("qwen3", [*overrides, "warm_start.steps=0"]), "16GB", 500, None)
     assert taken["phases"] == none["phases"] != own["phases"]
     assert taken["run_flops"] == none["run_flops"] < own["run_flops"]
-
-
-def test_memory_check_notes_its_verdict_and_refuses_a_run_that_cannot_fit(tiny_qwen3: Path, tmp_path: Path):
-    changes = {
-        "data": {"train": rows_file(tmp_path)},
-        "reward": reward_by("share_of_letters"),
-        "output_dir": str(tmp_path),
-    }
-    for rows, fits in ((2, True), (10**9, False)):
-        state = make_state(tiny_config(tiny_qwen3, prompts_per_step=rows, **changes))
-        prompts = load_prompts(tmp_path / "rows.jsonl", state.policy.tokenizer)
-        notes = Notes()
-        if fits:
-            check_memory(state.config, state.policy, prompts, notes.note)
-            assert notes.lines[0].endswith("fits")
-        else:
-            with pytest.raises(UserError, match=r"does not fit; .* --force"):
-                check_memory(state.config, state.policy, prompts, notes.note)
-            check_memory(state.config, state.policy, prompts, notes.note, force=True)
-            assert all(line.endswith("does not fit") for line in notes.lines)
 
 
 def test_train_refuses_before_it_makes_a_run_folder(tiny_qwen3: Path, tmp_path: Path):

@@ -26,7 +26,7 @@ from mlx_grpo.rewards import load_reward
 from mlx_grpo.training import trainer
 from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.state import TrainState, grpo_optimizer
-from mlx_grpo.training.trainer import train
+from mlx_grpo.training.trainer import grpo_steps, train
 from mlx_grpo.training.update import FixedLogps, entropy_mask, loss_gradients, update_policy
 from mlx_grpo.training.warm_start import target_ids
 
@@ -133,6 +133,18 @@ def test_entropy_mask_is_of_sampled_entropies_first_and_recomputed_later(tiny_qw
     assert most == pytest.approx(gradient_norm(replace(batch, sampled_entropies=scored)), rel=1e-4)
     assert most != pytest.approx(gradient_norm(least), rel=0.05)
     assert gradient_norm(least, iteration=1) == pytest.approx(most, rel=1e-4)
+
+
+def test_step_keeps_no_gradient_in_memory(tiny_qwen3: Path):
+    config = tiny_config(tiny_qwen3, reward=reward_by("share_of_letters"), fine_tune_type="full", lora={})
+    state = make_state(config)
+    prompts = [make_prompt({"id": "0", "prompt": "hi"}, state.policy.tokenizer)]
+    steps = grpo_steps(state, prompts, [0, 1])
+    next(steps)
+    paused = mx.get_active_memory()
+    steps.close()
+    weights = sum(w.nbytes for _, w in tree_flatten(state.policy.model.trainable_parameters()))
+    assert paused - mx.get_active_memory() < weights / 10
 
 
 def test_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_path: Path):
