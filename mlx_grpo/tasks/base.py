@@ -6,11 +6,9 @@ the grades. It works on texts and the columns of rows, and knows nothing of mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-
-from mlx_grpo.config.schema import RewardConfig
 
 Row = Mapping[str, Any]
 """A row of a split: `prompt` (text or chat messages), and columns of the task's own."""
@@ -26,11 +24,18 @@ score, fit: the completion's own number and the right one, from 0 to 1. They mak
 positive: 1 or 0, which of two classes is right. It makes balanced accuracy and ROC AUC.
 """
 
-LABELS = ("positive", "fit", "score")
-"""The figures that are compared with each other, and have no mean of their own."""
+LABELS = ("positive", "fit")
+"""The figures that say what is right; they have no mean of their own, and nor has a score that they judge."""
 
 Alarm = tuple[int, str]
 """The step's index and one line."""
+
+
+def averaged(names: Iterable[str]) -> list[str]:
+    """Return those of the figures that have a mean of their own."""
+    every = list(names)
+    compared = (*LABELS, "score") if any(label in every for label in LABELS) else ()
+    return [name for name in every if name not in compared]
 
 
 class ShownRow(NamedTuple):
@@ -55,8 +60,29 @@ class Shown(NamedTuple):
 
     verdict: str | None
     """What it says in a word; None where it says nothing that can be right or wrong."""
+    score: float | None
+    """Its own number, where the task asks for one."""
     remarks: list[Remark] | None
     """None where the text alone is shown."""
+
+
+class RewardSettings(Protocol):
+    """What a task reads of the configuration: its section `reward`."""
+
+    @property
+    def rubric(self) -> str | None:
+        """One of the task's names for its rules."""
+        ...
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """The weights to change, by component."""
+        ...
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """The limits to change, by name."""
+        ...
 
 
 class Task(Protocol):
@@ -71,30 +97,40 @@ class Task(Protocol):
     caution: str = ""
     """A sentence for the model card on what a trained model must not be used for."""
 
-    def grader(self, reward: RewardConfig) -> Grader:
+    def grader(self, reward: RewardSettings) -> Grader:
         """Return the reward that trains; raise UserError where the configured one can't be made."""
         ...
 
-    def weights(self, reward: RewardConfig) -> Mapping[str, float]:
+    def weights(self, reward: RewardSettings) -> Mapping[str, float]:
         """Return the weight of each component in the total."""
         ...
 
-    def problem(self, reward: RewardConfig, columns: Row) -> str | None:
+    def problem(self, reward: RewardSettings, columns: Row) -> str | None:
         """Return the reason why a row can't be graded, and after a semicolon a remedy; None where it can."""
         ...
 
     def judge(self, completions: Sequence[str], **columns: Any) -> list[Figures]:
-        """Return the figures of each completion, independent of the reward that trains; columns are lists."""
+        """Return the figures of each completion, independent of the reward that trains.
+
+        columns: those of the rows, as lists, and `context`.
+        """
         ...
 
     def alarms(self, steps: Sequence[Mapping[str, Any]]) -> Iterator[Alarm]:
         """Yield warnings from the metrics of a run's GRPO steps, in their order."""
         return iter(())
 
-    def show_row(self, row: Row) -> ShownRow:
+    def prompt_form(self, context: str) -> str | None:
+        """Return the name of a prompt's form, which a run records; None where there is only one.
+
+        context: the text that a completion is about, the column of this name or the last message of the prompt.
+        """
+        return None
+
+    def show_row(self, row: Row, context: str) -> ShownRow:
         """Return a row as the report shows it."""
         return ShownRow(None, [])
 
-    def show(self, completion: str, row: Row, reward: RewardConfig) -> Shown:
+    def show(self, completion: str, row: Row, reward: RewardSettings) -> Shown:
         """Return a completion as the report shows it; the row is empty where its dataset is gone."""
-        return Shown(None, None)
+        return Shown(None, None, None)

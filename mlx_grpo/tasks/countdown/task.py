@@ -11,9 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-from mlx_grpo.config.schema import RewardConfig
 from mlx_grpo.errors import UserError
-from mlx_grpo.tasks.base import Figures, Grader, Row, Shown, ShownRow, Task
+from mlx_grpo.tasks.base import Figures, Grader, RewardSettings, Row, Shown, ShownRow, Task
 
 SETS, TARGETS = {"heldout": 60, "train": 250}, 4
 """How many sets of numbers are drawn for each split, none for both, and the most rows of a set."""
@@ -29,7 +28,7 @@ class Countdown(Task):
     rubrics: Mapping[str, str] = {"countdown": "countdown 1"}
     cluster = "set"
 
-    def grader(self, reward: RewardConfig) -> Grader:
+    def grader(self, reward: RewardSettings) -> Grader:
         """Return the reward: a little for an expression by the rules, most for the right value."""
         weights = self.weights(reward)
 
@@ -40,14 +39,14 @@ class Countdown(Task):
 
         return grade
 
-    def weights(self, reward: RewardConfig) -> Mapping[str, float]:
+    def weights(self, reward: RewardSettings) -> Mapping[str, float]:
         """Return the weights, rescaled to sum to 1."""
         weights = {**WEIGHTS, **reward.weights}
         if weights.keys() != WEIGHTS.keys() or reward.limits or not sum(weights.values()):
             raise UserError(f"reward: countdown has the weights {', '.join(WEIGHTS)}, not all 0, and no limits")
         return {name: weight / sum(weights.values()) for name, weight in weights.items()}
 
-    def problem(self, reward: RewardConfig, columns: Row) -> str | None:
+    def problem(self, reward: RewardSettings, columns: Row) -> str | None:
         """Return the reason why a row can't be graded; None where it can."""
         numbers = columns.get("numbers")
         if isinstance(numbers, list) and all(type(number) is int for number in [*numbers, columns.get("target")]):
@@ -60,14 +59,14 @@ class Countdown(Task):
         pairs = zip(values, columns["target"], strict=True)
         return [{"correct": value == right, "valid": value is not None} for value, right in pairs]
 
-    def show_row(self, row: Row) -> ShownRow:
+    def show_row(self, row: Row, context: str) -> ShownRow:
         """Return the target."""
         return ShownRow(str(row["target"]) if row else None, [])
 
-    def show(self, completion: str, row: Row, reward: RewardConfig) -> Shown:
+    def show(self, completion: str, row: Row, reward: RewardSettings) -> Shown:
         """Return the value that a completion reaches."""
         value = reached(completion, row.get("numbers", []))
-        return Shown(None if value is None else str(value), None)
+        return Shown(None if value is None else str(value), None, None)
 
 
 def reached(completion: str, numbers: Sequence[int]) -> Fraction | None:

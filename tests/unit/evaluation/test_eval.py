@@ -20,14 +20,14 @@ from mlx_grpo.cli.eval import print_comparison
 from mlx_grpo.config.files import validate
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.errors import UserError
-from mlx_grpo.evaluation.episodes import heldout_prompts, read_score, score_completions
+from mlx_grpo.evaluation.episodes import heldout_prompts, score_completions
 from mlx_grpo.evaluation.eval import Evaluation, run_eval
 from mlx_grpo.evaluation.generators import UNFINISHED
 from mlx_grpo.evaluation.statistics import NO_SCORE
 from mlx_grpo.evaluation.summary import outcome_of
 from mlx_grpo.export.export import export_run
 from mlx_grpo.reporting import tables
-from mlx_grpo.rewards import load_reward
+from mlx_grpo.rewards import load_judge, load_reward
 from mlx_grpo.runs import Run, read_episodes
 from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.trainer import train
@@ -97,6 +97,7 @@ def test_torch_and_mlx_give_the_same_completions(run: Path):
         "calibration.png",
         "before_after.png",
         "baseline_vs_trained.png",
+        "figures.png",
         "reward_components.png",
         "reward_distribution.png",
     }
@@ -113,7 +114,7 @@ def test_figures_follow_from_the_episodes_that_are_written_beside_them(run: Path
     assert [e["prompt_id"] for e in episodes] == [row["id"] for row in read_rows(run.parents[1] / "heldout.jsonl")]
     assert saved["means"]["trained"]["reward"] == pytest.approx(np.mean([e["reward"] for e in episodes]))
     assert saved["majority_class_rate"] == pytest.approx(2 / 3)
-    assert saved["resampled_by"] == "episode"  # three rows are too few jobs
+    assert saved["resampled_by"] == "episode"  # three rows are too few clusters
     gain = saved["differences"]["trained"]["characters"]
     base = evaluation.episodes["baseline"]
     assert gain["mean"] == pytest.approx(
@@ -143,23 +144,20 @@ def test_completion_without_a_decision_is_wrong_and_ranks_last(run: Path):
         f"{{'decision':'{labels[1]}','score':7}}",
         "I would hire them.",
     ]
-    episodes = score_completions(prompts, completions, load_reward(Run(run).config.reward))
+    config = Run(run).config
+    grading = load_reward(config.reward), load_judge(config)
+    episodes = score_completions(prompts, completions, *grading)
     assert [e["correct"] for e in episodes] == [True, True, False]
     assert [e["score"] for e in episodes] == [0.3, 1.0, None]
     assert [e["valid"] for e in episodes] == [True, False, False]  # single quotes are no JSON
     around, twice = '{"decision":"reject"} I hope', '{"score":0.1,"score":0.2}'
-    others = score_completions(prompts, [around, twice, "{}"], load_reward(Run(run).config.reward))
+    others = score_completions(prompts, [around, twice, "{}"], *grading)
     assert [e["valid"] for e in others] == [False, False, True]
     assert [e["characters"] for e in episodes] == [len(completions[0]) - 17, len(completions[1]), 18]
     assert [e["fit"] for e in episodes] == [prompt.columns["score"] for prompt in prompts]
     outcome = outcome_of(episodes)
-    assert outcome.predictions.scores.tolist() == [0.3, 1.0, NO_SCORE]
-    assert outcome.predictions.correct.tolist() == [True, True, False]
-
-
-@pytest.mark.parametrize("score", ['"high"', "null", "[1]", "NaN", "1" + "0" * 400])
-def test_score_that_is_no_number_is_none(score: str):
-    assert read_score(f'{{"score":{score}}}') is None
+    assert outcome.labelled["score"].tolist() == [0.3, 1.0, NO_SCORE]
+    assert outcome.labelled["correct"].tolist() == [True, True, False]
 
 
 def test_prompts_that_chose_the_adapter_are_not_evaluated(run: Path, tmp_path: Path):
