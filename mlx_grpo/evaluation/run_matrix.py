@@ -16,7 +16,10 @@ from mlx_grpo.models.policy import ADAPTER_WEIGHTS
 from mlx_grpo.reporting.tables import BASELINE
 from mlx_grpo.runs import ADAPTER, WARM_START, Run
 
-IGNORED_KEY_PREFIXES = ("output_dir", "logging_steps", "save_", "eval.", "warm_start.run", "data.heldout", "reward.judge")
+IGNORED_KEY_PREFIXES = (
+    *("output_dir", "logging_steps", "save_", "eval.", "warm_start.run", "data.heldout"),
+    "reward.judge",
+)
 """Beginnings of the keys that don't change what a run learns; all runs have the same held-out rows."""
 
 
