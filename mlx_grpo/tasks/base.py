@@ -109,7 +109,7 @@ class Task(Protocol):
         """Return the reason why a row can't be graded, and after a semicolon a remedy; None where it can."""
         ...
 
-    def judge(self, completions: Sequence[str], **columns: Any) -> list[Figures]:
+    def judge(self, completions: Sequence[str], /, **columns: Any) -> list[Figures]:
         """Return the figures of each completion, independent of the reward that trains.
 
         columns: those of the rows, as lists, and `context`.

@@ -186,3 +186,10 @@ def test_judge_beside_a_rubric_is_refused():
 def test_faulty_judge_is_named(name: str, message: str):
     with pytest.raises(UserError, match=message):
         load_judge(judged_by(name))([PROMPT, PROMPT], ["a", "b"])
+
+
+def test_column_with_the_name_of_a_parameter_is_no_harm():
+    prompt = replace(PROMPT, columns={**PROMPT.columns, "completions": 1, "self": 2, "context": "Python"})
+    config = validate({"model": "m"})
+    assert load_reward(config.reward)([prompt], [ANSWER]).rewards[0] > 0
+    assert load_judge(config)([prompt], [ANSWER])[0]["correct"]

@@ -32,7 +32,7 @@ class Countdown(Task):
         """Return the reward: a little for an expression by the rules, most for the right value."""
         weights = self.weights(reward)
 
-        def grade(completions: Sequence[str], **columns: Any) -> list[dict[str, float]]:
+        def grade(completions: Sequence[str], /, **columns: Any) -> list[dict[str, float]]:
             figures = self.judge(completions, **columns)
             marks = [{"format": float(f["valid"] or 0), "correct": float(f["correct"] or 0)} for f in figures]
             return [{**own, "total": sum(weights[name] * mark for name, mark in own.items())} for own in marks]
@@ -53,7 +53,7 @@ class Countdown(Task):
             return None
         return "lacks whole `numbers` in a list, or a whole `target`; make rows with `mlx-grpo data countdown`"
 
-    def judge(self, completions: Sequence[str], **columns: Any) -> list[Figures]:
+    def judge(self, completions: Sequence[str], /, **columns: Any) -> list[Figures]:
         """Return for each completion if it reaches the target, and if it holds an expression by the rules."""
         values = map(reached, completions, columns["numbers"])
         pairs = zip(values, columns["target"], strict=True)

@@ -44,7 +44,7 @@ class Shortlist(Task):
         """Return the rubric as a reward; raise UserError for weights or limits that make no sense."""
         rubric = make_rubric(reward)
 
-        def grade(completions: Sequence[str], **columns: Any) -> list[dict[str, float]]:
+        def grade(completions: Sequence[str], /, **columns: Any) -> list[dict[str, float]]:
             labels = zip(*(columns[name] for name in rubric.columns), strict=True)
             return [
                 rubric(completion, **dict(zip(rubric.columns, label, strict=True))).as_dict()
@@ -64,7 +64,7 @@ class Shortlist(Task):
             return problem
         return f"{problem}; correct the columns, or {OWN_REWARD}"
 
-    def judge(self, completions: Sequence[str], **columns: Any) -> list[Figures]:
+    def judge(self, completions: Sequence[str], /, **columns: Any) -> list[Figures]:
         """Return each completion's figures; decision and score are read as the published rubric reads them.
 
         A completion without a decision is wrong; one without a score ranks below all that have one. A valid one is a
