@@ -105,7 +105,7 @@ class Shortlist(Task):
         limits = make_rubric(reward).limits if reward.rubric == STRICT.name else None
         checked = check_reasons(completion, row["facts"], limits if isinstance(limits, StrictLimits) else None)
         remarks = list(map(_remark, checked.texts, checked.evidence.reasons))
-        return Shown(verdict, read_score(completion), remarks)
+        return Shown(verdict, read_score(completion), remarks or None)
 
 
 def make_rubric(reward: RewardSettings) -> Rubric:

@@ -78,3 +78,4 @@ def test_report_shows_job_and_candidate_apart_and_marks_each_clause():
     assert [mark for _, mark in remark.pieces if mark] == ["confirmed", "refuted"]
     assert len(remark.faults) == 1
     assert TASK.show(completion, {}, RewardConfig()) == ("shortlist", 0.3, None)  # the row is gone
+    assert TASK.show("no list of reasons", row, RewardConfig()) == (None, None, None)
