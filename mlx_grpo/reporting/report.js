@@ -111,7 +111,7 @@ function curves() {
 // Completions, held out or sampled
 
 function verdict(answer) {
-  const said = answer.verdict ?? (answer.remarks === null && answer.correct === null ? "" : "no verdict");
+  const said = answer.verdict ?? (verdicts.length ? "no verdict" : "");
   const text = answer.score === null ? said : `${said} ${answer.score.toFixed(2)}`;
   if (answer.correct === null) return el("span", {}, text);
   return el("span", { class: answer.correct ? "right" : "wrong" },
@@ -140,7 +140,8 @@ const shown = (texts) => el("div", { class: "shown" },
 
 // Held-out prompts
 
-const every = data.episodes.flatMap((episode) => episode.answers);
+const groups = [...data.episodes, ...data.samples.steps.flatMap((step) => step.groups)];
+const every = groups.flatMap((group) => group.answers);
 const labelled = data.episodes.some((episode) => episode.label !== null);
 const judged = every.some((given) => given.correct !== null);
 const labels = distinct(data.episodes.map((episode) => episode.label));

@@ -212,7 +212,7 @@ def _completion(scored: Record, components: dict[str, float | None], row: Record
         "components": [_number(value) for value in components.values()],
         "correct": None if scored.get("correct") is None else bool(scored["correct"]),
         "verdict": shown.verdict,
-        "score": _number(shown.score),
+        "score": _number(scored.get("score", shown.score)),  # an evaluation has read it already
         "remarks": None if shown.remarks is None else [remark._asdict() for remark in shown.remarks],
         "text": _cut(scored["completion"], MAX_COMPLETION),
     }
