@@ -1,26 +1,25 @@
-"""Completions to rewards: the rule rubrics, or a user's own functions in TRL's shape."""
+"""Completions to rewards and to figures: by a task's rules, or by a user's own functions in TRL's shape."""
 
 from __future__ import annotations
 
 import importlib
-import json
 import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from mlx_grpo.config.schema import RewardConfig
+from mlx_grpo.config.schema import Config, RewardConfig
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError, short_repr
-from reward import PUBLISHED, RUBRICS, Rubric
-from reward.evidence import Evidence, weigh
-from reward.facts import REMEDY, read_facts
-from reward.limits import StrictLimits
-from reward.parsing import read_strict
+from mlx_grpo.tasks.base import LABELS, Figures, Grader
+from mlx_grpo.tasks.lookup import TASK_OF_RUBRIC, find_task
+
+EPISODE_KEYS = ("model", "prompt_id", "completion", "characters", "reward", "components", "cluster")
+"""The keys of an episode that are no figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class Scores:
     rewards: np.ndarray
     """f64 [N]"""
     components: dict[str, np.ndarray]
-    """Each [N]: the rubric's components, or the reward functions by name."""
+    """Each [N]: the components of a task's reward, or the reward functions by name."""
 
     def replaced(self, rows: np.ndarray, fresh: Scores) -> Scores:
         """Return a copy of these scores in which some rows have new ones."""
@@ -42,15 +41,8 @@ class Scores:
         return Scores(rewards, components)
 
 
-class CheckedReasons(NamedTuple):
-    """A completion's reasons, and what the facts say to them."""
-
-    texts: list[str]
-    evidence: Evidence
-    """`evidence.reasons` holds the clauses of each text."""
-
-
 Reward = Callable[[Sequence[Prompt], Sequence[str]], Scores]
+Judge = Callable[[Sequence[Prompt], Sequence[str]], list[Figures]]
 
 
 def strip_thinking(text: str) -> str:
@@ -62,95 +54,69 @@ def load_reward(config: RewardConfig) -> Reward:
     """Make the reward that a config names; raise UserError where it can't be made."""
     if config.rubric is None:
         return _function_reward(config)
-    return rubric_reward(make_rubric(config))
+    return task_reward(TASK_OF_RUBRIC[config.rubric].grader(config))
 
 
-def make_rubric(config: RewardConfig) -> Rubric:
-    """Return the configured rubric with its weights and limits."""
-    try:
-        return RUBRICS[config.rubric or "strict"].with_(weights=config.weights, limits=config.limits)
-    except ValueError as error:
-        raise UserError(f"reward: {error}") from None
+def load_judge(config: Config) -> Judge | None:
+    """Make the judge that a config names, or its task's; None where there is neither.
+
+    Raises UserError where it can't be made.
+    """
+    if config.reward.judge is not None:
+        return _function_judge(config.reward.judge)
+    task = find_task(config)
+    if task is None:
+        return None
+    return lambda prompts, completions: task.judge(_without_thinking(completions), **_task_columns(prompts))
 
 
 def check_columns(config: RewardConfig, prompts: Sequence[Prompt]) -> None:
     """Raise UserError naming the first row whose columns the configured rubric can't grade against."""
     if config.rubric is None:
         return
-    rubric = make_rubric(config)
-    found = {prompt.id: _label_problem(prompt, rubric) for prompt in prompts}
+    task = TASK_OF_RUBRIC[config.rubric]
+    found = {prompt.id: task.problem(config, {**prompt.columns, "context": prompt.context}) for prompt in prompts}
     problems = {row: problem for row, problem in found.items() if problem}
     if problems:
         row, problem = next(iter(problems.items()))
         others = f" (and {len(problems) - 1} other rows like it)" if len(problems) > 1 else ""
-        remedy = "correct the columns, or set reward.rubric to null and name reward.functions"
-        raise UserError(f"row {row}: {problem}{others}" + ("" if REMEDY in problem else f"; {remedy}"))
+        raise UserError(f"row {row}: {problem}{others}")
 
 
-def has_gold_label(prompt: Prompt) -> bool:
-    """Return True if a row has the columns that the published rubric grades against, with valid values."""
-    return _label_problem(prompt, PUBLISHED) is None
-
-
-def rubric_reward(rubric: Rubric) -> Reward:
-    """Make a reward of a rubric; its rows need the rubric's columns, of which a prompt itself can be the `context`."""
+def task_reward(grader: Grader) -> Reward:
+    """Make a reward of a task's grader, which is given the rows' columns, and of each prompt its `context`."""
 
     def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> Scores:
-        breakdowns = []
-        for prompt, completion in zip(prompts, completions, strict=True):
-            breakdowns.append(rubric(strip_thinking(completion), **_label(prompt, rubric)).as_dict())
-        columns = {name: np.array([b[name] for b in breakdowns]) for name in breakdowns[0]}
+        marks = grader(_without_thinking(completions), **_task_columns(prompts))
+        columns = {name: np.array([own[name] for own in marks]) for name in marks[0]}
         return Scores(columns.pop("total"), columns)
 
     return score
 
 
-def columns_problem(columns: Mapping[str, Any], rubric: Rubric) -> str | None:
-    """Return the reason why a rubric can't grade against these columns, with the remedy; None where it can."""
-    missing = [column for column in rubric.columns if column not in columns]
-    if missing == ["facts"]:
-        return f"has no facts, which {rubric.version} confirms reasons against; {REMEDY}"
-    if missing:
-        return f"has no {', '.join(missing)}, which the rubric grades against"
-    try:
-        rubric("", **{column: columns[column] for column in rubric.columns})
-    except ValueError as error:
-        return str(error)
-    return None
+def _without_thinking(completions: Sequence[str]) -> list[str]:
+    return [strip_thinking(completion) for completion in completions]
 
 
-def check_reasons(completion: str, facts: Mapping[str, Any], limits: StrictLimits | None = None) -> CheckedReasons:
-    """Check the reasons of a completion against a row's facts; there are none where it holds no list of reasons."""
-    found = read_strict(strip_thinking(completion))
-    reasons = found.fields.get("reasons") if found else None
-    limits = limits or StrictLimits()
-    read = reasons[: limits.max_reasons] if isinstance(reasons, list) else []
-    texts = [reason if isinstance(reason, str) else json.dumps(reason) for reason in read]
-    return CheckedReasons(texts, weigh(read, read_facts(facts), limits.max_reason_chars))
+def _columns(prompts: Sequence[Prompt]) -> dict[str, list]:
+    """Return the columns that all rows have."""
+    keys = set.intersection(*(set(prompt.columns) for prompt in prompts))
+    return {key: [prompt.columns[key] for prompt in prompts] for key in sorted(keys)}
 
 
-def _label(prompt: Prompt, rubric: Rubric) -> dict[str, Any]:
-    return {column: _column(prompt, column) for column in rubric.columns}
-
-
-def _label_problem(prompt: Prompt, rubric: Rubric) -> str | None:
-    return columns_problem({**prompt.columns, "context": prompt.context}, rubric)
-
-
-def _column(prompt: Prompt, name: str) -> Any:
-    return prompt.context if name == "context" else prompt.columns[name]
+def _task_columns(prompts: Sequence[Prompt]) -> dict[str, list]:
+    return _columns(prompts) | {"context": [prompt.context for prompt in prompts]}
 
 
 def _function_reward(config: RewardConfig) -> Reward:
-    functions = {name: _import_function(name) for name in config.functions}
+    functions = {name: _import_function("reward.functions", name) for name in config.functions}
     weights = config.reward_weights or [1.0] * len(functions)
     short = [name.partition(":")[2] for name in functions]
     labels = short if len(set(short)) == len(short) else list(functions)
 
     def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> Scores:
-        keys = set.intersection(*(set(prompt.columns) for prompt in prompts))
-        columns = {key: [prompt.columns[key] for prompt in prompts] for key in sorted(keys)}
-        stacked = np.array([_call(name, f, prompts, list(completions), columns) for name, f in functions.items()])
+        columns = _columns(prompts)
+        stacked = np.array([_call_reward(name, f, prompts, completions, columns) for name, f in functions.items()])
         applies = ~np.isnan(stacked)
         total = (np.where(applies, stacked, 0.0) * np.array(weights)[:, None]).sum(axis=0)
         return Scores(np.where(applies.any(axis=0), total, np.nan), dict(zip(labels, stacked, strict=True)))
@@ -158,21 +124,54 @@ def _function_reward(config: RewardConfig) -> Reward:
     return score
 
 
-def _import_function(name: str) -> Callable[..., Any]:
+def _function_judge(name: str) -> Judge:
+    function = _import_function("reward.judge", name)
+
+    def judge(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Figures]:
+        key = f"reward.judge: {name}"
+        values = _call(key, function, prompts, completions, _columns(prompts), "dictionaries")
+        for prompt, completion, figures in zip(prompts, completions, values, strict=True):
+            problem = _figures_problem(figures, values[0])
+            if problem:
+                raise UserError(f"{key}: row {prompt.id}: {problem} (completion: {completion[:80]!r})")
+        return [{name: _plain(value) for name, value in figures.items()} for figures in values]
+
+    return judge
+
+
+def _figures_problem(figures: Any, first: Any) -> str | None:
+    """Return what is wrong with a completion's figures, with the remedy; `first` are those of the first completion."""
+    if not isinstance(figures, dict) or not figures or not all(isinstance(name, str) for name in figures):
+        return f"returned {short_repr(figures)}; return a dictionary of named numbers"
+    taken = [name for name in figures if name in EPISODE_KEYS]
+    if taken:
+        return f"{taken[0]!r} is a name of the evaluation's own; give the figure another"
+    if figures.keys() != first.keys():
+        return f"has the figures {', '.join(figures)}, the first row {', '.join(first)}; return the same ones for all"
+    for name, value in figures.items():
+        if value is not None and not _is_finite(value):
+            return f"{name} is {short_repr(value)}; return a finite number, or None where it does not apply"
+        if value is None and name in LABELS:
+            return f"{name} is None; it says what is right, so give it for every row"
+        if value is not None and name in ("score", "fit") and not 0 <= value <= 1:
+            return f"{name} is {short_repr(value)}; scale it to lie between 0 and 1"
+    return None
+
+
+def _import_function(key: str, name: str) -> Callable[..., Any]:
+    """Import a function of the user's own, which `key` of the configuration names."""
     module, _, attribute = name.partition(":")
     if "" not in sys.path:  # a console script does not import from the working folder, where users keep their rewards
         sys.path.insert(0, "")
     imported, error = _call_user_code(importlib.import_module, module)
     if error is not None:
         raise UserError(
-            f"reward.functions: {name}: {type(error).__name__}: {error}; the module must be importable from here"
+            f"{key}: {name}: {type(error).__name__}: {error}; the module must be importable from here"
         ) from error
     if attribute not in vars(imported):
-        raise UserError(f"reward.functions: {name}: {module} has no {attribute}; correct the name")
+        raise UserError(f"{key}: {name}: {module} has no {attribute}; correct the name")
     if not callable(vars(imported)[attribute]):
-        raise UserError(
-            f"reward.functions: {name}: is no function but {short_repr(vars(imported)[attribute])}; name one"
-        )
+        raise UserError(f"{key}: {name}: is no function but {short_repr(vars(imported)[attribute])}; name one")
     return vars(imported)[attribute]
 
 
@@ -185,44 +184,71 @@ def _call_user_code(call: Callable[..., Any], *arguments: Any, **keywords: Any) 
 
 
 def _call(
-    name: str, function: Callable[..., Any], prompts: Sequence[Prompt], completions: list[str], columns: dict[str, list]
-) -> np.ndarray:
-    """Return one function's values [N], None as NaN; raise UserError for every fault in a user's code."""
+    key: str,
+    function: Callable[..., Any],
+    prompts: Sequence[Prompt],
+    completions: Sequence[str],
+    columns: Mapping[str, list],
+    wanted: str,
+) -> list[Any]:
+    """Return the value of a user's function for each completion; raise UserError where it fails.
+
+    `key` names the function in messages; `wanted` is what it should list.
+    """
     texts = [prompt.text for prompt in prompts]
-    values, error = _call_user_code(function, prompts=texts, completions=completions, **columns)
+    values, error = _call_user_code(function, prompts=texts, completions=list(completions), **columns)
     if error is not None:
         where = _culprit(function, prompts, completions, columns)
         raise UserError(
-            f"reward.functions: {name} raised {type(error).__name__}: {error} {where}; mend it, "
-            "or return None for what it can't judge"
+            f"{key} raised {type(error).__name__}: {error} {where}; mend it, or return None for what it can't judge"
         ) from error
     try:
         values = list(values)
     except TypeError:
-        raise UserError(f"reward.functions: {name} returned {short_repr(values)}; return a list of numbers") from None
+        raise UserError(f"{key} returned {short_repr(values)}; return a list of {wanted}") from None
     if len(values) != len(completions):
         raise UserError(
-            f"reward.functions: {name} returned {len(values)} values for {len(completions)} completions "
+            f"{key} returned {len(values)} values for {len(completions)} completions "
             f"(rows {prompts[0].id} to {prompts[-1].id}); return one for each, None where it does not apply"
         )
+    return values
+
+
+def _call_reward(
+    name: str,
+    function: Callable[..., Any],
+    prompts: Sequence[Prompt],
+    completions: Sequence[str],
+    columns: Mapping[str, list],
+) -> np.ndarray:
+    """Return one function's values [N], None as NaN; raise UserError for every fault in a user's code."""
+    key = f"reward.functions: {name}"
+    values = _call(key, function, prompts, completions, columns, "numbers")
     for prompt, completion, value in zip(prompts, completions, values, strict=True):
         if value is not None and not _is_finite(value):
             raise UserError(
-                f"reward.functions: {name} returned {short_repr(value)} for row {prompt.id}; "
+                f"{key} returned {short_repr(value)} for row {prompt.id}; "
                 f"return a finite number, or None where it does not apply (completion: {completion[:80]!r})"
             )
     return np.array([math.nan if value is None else float(value) for value in values])
 
 
+def _plain(value: Any) -> float | None:
+    """Return a figure as JSON can hold it."""
+    if value is None or isinstance(value, bool):
+        return value
+    return bool(value) if isinstance(value, np.bool_) else float(value)
+
+
 def _is_finite(value: Any) -> bool:
-    if not isinstance(value, (int, float, np.number)):
+    if not isinstance(value, (int, float, np.number, np.bool_)):
         return False
     size: Any = abs(value)  # NaN compares false; an integer past the largest float must not reach float()
     return bool(size <= sys.float_info.max)
 
 
 def _culprit(
-    function: Callable[..., Any], prompts: Sequence[Prompt], completions: list[str], columns: dict[str, list]
+    function: Callable[..., Any], prompts: Sequence[Prompt], completions: Sequence[str], columns: Mapping[str, list]
 ) -> str:
     """Name the completion that a function fails on when it is called with one at a time."""
     for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):

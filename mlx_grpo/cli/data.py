@@ -10,11 +10,12 @@ from typing import Any
 import click
 
 from mlx_grpo.cli.terminal import show
+from mlx_grpo.errors import UserError
 
 
 @click.group()
 def data() -> None:
-    """Make a dataset from your own files, or the synthetic benchmark."""
+    """Make a dataset from your own files, the synthetic benchmark, or the countdown task."""
 
 
 @data.command(short_help="Build prompts from a job description and a pool of candidates.")
@@ -72,8 +73,31 @@ def synthetic(out: Path, shuffle_verdicts: float, **options: Any) -> None:
     """Write the synthetic benchmark: made-up jobs and candidates, split into training and held-out rows.
 
     \b
-    mlx-grpo data synthetic --out data/shortlist-60 --per-job 60
+    mlx-grpo data synthetic --out data/synthetic-60 --per-job 60
     """
     from mlx_grpo.tasks.shortlist.synthetic import write_bundle
 
     show(write_bundle(out, shuffled=shuffle_verdicts, **options))
+
+
+@data.command(short_help="Write rows of the countdown task: reach a number from given numbers.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for train.jsonl and heldout.jsonl.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the numbers.")
+def countdown(out: Path, seed: int) -> None:
+    """Write rows of the countdown task, made up by a seed: reach a number from given numbers.
+
+    \b
+    mlx-grpo data countdown --out data/countdown
+    mlx-grpo train configs/countdown.yaml
+    """
+    from mlx_grpo.data.jsonl import write_jsonl
+    from mlx_grpo.tasks.countdown.task import make_rows
+
+    for split, rows in make_rows(seed):
+        path = out / f"{split}.jsonl"
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            write_jsonl(path, rows)
+        except OSError as error:
+            raise UserError(f"--out: {out} can't be written ({error.strerror}); choose another folder") from None
+        show([f"{path}: {len(rows)} rows"])

@@ -80,7 +80,7 @@ def print_comparison(console: Console, results: dict[str, Any]) -> None:
     titled = {"Headline": tables.headline(results), "Components": tables.components(results)}
     if several:
         titled["Components of every run"] = tables.all_components(results)
-    titled["Ranking"] = tables.ranking(results)
+    titled["Figures"] = tables.figures(results)
     if "seeds" in results:
         titled["Over seeds"] = tables.seeds(results)
     if several and results["over_warm_start"]:

@@ -28,7 +28,7 @@ COMMANDS: tuple[tuple[click.Command, str], ...] = (
     (score, "Grade completions by a rubric, with the reason for each mark."),
     (report, "Write a run as one HTML page: curves, samples and results."),
     (rank, "Rank a pool of candidates for a job, with reasons."),
-    (data, "Make a dataset from your own files, or the synthetic benchmark."),
+    (data, "Make a dataset from your own files, or a made-up one."),
     (bench_command, "Time the parts of a training step on this machine."),
 )
 """The commands in the order in which a newcomer uses them, with their lines on the first screen of help."""

@@ -35,7 +35,7 @@ def train(
 ) -> None:
     """Train with CONFIG; KEY=VALUE overrides its keys.
 
-    CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2.
+    CONFIG is a file, or the name of an example: qwen3, qwen3-full, published, smollm2, countdown.
 
     \b
     mlx-grpo train configs/qwen3.yaml

@@ -24,6 +24,8 @@ Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 BelowOne = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(gt=0, le=1)]
+Function = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+"""A function of the user's own, as `module:function`."""
 
 
 class Section(BaseModel):
@@ -43,7 +45,7 @@ class LoraConfig(Section):
 
 
 class DataConfig(Section):
-    """The source of prompts: `shortlist` or `shortlist-full` (bundled), or a JSONL file or a folder of two."""
+    """The source of prompts: bundled rows by name, or a JSONL file or a folder of two."""
 
     train: str = "shortlist"
     heldout: str | None = None
@@ -52,13 +54,14 @@ class DataConfig(Section):
 
 
 class RewardConfig(Section):
-    """The reward of a completion: one of the rule rubrics, or functions of your own."""
+    """The reward of a completion: a task's rubric by name, or functions of your own."""
 
-    rubric: Literal["strict", "published"] | None = "strict"
+    rubric: Literal["strict", "published", "countdown"] | None = "strict"
     weights: dict[str, NonNegative] = {}
     limits: dict[str, int | float] = {}
-    functions: list[Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]] = []
+    functions: list[Function] = []
     reward_weights: list[float] | None = None
+    judge: Function | None = None
     shuffle: bool = False
 
     @model_validator(mode="after")
@@ -74,6 +77,8 @@ class RewardConfig(Section):
             )
         if self.functions and (self.weights or self.limits):
             raise ValueError("reward.weights and reward.limits belong to a rubric; remove them")
+        if self.judge and self.rubric:
+            raise ValueError("reward.judge belongs to reward.functions, and a rubric's task has its own; remove it")
         return self
 
 
@@ -105,6 +110,7 @@ class EvalConfig(Section):
     max_new_tokens: Count = 384
     batch_size: Count = 16
     validation: Count = 32
+    cluster: str | None = None
 
 
 class Config(Section):

@@ -17,9 +17,7 @@ from mlx_grpo.config.schema import Config, DataConfig
 from mlx_grpo.data.chat import as_data, messages_problem, render
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError, short_repr
-
-BUNDLED = {"shortlist": "", "shortlist-full": "-full"}
-"""Bundled datasets by name, each with the suffix of its files in mlx_grpo/tasks/data."""
+from mlx_grpo.tasks.lookup import BUNDLED
 
 LISTED_PROBLEMS = 20
 QUOTING = ("context", "facts")
@@ -168,7 +166,8 @@ def _full(name: str | None) -> str | None:
 
 def _dataset_file(name: str, split: str) -> Path:
     if name in BUNDLED:
-        return Path(__file__).resolve().parents[1] / "tasks" / "data" / f"{split}{BUNDLED[name]}.jsonl.gz"
+        train, heldout = BUNDLED[name]
+        return train if split == "train" else heldout
     path = Path(name)
     if not path.is_dir():
         return path

@@ -14,11 +14,9 @@ from pathlib import Path
 from typing import Self
 
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.dataset import BUNDLED, context_of, dataset_files, read_rows, read_text
+from mlx_grpo.data.dataset import context_of, dataset_files, read_rows, read_text
 from mlx_grpo.errors import UserError
-from mlx_grpo.tasks.shortlist.prompt import form_of
-from mlx_grpo.tasks.shortlist.records import Form
-from reward import RUBRICS
+from mlx_grpo.tasks.lookup import BUNDLED, TASK_OF_RUBRIC, TASKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +25,8 @@ class Inputs:
 
     system_message: str
     """Of the first training row, as all rows of one dataset have the same; "" where it has none."""
-    form: Form | None
-    """The form of the shortlist task's prompts, None for another task."""
+    form: str | None
+    """The form of the prompts, where a task of ours has several; else None."""
     rubric: str | None
     """The version of the rubric, such as "strict 2"; None for functions."""
     train: str
@@ -43,9 +41,10 @@ class Inputs:
         first = read_rows(train)[0]
         prompt = first["prompt"]
         has_system = not isinstance(prompt, str) and prompt[0]["role"] == "system"
+        forms = (task.prompt_form(context_of(first)) for task in TASKS.values())
         return cls(
             system_message=prompt[0]["content"] if has_system else "",
-            form=form_of(context_of(first)),
+            form=next(filter(None, forms), None),
             rubric=rubric_version(config),
             train=_fingerprint(train),
             heldout=None if heldout is None else _fingerprint(heldout),
@@ -68,7 +67,8 @@ class Inputs:
 
 def rubric_version(config: Config) -> str | None:
     """Return the version of the rubric that a config trains by, None for functions."""
-    return RUBRICS[config.reward.rubric].version if config.reward.rubric else None
+    rubric = config.reward.rubric
+    return TASK_OF_RUBRIC[rubric].rubrics[rubric] if rubric else None
 
 
 def changed_inputs(before: Inputs | None, config: Config, names: Sequence[str]) -> list[str]:

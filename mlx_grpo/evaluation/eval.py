@@ -16,7 +16,7 @@ from mlx_grpo.data.jsonl import Record
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
-from mlx_grpo.evaluation.episodes import heldout_prompts, score_completions
+from mlx_grpo.evaluation.episodes import cluster_column, heldout_prompts, score_completions
 from mlx_grpo.evaluation.generators import Completer, GreedySettings, Progress
 from mlx_grpo.evaluation.run_matrix import RunMatrix, build_run_matrix
 from mlx_grpo.evaluation.summary import summarize
@@ -25,7 +25,7 @@ from mlx_grpo.models.checks import read_settings
 from mlx_grpo.models.policy import find_model, model_name, trained_dtype
 from mlx_grpo.reporting.plots_eval import draw_evaluation
 from mlx_grpo.reporting.plots_training import draw_training
-from mlx_grpo.rewards import check_columns, load_reward
+from mlx_grpo.rewards import check_columns, load_judge, load_reward
 from mlx_grpo.runs import Episodes, Run, write_results
 
 
@@ -70,13 +70,13 @@ def run_eval(
     matrix = build_run_matrix(runs)
     prompts = heldout_prompts(run, episodes, runs[1:])
     _check(prompts, run.config, settings)
-    reward = load_reward(run.config.reward)
+    reward, judge, cluster = load_reward(run.config.reward), load_judge(run.config), cluster_column(run.config, prompts)
     completer = Completer(run, settings, folder, progress, ranks)
     completions = {name: completer.complete(name, adapter, prompts) for name, adapter in matrix.adapters.items()}
     if not ranks.leads:
         return None
-    scored = {name: score_completions(prompts, texts, reward) for name, texts in completions.items()}
-    results = {**_facts(run, matrix, settings, len(prompts)), **summarize(scored, matrix)}
+    scored = {name: score_completions(prompts, texts, reward, judge, cluster) for name, texts in completions.items()}
+    results = {**_facts(run, matrix, settings, len(prompts)), **summarize(scored, matrix, cluster)}
     written = write_results(folder, results, scored)
     completer.forget()
     pictures = folder / "plots"

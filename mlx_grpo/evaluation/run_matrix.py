@@ -16,7 +16,10 @@ from mlx_grpo.models.policy import ADAPTER_WEIGHTS
 from mlx_grpo.reporting.tables import BASELINE
 from mlx_grpo.runs import ADAPTER, WARM_START, Run
 
-IGNORED_KEY_PREFIXES = ("output_dir", "logging_steps", "save_", "eval.", "warm_start.run", "data.heldout")
+IGNORED_KEY_PREFIXES = (
+    *("output_dir", "logging_steps", "save_", "eval.", "warm_start.run", "data.heldout"),
+    "reward.judge",
+)
 """Beginnings of the keys that don't change what a run learns; all runs have the same held-out rows."""
 
 
@@ -96,7 +99,7 @@ def _mismatches(run: Run, first: Config) -> list[str]:
 
 
 def _same_rows(mine: Path | None, theirs: Path | None) -> bool:
-    """Return True if two held-out files hold the same bytes, as those of one seed's jobs do."""
+    """Return True if two held-out files hold the same bytes, wherever they are."""
     if mine is None or theirs is None or not (mine.is_file() and theirs.is_file()):
         return False
     return mine.read_bytes() == theirs.read_bytes()

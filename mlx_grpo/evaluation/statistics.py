@@ -1,41 +1,28 @@
 """Figures over episodes, and comparisons of two models on the same ones: arrays in, numbers out.
 
-A resample is a weight for every episode, so that each figure is a function of weighted rows. The bootstrap weighs an
-episode by how often its job was drawn. The permutation test gives each job's rows to one model or to the other.
+A resample is a weight for every episode, so that each figure is a function of weighted rows. Episodes may be tied
+together in clusters: the bootstrap weighs an episode by how often its cluster was drawn, and the permutation test gives
+each cluster's rows to one model or to the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 RESAMPLES = 10_000
 CHUNK = 1_000
 """Resamples held in memory at once."""
-MIN_JOBS = 6
-"""With fewer, no two-sided permutation test over jobs can fall below 0.05 (2 / 2^6 = 0.03)."""
+MIN_CLUSTERS = 6
+"""With fewer, no two-sided permutation test over clusters can fall below 0.05 (2 / 2^6 = 0.03)."""
 NDCG_CUTOFF = 10
-NO_SCORE = -1.0
+NO_SCORE = -np.inf
 """Stands for the score of a completion without one: below every score, so that it ranks last."""
 
 Figures = dict[str, np.ndarray]
 """Each figure under B weightings, f64 [B]."""
-
-
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """A model's decisions and scores for E candidates, with the labels that they should match."""
-
-    positive: np.ndarray
-    """bool [E]: the label is shortlist."""
-    correct: np.ndarray
-    """bool [E]: the completion's decision is the label; False where it has none."""
-    fit: np.ndarray
-    """f64 [E]: the label's score."""
-    scores: np.ndarray
-    """f64 [E]: the completion's score; NO_SCORE where it has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +31,14 @@ class Outcome:
 
     means: dict[str, np.ndarray]
     """The columns of the figures that are plain means, each f64 [E]; NaN where a figure does not apply."""
-    predictions: Predictions | None = None
-    """None where the rows have no labels."""
-    jobs: np.ndarray | None = None
-    """i64 [E]: the number of the job that each episode is about; None where the rows name no job."""
+    labelled: dict[str, np.ndarray] = field(default_factory=dict)
+    """Some of the columns that make a ranking, each [E].
+
+    positive (bool): which of two classes is right. correct (f64): 1 where the completion is, NaN where that does not
+    apply. fit (f64): the right score. score (f64): the completion's own, NO_SCORE where it has none.
+    """
+    clusters: np.ndarray | None = None
+    """i64 [E]: the number of the cluster that each episode belongs to; None where nothing ties them together."""
 
     @property
     def size(self) -> int:
@@ -74,37 +65,37 @@ def compare(left: Outcome, right: Outcome, seed: int = 0) -> dict[str, Differenc
     """Return each figure of `right` less that of `left`, on the same episodes in the same order.
 
     The interval is the paired percentile bootstrap's. The p-value is the paired permutation test's, which exchanges
-    the two models' completions. Both take a job's episodes together, or each alone with fewer than MIN_JOBS jobs.
+    the two models' completions. Both take a cluster's episodes together, or each alone with fewer than MIN_CLUSTERS.
     """
     left, right = _restricted(left, right), _restricted(right, left)
-    clusters = clusters_of(left)
+    units = resampled_units(left)
     rng = np.random.default_rng(seed)
-    observed = _minus(_figures(right, np.ones((1, clusters.size))), _figures(left, np.ones((1, clusters.size))))
-    drawn = _collect(_minus(_figures(right, w), _figures(left, w)) for w in _bootstrap_weights(clusters, rng))
+    observed = _minus(_figures(right, np.ones((1, units.size))), _figures(left, np.ones((1, units.size))))
+    drawn = _collect(_minus(_figures(right, w), _figures(left, w)) for w in _bootstrap_weights(units, rng))
     both = _pooled(left, right)
     swapped = _collect(
         _minus(_figures(both, np.hstack([taken, 1 - taken])), _figures(both, np.hstack([1 - taken, taken])))
-        for taken in _exchanges(clusters, rng)
+        for taken in _exchanges(units, rng)
     )
-    by_job = resampled_by_job(left)
+    by_cluster = resampled_by_cluster(left)
     return {
         name: _difference(float(observed[name][0]), drawn[name], swapped[name])
-        if by_job or not name.startswith("ndcg")
-        else Difference(float(observed[name][0]), np.nan, np.nan, np.nan)  # a job's ranking can't be half exchanged
+        if by_cluster or not name.startswith("ndcg")
+        else Difference(float(observed[name][0]), np.nan, np.nan, np.nan)  # a ranking can't be half exchanged
         for name in observed
     }
 
 
-def resampled_by_job(outcome: Outcome) -> bool:
-    """Return True if the rows name enough jobs for comparisons to take whole jobs."""
-    return outcome.jobs is not None and np.unique(outcome.jobs).size >= MIN_JOBS
+def resampled_by_cluster(outcome: Outcome) -> bool:
+    """Return True if there are enough clusters for comparisons to take them whole."""
+    return outcome.clusters is not None and np.unique(outcome.clusters).size >= MIN_CLUSTERS
 
 
-def clusters_of(outcome: Outcome) -> np.ndarray:
-    """Return for each episode the number, from 0, of the cluster that it is resampled with, i64 [E]."""
-    if outcome.jobs is None or not resampled_by_job(outcome):
+def resampled_units(outcome: Outcome) -> np.ndarray:
+    """Return for each episode the number, from 0, of the episodes that it is resampled with, i64 [E]."""
+    if outcome.clusters is None or not resampled_by_cluster(outcome):
         return np.arange(outcome.size)
-    return np.unique(outcome.jobs, return_inverse=True)[1]
+    return np.unique(outcome.clusters, return_inverse=True)[1]
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -114,7 +105,7 @@ def weighted_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def balanced_accuracy(positive: np.ndarray, correct: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean of the two labels' shares of correct decisions [B]; NaN where a label does not occur."""
+    """Return the mean of the two classes' shares of correct completions [B]; NaN where a class does not occur."""
     of_positive, of_negative = (
         weighted_mean(correct.astype(float), weights * label) for label in (positive, ~positive)
     )
@@ -122,8 +113,8 @@ def balanced_accuracy(positive: np.ndarray, correct: np.ndarray, weights: np.nda
 
 
 def roc_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return how often a shortlisted candidate scores above a rejected one, ties half (Mann-Whitney) [B]."""
-    beaten = (weights * ~positive) @ _below(scores).T  # [B, E]: the rejected that score below each row
+    """Return how often a positive row scores above a negative one, ties half (Mann-Whitney) [B]."""
+    beaten = (weights * ~positive) @ _below(scores).T  # [B, E]: the negative rows that score below each row
     return _ratio((beaten * weights * positive).sum(axis=1), weights @ (positive * 1.0) * (weights @ (~positive * 1.0)))
 
 
@@ -155,27 +146,28 @@ def ndcg(gains: np.ndarray, scores: np.ndarray, k: int = NDCG_CUTOFF) -> float:
     return float(np.repeat(shared, sizes) @ discounts) / best
 
 
-def job_ndcg(gains: np.ndarray, scores: np.ndarray, jobs: np.ndarray) -> np.ndarray:
-    """Return for each episode its job's NDCG, [E]."""
+def cluster_ndcg(gains: np.ndarray, scores: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Return for each episode its cluster's NDCG, [E]."""
     values = np.empty(gains.size)
-    for job in np.unique(jobs):
-        values[jobs == job] = ndcg(gains[jobs == job], scores[jobs == job])
+    for cluster in np.unique(clusters):
+        values[clusters == cluster] = ndcg(gains[clusters == cluster], scores[clusters == cluster])
     return values
 
 
 def _figures(outcome: Outcome, weights: np.ndarray) -> Figures:
     """Compute every figure under each weighting [B, E], as [B]."""
     of = {name: weighted_mean(values, weights) for name, values in outcome.means.items()}
-    predicted, jobs = outcome.predictions, outcome.jobs
-    if predicted is None:
-        return of
-    of["balanced_accuracy"] = balanced_accuracy(predicted.positive, predicted.correct, weights)
-    of["roc_auc"] = roc_auc(predicted.positive, predicted.scores, weights)
-    of["spearman"] = spearman(predicted.fit, predicted.scores, weights)
-    if jobs is not None:
-        each_job_once = weights / np.bincount(jobs)[jobs]
-        by_job = job_ndcg(predicted.fit, predicted.scores, jobs)
-        of[f"ndcg_at_{NDCG_CUTOFF}"] = weighted_mean(by_job, each_job_once)
+    labelled, clusters = outcome.labelled, outcome.clusters
+    if labelled.keys() >= {"positive", "correct"}:
+        of["balanced_accuracy"] = balanced_accuracy(labelled["positive"], labelled["correct"], weights)
+    if labelled.keys() >= {"positive", "score"}:
+        of["roc_auc"] = roc_auc(labelled["positive"], labelled["score"], weights)
+    if labelled.keys() >= {"fit", "score"}:
+        of["spearman"] = spearman(labelled["fit"], labelled["score"], weights)
+    if labelled.keys() >= {"fit", "score"} and clusters is not None:
+        each_once = weights / np.bincount(clusters)[clusters]
+        by_cluster = cluster_ndcg(labelled["fit"], labelled["score"], clusters)
+        of[f"ndcg_at_{NDCG_CUTOFF}"] = weighted_mean(by_cluster, each_once)
     return of
 
 
@@ -186,28 +178,28 @@ def _restricted(one: Outcome, other: Outcome) -> Outcome:
 
 
 def _pooled(left: Outcome, right: Outcome) -> Outcome:
-    """Return the rows of both, left's first, as if of twice as many jobs."""
-    means = {name: np.concatenate([left.means[name], right.means[name]]) for name in left.means}
-    predictions = jobs = None
-    if left.predictions is not None and right.predictions is not None:
-        pairs = zip(astuple(left.predictions), astuple(right.predictions), strict=True)
-        predictions = Predictions(*map(np.concatenate, pairs))
-    if left.jobs is not None and right.jobs is not None:
-        jobs = np.concatenate([left.jobs, right.jobs + left.jobs.max() + 1])
-    return Outcome(means, predictions, jobs)
+    """Return the rows of both, left's first, as if of twice as many clusters."""
+    clusters = None
+    if left.clusters is not None and right.clusters is not None:
+        clusters = np.concatenate([left.clusters, right.clusters + left.clusters.max() + 1])
+    return Outcome(_joined(left.means, right.means), _joined(left.labelled, right.labelled), clusters)
 
 
-def _bootstrap_weights(clusters: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield how often each episode is drawn when all clusters are drawn with replacement, [CHUNK, E] at a time."""
-    count = clusters.max() + 1
+def _joined(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([values, right[name]]) for name, values in left.items()}
+
+
+def _bootstrap_weights(units: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield how often each episode is drawn when all units are drawn with replacement, [CHUNK, E] at a time."""
+    count = units.max() + 1
     for _ in range(RESAMPLES // CHUNK):
-        yield rng.multinomial(count, np.full(count, 1 / count), CHUNK)[:, clusters].astype(float)
+        yield rng.multinomial(count, np.full(count, 1 / count), CHUNK)[:, units].astype(float)
 
 
-def _exchanges(clusters: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield 1 for each episode whose cluster stays with its model, 0 where it is exchanged, [CHUNK, E] at a time."""
+def _exchanges(units: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield 1 for each episode whose unit stays with its model, 0 where it is exchanged, [CHUNK, E] at a time."""
     for _ in range(RESAMPLES // CHUNK):
-        yield rng.integers(0, 2, (CHUNK, clusters.max() + 1))[:, clusters].astype(float)
+        yield rng.integers(0, 2, (CHUNK, units.max() + 1))[:, units].astype(float)
 
 
 def _difference(observed: float, drawn: np.ndarray, swapped: np.ndarray) -> Difference:

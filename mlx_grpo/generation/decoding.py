@@ -54,7 +54,7 @@ def prefill(model: nn.Module, prompts: Sequence[tuple[int, ...]], start: Start =
     """
     prefixes: list[Prefix] = [[] for _ in prompts]
     latest = start
-    # In sorted order the prompts of one job, which begin with its text, are neighbours.
+    # In sorted order prompts that begin with the same text are neighbours.
     for index in sorted(range(len(prompts)), key=lambda i: prompts[i]):
         ids = prompts[index][:-1]
         runs = ((_common_length(run.token_ids, ids), run.prefix) for run in (latest, start))

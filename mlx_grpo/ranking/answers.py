@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
-from mlx_grpo.rewards import check_reasons, strip_thinking
+from mlx_grpo.rewards import strip_thinking
 from reward import Rubric
+from reward.checks import check_reasons
 from reward.evidence import Clause
 from reward.limits import StrictLimits
 from reward.parsing import read_strict

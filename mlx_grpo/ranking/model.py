@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from mlx_grpo.config.schema import EvalConfig, RewardConfig
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import find_model, trained_dtype
-from mlx_grpo.rewards import make_rubric
 from mlx_grpo.runs import CONFIG, Run
 from mlx_grpo.tasks.shortlist.build import DEFAULT_BUDGET
 from mlx_grpo.tasks.shortlist.prompt import SYSTEM_MESSAGE
 from mlx_grpo.tasks.shortlist.records import Form
+from mlx_grpo.tasks.shortlist.task import make_rubric
 from reward import STRICT, Rubric
 from reward.limits import StrictLimits
 
@@ -105,8 +106,9 @@ def _trained_prompt(run: Run, wanted: Form | None) -> tuple[Form, str]:
             f"{run.folder}: is older than the prompts of this version, and kept no record of its own; train it again, "
             "or rank with the version that began it"
         )
-    if inputs.form is not None:
-        return wanted or inputs.form, inputs.system_message
+    for form in get_args(Form):
+        if form == inputs.form:
+            return wanted or form, inputs.system_message
     if wanted is None:
         raise UserError(
             f"{run.folder}: its training prompts ({run.config.data.train}) ask something else than the shortlist "

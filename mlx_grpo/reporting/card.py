@@ -12,11 +12,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 
 from convert.folder import read_json
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.dataset import BUNDLED, dataset_files, read_rows
+from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.models.policy import ADAPTER_CONFIG
 from mlx_grpo.reporting import tables
-from mlx_grpo.rewards import make_rubric
 from mlx_grpo.runs import Run
+from mlx_grpo.tasks.lookup import BUNDLED, TASK_OF_RUBRIC, find_task
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
@@ -27,8 +27,9 @@ PICTURES = {
     "baseline_vs_trained": "Reward of each held-out prompt, baseline and trained",
     "reward_components": "Mean of each reward component",
     "reward_distribution": "Distribution of rewards",
+    "figures": "Mean of each figure of the evaluation",
     "calibration": "Score against the fit",
-    "before_after": "Score of each held-out candidate, before and after",
+    "before_after": "Score of each held-out prompt's completion, before and after",
 }
 
 
@@ -37,7 +38,7 @@ def model_card(run: Run, base: Path, repo: str | None = None) -> str:
 
     `base` is the base model's folder, read for its licence and template. `repo` is the export's name on the Hub.
     """
-    config, results = run.config, run.results()
+    config, results, task = run.config, run.results(), find_task(run.config)
     title = repo.rpartition("/")[2] if repo else run.name
     card = ModelCard.from_template(
         _metadata(run, base, title, results),
@@ -49,6 +50,7 @@ def model_card(run: Run, base: Path, repo: str | None = None) -> str:
         dataset=_dataset(config),
         bundled=config.data.train in BUNDLED,
         weights=_weights(config),
+        caution=task.caution if task else "",
         rubric=run.inputs.rubric if run.inputs else config.reward.rubric,
         messages=json.dumps(_example_prompt(config), ensure_ascii=False, indent=4),
         thinks=_thinks(base),
@@ -103,7 +105,8 @@ def _weights(config: Config) -> str:
     """Return the weights of the rubric's components in words, none where the reward is a user's own functions."""
     if not config.reward.rubric:
         return ""
-    return ", ".join(f"{name} {weight:g}" for name, weight in vars(make_rubric(config.reward).weights).items())
+    weights = TASK_OF_RUBRIC[config.reward.rubric].weights(config.reward)
+    return ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
 
 
 def _example_prompt(config: Config) -> list[dict[str, str]]:
@@ -122,14 +125,14 @@ def _thinks(base: Path) -> bool:
 
 
 def _tables(results: dict[str, Any]) -> list[str]:
-    parts = (tables.headline, tables.components, tables.ranking, tables.gains)
+    parts = (tables.headline, tables.components, tables.figures, tables.gains)
     return [tables.markdown_table(*part(results)) for part in parts]
 
 
 def _eval_results(config: Config, results: dict[str, Any]) -> list[EvalResult]:
     """Return the trained model's figures as the Hub lists them."""
     means = results["means"]["trained"]
-    names = {"reward": f"mean reward ({results['rubric']})", "correct": "decision accuracy"}
+    names = {"reward": f"mean reward ({results['rubric']})", "correct": "accuracy"}
     if results["rubric"] != "published":
         names["published"] = "mean reward (published)"
     return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,10 +24,12 @@ def draw_evaluation(results: Results, episodes: Episodes, folder: Path) -> list[
     """Write the pictures of an evaluation into a folder, and return their paths."""
     figures = {
         "baseline_vs_trained": baseline_vs_trained(episodes),
-        "reward_components": reward_components(results),
+        "reward_components": mean_bars(results, results["components"], "Reward components"),
         "reward_distribution": reward_distribution(episodes),
     }
-    if "fit" in episodes[BASELINE][0]:
+    if results["figures"]:
+        figures["figures"] = mean_bars(results, results["figures"], "Figures")
+    if episodes[BASELINE][0].keys() >= {"fit", "score", "correct"}:
         figures["calibration"] = calibration(episodes)
         figures["before_after"] = before_after(episodes)
     return [save(figure, folder / f"{name}.png") for name, figure in figures.items()]
@@ -47,9 +50,8 @@ def baseline_vs_trained(episodes: Episodes) -> Figure:
     return figure
 
 
-def reward_components(results: Results) -> Figure:
-    """Draw the mean of each reward component for every model."""
-    names = results["components"]
+def mean_bars(results: Results, names: Sequence[str], title: str) -> Figure:
+    """Draw the means of components or figures for every model."""
     models = first_run(results["means"])
     figure, axes = plt.subplots(figsize=SIZE)
     height = 0.8 / len(models)
@@ -60,7 +62,7 @@ def reward_components(results: Results) -> Figure:
         axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.invert_yaxis()
-    axes.set(xlabel="mean over held-out episodes", title="Reward components")
+    axes.set(xlabel="mean over held-out episodes", title=title)
     axes.margins(x=0.1)
     legend(figure)
     return figure
@@ -82,19 +84,19 @@ def reward_distribution(episodes: Episodes) -> Figure:
 
 
 def calibration(episodes: Episodes) -> Figure:
-    """Draw the mean fit of the candidates in each tenth of a model's scores; right scores lie on the diagonal."""
+    """Draw the mean fit in each tenth of a model's scores; right scores lie on the diagonal."""
     figure, axes = plt.subplots(figsize=SIZE)
     axes.plot([0, 1], [0, 1], color=LIGHT, linewidth=1)
     for model in first_run(episodes):
         _draw_tenths(axes, model, episodes[model])
     axes.set(xlabel="score given", ylabel="mean fit", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    axes.set_title("Calibration: a dot for each tenth of the scale, its area the number of candidates", fontsize=11)
+    axes.set_title("Calibration: a dot for each tenth of the scale, its area the number of prompts", fontsize=11)
     legend(figure)
     return figure
 
 
 def before_after(episodes: Episodes) -> Figure:
-    """Draw each candidate's score before GRPO and after, in order of fit; hollow where the decision is wrong."""
+    """Draw each completion's score before GRPO and after, in order of fit; hollow where it is wrong."""
     before = "warm start" if "warm start" in episodes else BASELINE
     first, last = episodes[before], episodes["trained"]
     order = sorted(range(len(last)), key=lambda i: last[i]["fit"])
@@ -106,10 +108,10 @@ def before_after(episodes: Episodes) -> Figure:
     width = 8 if len(order) < 100 else 5
     scores_before = _draw_scores(axes, before, first, width)
     scores_after = _draw_scores(axes, "trained", last, width / 2)  # an unchanged score: a dot in a ring
-    axes.plot([], [], "o", color=DARK, markerfacecolor="white", markersize=4, label="wrong decision")
+    axes.plot([], [], "o", color=DARK, markerfacecolor="white", markersize=4, label="wrong")
     axes.vlines(place, scores_before, scores_after, color=LIGHT, linewidth=1, zorder=0)
-    axes.set(xlabel="held-out candidate, by fit", ylabel="score", ylim=(-0.02, 1.02))
-    axes.set_title(f"Score of each candidate, {before} and trained")
+    axes.set(xlabel="held-out prompt, by fit", ylabel="score", ylim=(-0.02, 1.02))
+    axes.set_title(f"Score of each completion, {before} and trained")
     legend(figure, columns=4)
     return figure
 
@@ -135,7 +137,7 @@ def _draw_scores(axes: Axes, model: str, episodes: list[Record], size: float) ->
     """Draw a model's scores in the order of the episodes and return them, [E]; NaN where there is none."""
     place = np.arange(1, len(episodes) + 1)
     scores = np.array([episode["score"] for episode in episodes], float)
-    right = np.array([episode["correct"] for episode in episodes])
+    right = np.array([bool(episode["correct"]) for episode in episodes])
     colour = COLOURS[model]
     axes.plot(place[right], scores[right], "o", color=colour, markersize=size)
     axes.plot(place[~right], scores[~right], "o", color=colour, markersize=size, markerfacecolor="white")

@@ -19,6 +19,8 @@ function svg(tag, attributes = {}, text = "") {
   return made;
 }
 
+const MOST_CHOICES = 12;
+
 const figure = (value) => (value === null ? "–" : value.toFixed(3));
 const words = (name) => name.replaceAll("_", " ");
 
@@ -109,7 +111,7 @@ function curves() {
 // Completions, held out or sampled
 
 function verdict(answer) {
-  const said = answer.decision ?? (answer.reasons === null && answer.correct === null ? "" : "no decision");
+  const said = answer.verdict ?? (verdicts.length ? "no verdict" : "");
   const text = answer.score === null ? said : `${said} ${answer.score.toFixed(2)}`;
   if (answer.correct === null) return el("span", {}, text);
   return el("span", { class: answer.correct ? "right" : "wrong" },
@@ -117,9 +119,9 @@ function verdict(answer) {
     el("span", { class: "hidden-text" }, answer.correct ? "correct: " : "wrong: "), text);
 }
 
-function reason({ parts, faults }) {
-  const pieces = parts.map(([text, status]) => (status ? el("mark", { class: status, title: status }, text) : text));
-  return el("li", {}, ...pieces, ...faults.map((text) => el("div", { class: "fault" }, text)));
+function remark({ pieces, faults }) {
+  const parts = pieces.map(([text, status]) => (status ? el("mark", { class: status, title: status }, text) : text));
+  return el("li", {}, ...parts, ...faults.map((text) => el("div", { class: "fault" }, text)));
 }
 
 function answer(given, name, components) {
@@ -128,22 +130,31 @@ function answer(given, name, components) {
   return el("div", { class: "answer" },
     el("h3", {}, name),
     el("p", {}, verdict(given), el("span", { class: "quiet" }, `  reward ${figure(given.reward)}`)),
-    given.reasons === null ? raw : el("ol", {}, ...given.reasons.map(reason)),
+    given.remarks === null ? raw : el("ol", {}, ...given.remarks.map(remark)),
     el("ul", { class: "marks" }, ...marks),
-    given.reasons === null ? null : el("details", {}, el("summary", {}, "completion as written"), raw));
+    given.remarks === null ? null : el("details", {}, el("summary", {}, "completion as written"), raw));
 }
 
 const shown = (texts) => el("div", { class: "shown" },
   ...texts.map(([name, text]) => el("div", { class: "panel" }, el("h4", {}, name), el("p", {}, text))));
 
-// Held-out candidates
+// Held-out prompts
 
-const labelled = data.episodes.some((episode) => episode.gold !== null);
+const groups = [...data.episodes, ...data.samples.steps.flatMap((step) => step.groups)];
+const every = groups.flatMap((group) => group.answers);
+const labelled = data.episodes.some((episode) => episode.label !== null);
+const judged = every.some((given) => given.correct !== null);
+const labels = distinct(data.episodes.map((episode) => episode.label));
+const verdicts = distinct(every.map((given) => given.verdict));
 const rows = data.episodes.map(episodeRow);
+
+function distinct(values) {
+  return [...new Set(values.filter((value) => value !== null))].sort();
+}
 
 function episodeRow(episode, i) {
   const opener = el("button", { type: "button", class: "opener", "aria-expanded": "false" }, episode.id);
-  const label = episode.gold === null ? "" : `${episode.gold} ${(episode.fit ?? 0).toFixed(2)}`;
+  const label = episode.fit === null ? episode.label ?? "" : `${episode.label ?? ""} ${episode.fit.toFixed(2)}`;
   const cells = episode.answers.map((given, m) => el("td", { role: "cell", "data-name": data.models[m] },
     el("span", {}, verdict(given), el("div", { class: "quiet small" }, `reward ${figure(given.reward)}`))));
   const row = el("tr", { role: "row" }, el("th", { scope: "row", role: "rowheader" }, opener),
@@ -170,14 +181,13 @@ function choice(name, text, options) {
 }
 
 function filters() {
-  const any = ["", "any"], decisions = [["shortlist", "shortlist"], ["reject", "reject"]];
+  const any = ["", "any"], few = (texts) => texts.length > 1 && texts.length <= MOST_CHOICES;
   const form = at("filters");
   form.append(choice("model", "Filters read", data.models.map((name, i) => [i, name])));
-  if (labelled) {
-    form.append(choice("label", "Label", [any, ...decisions]),
-      choice("decision", "Decision", [any, ...decisions, ["none", "none"]]),
-      choice("correct", "Correctness", [any, ["true", "correct"], ["false", "wrong"]]));
-  }
+  const itself = (text) => [text, text];
+  if (few(labels)) form.append(choice("label", "Label", [any, ...labels.map(itself)]));
+  if (few(verdicts)) form.append(choice("verdict", "Verdict", [any, ...verdicts.map(itself), ["none", "none"]]));
+  if (judged) form.append(choice("correct", "Correctness", [any, ["true", "correct"], ["false", "wrong"]]));
   form.append(choice("component", "Component", [any, ["reward", "reward"], ...data.components.map((c, i) => [i, words(c)])]),
     el("label", {}, "is at most", el("input", { name: "most", type: "number", step: "any", value: "0.99" })),
     choice("order", "Order", [["", "as in the file"], ["up", "lowest first"], ["down", "highest first"]]),
@@ -196,11 +206,11 @@ function filter(form) {
     const given = episode.answers[model];
     return component === "" || component === "reward" ? given.reward : given.components[Number(component)];
   };
-  const chosen = (name) => (labelled ? form[name].value : "");
+  const chosen = (name) => (form[name] ? form[name].value : "");
   const passes = (row) => {
     const given = row.episode.answers[model];
-    return (!chosen("label") || row.episode.gold === chosen("label"))
-      && (!chosen("decision") || (given.decision ?? "none") === chosen("decision"))
+    return (!chosen("label") || row.episode.label === chosen("label"))
+      && (!chosen("verdict") || (given.verdict ?? "none") === chosen("verdict"))
       && (!chosen("correct") || String(given.correct) === chosen("correct"))
       && (component === "" || (value(row) !== null && value(row) <= Number(form.most.value)));
   };
@@ -212,12 +222,12 @@ function filter(form) {
   kept.forEach((row) => { row.body.hidden = false; });
   const mean = (m) => figure(kept.reduce((sum, { episode }) => sum + episode.answers[m].reward, 0) / kept.length);
   const means = data.models.map((name, m) => `${name} ${mean(m)}`).join(", ");
-  at("count").textContent = `${kept.length} of ${rows.length} candidates${kept.length ? `; mean reward: ${means}` : ""}`;
+  at("count").textContent = `${kept.length} of ${rows.length} prompts${kept.length ? `; mean reward: ${means}` : ""}`;
 }
 
-function candidates() {
-  at("candidates-title").textContent = labelled ? "Held-out candidates" : "Held-out prompts";
-  const names = ["candidate", ...(labelled ? ["label"] : []), ...data.models];
+function heldout() {
+  at("legend").hidden = !every.some((given) => given.remarks !== null);
+  const names = ["prompt", ...(labelled ? ["label"] : []), ...data.models];
   at("episodes").append(el("thead", { role: "rowgroup" }, el("tr", { role: "row" },
     ...names.map((name) => el("th", { scope: "col", role: "columnheader" }, name)))));
   filters();
@@ -243,18 +253,18 @@ function samples() {
   draw();
 }
 
-function group({ id, gold, shown: texts, answers }, components) {
+function group({ id, label, shown: texts, answers }, components) {
   const cards = answers.map((given, i) => answer(given, `completion ${i + 1}`, components));
-  const label = typeof gold === "string" ? ` · label: ${gold}` : "";
-  return el("article", { class: "group" }, el("h3", {}, id + label),
+  const title = label === null ? id : `${id} · label: ${label}`;
+  return el("article", { class: "group" }, el("h3", {}, title),
     texts.length ? el("details", {}, el("summary", {}, texts.map(([name]) => name.toLowerCase()).join(" and ")), shown(texts)) : null,
     el("div", { class: "answers" }, ...cards));
 }
 
 summary();
 curves();
-const parts = { curves: data.curves.length, candidates: data.episodes.length, samples: data.samples.steps.length };
-if (parts.candidates) candidates();
+const parts = { curves: data.curves.length, heldout: data.episodes.length, samples: data.samples.steps.length };
+if (parts.heldout) heldout();
 if (parts.samples) samples();
 for (const [id, size] of Object.entries(parts)) at(id).hidden = size === 0;
 for (const section of document.querySelectorAll("main > section:not([hidden])")) {

@@ -9,7 +9,6 @@ import base64
 import hashlib
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -22,14 +21,10 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import model_name
 from mlx_grpo.reporting import tables
 from mlx_grpo.reporting.report_curves import curves
-from mlx_grpo.rewards import check_reasons, columns_problem, make_rubric, strip_thinking
+from mlx_grpo.rewards import strip_thinking
 from mlx_grpo.runs import EPISODES, METRICS, RESULTS, SAMPLES, Episodes, Run
-from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB
-from reward import STRICT
-from reward.breakdown import DECISIONS
-from reward.evidence import Clause
-from reward.limits import StrictLimits
-from reward.parsing import read_published
+from mlx_grpo.tasks.base import Shown, ShownRow
+from mlx_grpo.tasks.lookup import find_task
 
 MAX_COMPLETION = 2400
 """Characters of a completion on the page."""
@@ -37,7 +32,6 @@ MAX_CONTEXT = 6000
 """Characters of a prompt on the page."""
 MAX_SAMPLES = 400_000
 """Characters of all sampled completions: about 1.5 MB of the page."""
-WORST_FIRST = ("refuted", "unread", "confirmed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +69,6 @@ def gather(run: Run) -> Record:
     results, episodes = run.results(), run.episodes()
     metrics, samples = run.metrics(), run.samples()
     missing = _missing(results, episodes, metrics, samples)
-    limits = _limits(config)
     train, heldout = _datasets(run, missing) if episodes or samples else (None, None)
     heldout_rows = _rows(heldout if episodes else None, missing)
     train_rows = _rows(train if samples else None, missing)
@@ -84,9 +77,9 @@ def gather(run: Run) -> Record:
         "run": run.name,
         "facts": _facts(config, results, metrics),
         **_comparison(results),
-        "episodes": _episodes(episodes, heldout_rows, limits),
+        "episodes": _episodes(episodes, heldout_rows, config),
         "curves": curves(metrics),
-        "samples": _samples(samples, train_rows, limits),
+        "samples": _samples(samples, train_rows, config),
         "missing": missing,
     }
 
@@ -135,12 +128,6 @@ def _datasets(run: Run, missing: list[str]) -> tuple[Path | None, Path | None]:
     return dataset_files(run.config.data)
 
 
-def _limits(config: Config) -> StrictLimits:
-    """Return the limits by which reasons are read: the run's own where the strict rubric trained it."""
-    limits = make_rubric(config.reward).limits if config.reward.rubric == "strict" else None
-    return limits if isinstance(limits, StrictLimits) else StrictLimits()
-
-
 def _facts(config: Config, results: Record | None, metrics: list[Record]) -> list[str]:
     """Return the short lines under the page's title."""
     steps = sum(record.get("reward") is not None for record in metrics)
@@ -163,7 +150,7 @@ def _comparison(results: Record | None) -> Record:
     }
 
 
-def _episodes(episodes: Episodes, rows: dict[str, Record], limits: StrictLimits) -> list[Record]:
+def _episodes(episodes: Episodes, rows: dict[str, Record], config: Config) -> list[Record]:
     """Return each held-out prompt with every model's completion of it."""
     records = []
     for of_models in zip(*episodes.values(), strict=True):
@@ -172,30 +159,24 @@ def _episodes(episodes: Episodes, rows: dict[str, Record], limits: StrictLimits)
         records.append(
             {
                 "id": first["prompt_id"],
-                "gold": first.get("gold"),
-                "fit": _number(row.get("score")) if "gold" in first else None,
-                "shown": _context_parts(row),
-                "answers": [_completion(episode, episode["components"], row, limits) for episode in of_models],
+                "fit": _number(first.get("fit")),
+                **_row(row, config),
+                "answers": [_completion(episode, episode["components"], row, config) for episode in of_models],
             }
         )
     return records
 
 
-def _samples(samples: list[Record], rows: dict[str, Record], limits: StrictLimits) -> Record:
+def _samples(samples: list[Record], rows: dict[str, Record], config: Config) -> Record:
     """Return the sampled completions by step and prompt; only every n-th prompt where all would be too many."""
     groups = [list(group) for _, group in groupby(samples, key=lambda s: (s["step"], s["prompt_id"]))]
     every = max(1, math.ceil(sum(min(len(s["completion"]), MAX_COMPLETION) for s in samples) / MAX_SAMPLES))
     steps: dict[int, list[Record]] = {}
     for group in groups[::every]:
         row = rows.get(group[0]["prompt_id"], {})
-        completions = [_completion(sample, sample["rewards"], row, limits) for sample in group]
+        completions = [_completion(sample, sample["rewards"], row, config) for sample in group]
         steps.setdefault(group[0]["step"] + 1, []).append(
-            {
-                "id": group[0]["prompt_id"],
-                "gold": row.get("decision"),
-                "shown": _context_parts(row),
-                "answers": completions,
-            }
+            {"id": group[0]["prompt_id"], **_row(row, config), "answers": completions}
         )
     return {
         "components": list(samples[0]["rewards"]) if samples else [],
@@ -205,74 +186,36 @@ def _samples(samples: list[Record], rows: dict[str, Record], limits: StrictLimit
 
 
 def _rows(path: Path | None, missing: list[str]) -> dict[str, Record]:
-    """Return a dataset's rows by id, none where the file is gone, which is added to `missing`.
-
-    A column `facts` that is not the strict rubric's is left out.
-    """
+    """Return a dataset's rows by id, none where the file is gone, which is added to `missing`."""
     try:
-        rows = read_rows(path) if path else []
+        return {str(row["id"]): row for row in read_rows(path)} if path else {}
     except UserError as error:
         missing.append(f"{error.problems[0]}; prompts are not shown")
         return {}
-    for row in rows:
-        if columns_problem(row, STRICT):
-            row.pop("facts", None)
-    return {str(row["id"]): row for row in rows}
 
 
-def _context_parts(row: Record) -> list[list[str]]:
-    """Return the context of a row in parts with headings: job and candidate, or the whole prompt."""
-    text = context_of(row)
-    if not isinstance(text, str) or not text:
-        return []
-    job, parted, candidate = text.partition(f"\n{CANDIDATE}\n")
-    if parted:
-        return [["Job", _cut(job.removeprefix(JOB), MAX_CONTEXT)], ["Candidate", _cut(candidate, MAX_CONTEXT)]]
-    return [["Prompt", _cut(text, MAX_CONTEXT)]]
+def _row(row: Record, config: Config) -> Record:
+    """Return a row's label and its prompt in parts with headings, as its task shows them."""
+    task, context = find_task(config), context_of(row)
+    text = context if isinstance(context, str) else ""
+    label, parts = task.show_row(row, text) if task and row else ShownRow(None, [])
+    shown = parts or ([("Prompt", text)] if text else [])
+    return {"label": label, "shown": [[heading, _cut(part, MAX_CONTEXT)] for heading, part in shown]}
 
 
-def _completion(scored: Record, components: dict[str, float | None], row: Record, limits: StrictLimits) -> Record:
-    """Return one completion: its reward and components, its decision and score, and its reasons in parts."""
-    text = strip_thinking(scored["completion"])
-    fields = read_published(text) or {}
-    decision = str(fields.get("decision")).strip().lower()
-    score = scored.get("score", fields.get("score"))  # an evaluation has read it already
-    reasons = _reasons(text, row["facts"], limits) if "facts" in row else None
+def _completion(scored: Record, components: dict[str, float | None], row: Record, config: Config) -> Record:
+    """Return one completion: its reward and components, and its verdict and remarks as its task shows them."""
+    task, text = find_task(config), strip_thinking(scored["completion"])
+    shown = task.show(text, row, config.reward) if task else Shown(None, None, None)
     return {
         "reward": _number(scored["reward"]),
         "components": [_number(value) for value in components.values()],
-        "correct": scored.get("correct"),
-        "decision": decision if decision in DECISIONS else None,
-        "score": _number(score) if isinstance(score, float | int) and 0 <= score <= 1 else None,
-        "reasons": reasons,
+        "correct": None if scored.get("correct") is None else bool(scored["correct"]),
+        "verdict": shown.verdict,
+        "score": _number(scored.get("score", shown.score)),  # an evaluation has read it already
+        "remarks": None if shown.remarks is None else [remark._asdict() for remark in shown.remarks],
         "text": _cut(scored["completion"], MAX_COMPLETION),
     }
-
-
-def _reasons(completion: str, facts: Record, limits: StrictLimits) -> list[Record] | None:
-    """Return the reasons of a completion in parts, None where it holds no list of reasons."""
-    texts, evidence = check_reasons(completion, facts, limits)
-    return list(map(_parts, texts, evidence.reasons)) or None
-
-
-def _parts(text: str, clauses: Sequence[Clause]) -> Record:
-    """Return a reason as pieces of text in their order, each plain or the status of a clause, and what is refuted.
-
-    A list in a clause has a clause for each name, at the same place: the worst status counts.
-    """
-    places: dict[tuple[int, int], str] = {}
-    for clause in clauses:
-        place = (clause.start, clause.stop)
-        places[place] = min(clause.status, places.get(place, clause.status), key=WORST_FIRST.index)
-    parts, at = [], 0
-    for (start, stop), status in places.items():
-        if start == stop:
-            continue  # a reason that is no text has one clause of nothing
-        parts += [[text[at:start], ""]] if start > at else []
-        parts.append([text[start:stop], status])
-        at = stop
-    parts += [[text[at:], ""]] if at < len(text) else []
-    return {"parts": parts, "faults": [clause.why for clause in clauses if clause.status == "refuted"]}
 
 
 def _number(value: float | None) -> float | None:

@@ -11,21 +11,20 @@ Row = list[str]
 Table = tuple[Row, list[Row]]
 """A header and rows of as many cells."""
 BASELINE = "baseline"
-RANKING = {
+TITLES = {
     "balanced_accuracy": "balanced accuracy",
     "roc_auc": "ROC AUC",
     "spearman": "Spearman",
     "ndcg_at_10": "NDCG@10",
-    "valid": "valid JSON",
     "characters": "chars",
 }
-"""Figures of the ranking table, each with its column's title."""
+"""The engine's own figures, each with its column's title."""
 NOTHING = "–"
 """Stands for a figure that is undefined."""
 
 
 def headline(results: Results) -> Table:
-    """Tabulate each model's mean reward, the published rubric's, decision accuracy, and reward gain with interval."""
+    """Tabulate each model's mean reward, the published rubric's, accuracy, and reward gain with interval."""
     keys = _headline_keys(results)
     rows = []
     for model, means in results["means"].items():
@@ -54,11 +53,11 @@ def all_components(results: Results) -> Table:
     return ["model", *(name.replace("_", " ") for name in names)], rows
 
 
-def ranking(results: Results) -> Table:
-    """Tabulate how well each model's scores order the candidates, and the form of its completions."""
-    keys = {key: name for key, name in RANKING.items() if key in results["means"][BASELINE]}
-    rows = [[model, *(_figure(key, means[key]) for key in keys)] for model, means in results["means"].items()]
-    return ["model", *keys.values()], rows
+def figures(results: Results) -> Table:
+    """Tabulate each model's figures that are neither a reward nor the accuracy."""
+    names = _figure_titles(results)
+    rows = [[model, *(_figure(key, means[key]) for key in names)] for model, means in results["means"].items()]
+    return ["model", *names.values()], rows
 
 
 def gains(results: Results) -> Table:
@@ -74,7 +73,7 @@ def gains(results: Results) -> Table:
 def every_gain(results: Results) -> Table:
     """Tabulate what GRPO added to the warm start of each trained model that had one."""
     keys = [key for key in ("reward", "correct") if key in results["means"][BASELINE]]
-    names = {"reward": f"reward ({results['rubric']})", "correct": "decisions"}
+    names = {"reward": f"reward ({results['rubric']})", "correct": "accuracy"}
     rows = [
         [model, *(cell for key in keys for cell in (_gain(gained[key]), _p(gained[key])))]
         for model, gained in results["over_warm_start"].items()
@@ -101,7 +100,7 @@ def grpo_gain(results: Results) -> str | None:
     text = f"GRPO over the warm start: reward {_gain(reward)}"
     if "correct" in results["grpo_over_warm_start"]:
         correct = results["grpo_over_warm_start"]["correct"]
-        text += f", decisions {_gain(correct)}"
+        text += f", accuracy {_gain(correct)}"
     if results.get("kept_step") == 0:
         return f"{text}; kept: the adapter before GRPO, which none after it beat by more than chance"
     if results.get("kept_step") is not None:
@@ -121,15 +120,27 @@ def markdown_table(header: Row, rows: list[Row]) -> str:
 
 
 def _headline_keys(results: Results) -> dict[str, str]:
+    means = results["means"][BASELINE]
     keys = {"reward": f"reward ({results['rubric']})"}
-    if "published" in results["means"][BASELINE]:
-        keys |= {} if results["rubric"] == "published" else {"published": "reward (published)"}
-        keys["correct"] = f"decisions (majority {results['majority_class_rate']:.2f})"
+    if "published" in means and results["rubric"] != "published":
+        keys["published"] = "reward (published)"
+    if "correct" in means:
+        majority = f" (majority {results['majority_class_rate']:.2f})" if "majority_class_rate" in results else ""
+        keys["correct"] = f"accuracy{majority}"
     return keys
 
 
+def _figure_titles(results: Results) -> dict[str, str]:
+    """Return the titles of the figures by their keys; files of older versions name no figures of the judge."""
+    judged = {name: name.replace("_", " ") for name in results.get("figures", ["valid"])}
+    every = TITLES | judged
+    every["characters"] = every.pop("characters")  # last
+    shown = results["means"][BASELINE].keys() - {"published", "correct"}
+    return {key: title for key, title in every.items() if key in shown}
+
+
 def _plain(name: str) -> str:
-    return RANKING.get(name, name.partition(" (majority")[0])
+    return TITLES.get(name, name.partition(" (majority")[0])
 
 
 def _figure(key: str, value: float | None) -> str:

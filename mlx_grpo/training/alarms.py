@@ -1,20 +1,18 @@
-"""Warnings from a run's metrics while it trains: reward hacking, one decision for all, entropy collapse, KL runaway."""
+"""Warnings from a run's metrics while it trains: reward hacking, entropy collapse, KL runaway, and the task's own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from mlx_grpo.tasks.base import Alarm
+
 REWARD_RISE = 0.03
 """Reward is up if its mean since one evaluation exceeds the mean before it by this much."""
-DECISIONS_FALL = 0.1
-"""Decisions are down if the share of correct ones falls by this much: 4 of 32 prompts; one to three may be chance."""
-ONE_DECISION = 0.95
-"""Share of the held-out candidates with the same decision: all but one of 32, so that one outlier hides nothing."""
-MOSTLY_RIGHT = 0.9
-"""No alarm for one decision that is correct for this share of the candidates."""
+ACCURACY_FALL = 0.1
+"""Accuracy is down if the share of correct completions falls by this much: 4 of 32 prompts; fewer may be chance."""
 ENTROPY_SHARE = 0.1
 """Entropy has collapsed below this share of the first step's."""
 KL_BOUND = 1.0
@@ -26,30 +24,34 @@ KL_FLOOR = 0.05
 KL_WINDOW = 10
 
 Metrics = dict[str, Any]
-Alarm = tuple[int, str]
-"""The step's index and one line."""
+TaskAlarms = Callable[[Sequence[Metrics]], Iterator[Alarm]]
+"""Yields a task's own alarms from the metrics of the GRPO steps."""
 
 
-def alarms(history: Sequence[Metrics]) -> list[Alarm]:
+def alarms(history: Sequence[Metrics], of_task: TaskAlarms | None = None) -> list[Alarm]:
     """Return the first alarm of each kind in a run's GRPO metrics so far, in the order of the steps."""
     steps = [record for record in history if record.get("reward") is not None]
     before = next((record for record in history if record["step"] < 0), {})  # the evaluation before the first step
-    kinds = (_reward_hacking(steps, before), _one_decision(steps), _entropy_collapse(steps), _kl_runaway(steps))
+    kinds = [_reward_hacking(steps, before), _entropy_collapse(steps), _kl_runaway(steps)]
+    if of_task is not None:
+        kinds.append(of_task(steps))
     firsts = [next(alarms_of_kind, None) for alarms_of_kind in kinds]
     return sorted(alarm for alarm in firsts if alarm is not None)
 
 
-def raised_at(step: int, history: Sequence[Metrics]) -> list[str]:
+def raised_at(step: int, history: Sequence[Metrics], of_task: TaskAlarms | None = None) -> list[str]:
     """Return the lines of the alarms that are first raised at a step."""
-    return [line for alarm_step, line in alarms(history) if alarm_step == step]
+    return [line for alarm_step, line in alarms(history, of_task) if alarm_step == step]
 
 
 def _reward_hacking(steps: Sequence[Metrics], before: Metrics) -> Iterator[Alarm]:
-    """Detect a reward that rises while fewer held-out decisions are correct than at an earlier evaluation.
+    """Detect a reward that rises while fewer held-out completions are correct than at an earlier evaluation.
 
     `before` is the evaluation before the first step, {} where there was none.
     """
-    evaluations: list[tuple[float, float]] = []  # (mean reward since the evaluation before, share of correct decisions)
+    evaluations: list[
+        tuple[float, float]
+    ] = []  # (mean reward since the evaluation before, share of correct completions)
     first = _correct_share(before)
     if steps and first is not None:
         evaluations.append((steps[0]["reward"], first))  # the first step's reward is that of the evaluated policy
@@ -61,10 +63,10 @@ def _reward_hacking(steps: Sequence[Metrics], before: Metrics) -> Iterator[Alarm
             continue
         reward = float(np.mean(rewards))
         for old_reward, old_correct in evaluations:
-            if reward - old_reward >= REWARD_RISE and old_correct - correct >= DECISIONS_FALL:
+            if reward - old_reward >= REWARD_RISE and old_correct - correct >= ACCURACY_FALL:
                 yield (
                     record["step"],
-                    f"warning: reward rose from {old_reward:.3f} to {reward:.3f} while held-out decisions fell from "
+                    f"warning: reward rose from {old_reward:.3f} to {reward:.3f} while held-out accuracy fell from "
                     f"{old_correct:.2f} to {correct:.2f}: read samples.jsonl for what the policy found to be paid",
                 )
         evaluations.append((reward, correct))
@@ -72,25 +74,11 @@ def _reward_hacking(steps: Sequence[Metrics], before: Metrics) -> Iterator[Alarm
 
 
 def _correct_share(record: Metrics) -> float | None:
-    """Return the share of correct decisions in an evaluation, None where a step has none.
+    """Return the accuracy in an evaluation, None where a step has none.
 
     Older runs recorded only the rubric's `decision_match`, which also depends on the score.
     """
     return record.get("eval/correct", record.get("eval/decision_match"))
-
-
-def _one_decision(steps: Sequence[Metrics]) -> Iterator[Alarm]:
-    """Detect a policy that gives every candidate the same decision. On a balanced set, accuracy alone hides it."""
-    for record in steps:
-        shares = {"shortlist": record.get("eval/shortlisted") or 0, "reject": record.get("eval/rejected") or 0}
-        decision, share = max(shares.items(), key=lambda item: item[1])
-        if share < ONE_DECISION or record["eval/correct"] >= MOSTLY_RIGHT:
-            continue
-        yield (
-            record["step"],
-            f"warning: {share:.0%} of the held-out candidates get the same decision, {decision}, right "
-            f"for {record['eval/correct']:.0%}: whatever the reward says, the policy judges nobody",
-        )
 
 
 def _entropy_collapse(steps: Sequence[Metrics]) -> Iterator[Alarm]:

@@ -13,6 +13,7 @@ from mlx_grpo.data.jsonl import append_jsonl, without_nan
 from mlx_grpo.distributed.signals import Interrupted, Stop, StopStep
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import save_adapter
+from mlx_grpo.tasks.lookup import find_task
 from mlx_grpo.training import alarms
 from mlx_grpo.training.checkpoint import RunPosition, save_checkpoint
 from mlx_grpo.training.progress import Reporter
@@ -71,13 +72,17 @@ class RunLogger:
         if last or position.steps % state.config.save_steps == 0:
             self.save()
         self.reporter.step(metrics)
-        for warning in alarms.raised_at(metrics["step"], self.history):
+        for warning in self._warnings(metrics["step"]):
             self.reporter.note(warning)
         if position.skipped >= SKIPPED_LIMIT:
             self._stop_diverged(batch_records)
         signals = [signal for signal in state.ranks.gather(self.stop.signal) if signal]
         if signals:
             self.interrupt(signals[0])
+
+    def _warnings(self, step: int) -> list[str]:
+        task = find_task(self.state.config)
+        return alarms.raised_at(step, self.history, task.alarms if task else None)
 
     def record(self, metrics: dict[str, Any]) -> None:
         """Append a record to the run's metrics."""

@@ -25,7 +25,7 @@ from mlx_grpo.generation.sampling import seed_step
 from mlx_grpo.grpo import group_advantages
 from mlx_grpo.models.policy import load_adapter, load_policy
 from mlx_grpo.models.prefix import shares_prompt
-from mlx_grpo.rewards import Scores, check_columns, load_reward
+from mlx_grpo.rewards import Scores, check_columns, load_judge, load_reward
 from mlx_grpo.runs import ADAPTER, WARM_START, Run
 from mlx_grpo.training.checkpoint import RunPosition, load_checkpoint
 from mlx_grpo.training.groups import (
@@ -147,6 +147,7 @@ def prepare(config: Config, ranks: Ranks) -> tuple[TrainState, list[Prompt], lis
     Raises UserError for any fault in the model, the data or the reward.
     """
     reward = load_reward(config.reward)
+    load_judge(config)  # raises UserError before the model is loaded
     policy = load_policy(config)
     dataset = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)
     check_lengths(dataset, config.max_completion_length, policy.model.args.max_position_embeddings)

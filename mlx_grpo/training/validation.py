@@ -15,11 +15,10 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.policy import Policy
-from mlx_grpo.rewards import check_columns, has_gold_label, rubric_reward, strip_thinking
+from mlx_grpo.rewards import Judge, check_columns, load_judge
+from mlx_grpo.tasks.base import averaged
 from mlx_grpo.training.metrics import mean_without_nan
 from mlx_grpo.training.state import TrainState
-from reward import PUBLISHED
-from reward.parsing import read_published
 
 
 @dataclass(slots=True)
@@ -76,42 +75,28 @@ def validation_prompts(config: Config, policy: Policy) -> list[Prompt]:
 def validate(state: TrainState, prompts: Sequence[Prompt]) -> tuple[dict[str, float], list[float]]:
     """Return the mean reward and components of greedy completions, by TRL's names for an evaluation, and each reward.
 
-    Rows with gold labels add the metrics of `decision_metrics`, which are independent of the rubric that trains.
+    The judge's figures, where there is a judge, are independent of the reward that trains.
     """
     config, ranks = state.config, state.ranks
     sampling = Sampling(min(config.eval.max_new_tokens, config.max_completion_length), temperature=0)
     own_prompts = ranks.share(prompts)
-    labelled = all(map(has_gold_label, prompts))
+    judge = load_judge(config)
     own_rows: list[dict[str, float]] = []
     for batch in batched(own_prompts, config.eval.batch_size):
         rollouts = generate(state.policy, batch, 1, sampling)
-        own_rows += _rollout_metrics(state, rollouts, labelled)
+        own_rows += _rollout_metrics(state, rollouts, judge)
     rows = [row for rank_rows in ranks.gather(own_rows) for row in rank_rows]
     means = {name: mean_without_nan(np.array([row[name] for row in rows])) for name in rows[0]}
     return means, [row["eval/reward"] for row in rows]
 
 
-def _rollout_metrics(state: TrainState, rollouts: Sequence[Rollout], labelled: bool) -> list[dict[str, float]]:
-    """Return the metrics of each rollout; `labelled` if its rows have gold labels."""
+def _rollout_metrics(state: TrainState, rollouts: Sequence[Rollout], judge: Judge | None) -> list[dict[str, float]]:
+    """Return the metrics of each rollout."""
     prompts = [rollout.prompt for rollout in rollouts]
     completions = [rollout.completion for rollout in rollouts]
     scores = state.reward(prompts, completions)
     columns = {f"eval/{name}": values for name, values in scores.components.items()} | {"eval/reward": scores.rewards}
-    if labelled:
-        columns |= decision_metrics(prompts, completions)
+    if judge is not None:
+        figures = judge(prompts, completions)
+        columns |= {f"eval/{name}": np.array([own[name] for own in figures], float) for name in averaged(figures[0])}
     return [{name: float(values[row]) for name, values in columns.items()} for row in range(len(rollouts))]
-
-
-def decision_metrics(prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return each completion's score by the published rubric, and its decision: correct, shortlisted, rejected, [N].
-
-    A decision counts whatever the score beside it; a completion without a decision is neither shortlisted nor rejected.
-    """
-    published = rubric_reward(PUBLISHED)(prompts, completions)
-    decisions = [(read_published(strip_thinking(completion)) or {}).get("decision") for completion in completions]
-    return {
-        "eval/published": published.rewards,
-        "eval/correct": published.components["decision_match"],
-        "eval/shortlisted": np.array([decision == "shortlist" for decision in decisions], float),
-        "eval/rejected": np.array([decision == "reject" for decision in decisions], float),
-    }

@@ -19,7 +19,10 @@ from support.paths import ROOT
 from mlx_grpo.cli.main import main
 from mlx_grpo.config.files import load_config, validate
 from mlx_grpo.data.types import Prompt
-from mlx_grpo.rewards import load_reward
+from mlx_grpo.evaluation.episodes import score_completions
+from mlx_grpo.evaluation.run_matrix import RunMatrix
+from mlx_grpo.evaluation.summary import summarize
+from mlx_grpo.rewards import load_judge, load_reward
 
 README = ROOT / "README.md"
 OWN_TASK = ROOT / "docs" / "guide" / "your-own-task.md"
@@ -114,13 +117,36 @@ def test_every_document_is_linked_from_the_readme():
 
 def test_own_task_example_rewards_a_right_answer(workdir: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(workdir)
-    assert {path.name for path in write_named_blocks(OWN_TASK, workdir)} == {"my_rewards.py", "my-task.yaml"}
+    assert {path.name for path in write_named_blocks(OWN_TASK, workdir)} == {
+        "my_rewards.py",
+        "my_figures.py",
+        "my-task.yaml",
+    }
     reward = load_reward(load_config("my-task.yaml").reward)
     row = yaml.safe_load(blocks("json", OWN_TASK)[0])
     prompt = Prompt(row["id"], row["prompt"][0]["content"], (1,), {"answer": row["answer"]})
     scores = reward([prompt] * 2, ["17 + 25 = 42", "17 + 25 = 41"])
     assert scores.components["correct"].tolist() == [1, 0]
     assert scores.rewards[0] - scores.rewards[1] == pytest.approx(1)
+
+
+def test_own_task_example_judges_in_twenty_lines(workdir: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(workdir)
+    write_named_blocks(OWN_TASK, workdir)
+    [code] = [block for block in blocks("python", OWN_TASK) if "def judge" in block]
+    assert len(code.splitlines()) <= 20
+    config = load_config("my-task.yaml")
+    prompts = [Prompt(f"sum-{i}", "", (1,), {"answer": 42}) for i in range(3)]
+    reward, judge = load_reward(config.reward), load_judge(config)
+    before = score_completions(prompts, ["41", "no idea", "41"], reward, judge)
+    after = score_completions(prompts, ["17 + 25 = 42", "no idea", "41"], reward, judge)
+    summary = summarize({"baseline": before, "trained": after}, RunMatrix())
+    assert summary["figures"] == ["correct", "valid", "off_by"]
+    assert summary["means"]["trained"] | {"reward": 0, "brevity": 0, "characters": 0} == pytest.approx(
+        {"reward": 0, "correct": 1 / 3, "valid": 2 / 3, "off_by": 0.5, "characters": 0, "brevity": 0}
+    )
+    gain = summary["differences"]["trained"]["correct"]
+    assert (gain["mean"], gain["low"], gain["high"]) == pytest.approx((1 / 3, 0, 1))
 
 
 def test_architecture_lists_the_packages_in_the_order_of_imports():

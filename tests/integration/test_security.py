@@ -18,10 +18,11 @@ from mlx_grpo.cli.main import main
 from mlx_grpo.data.chat import as_data, markers
 from mlx_grpo.data.dataset import load_prompts, make_prompt
 from mlx_grpo.models.policy import load_tokenizer_of
-from mlx_grpo.rewards import load_reward, make_rubric
+from mlx_grpo.rewards import load_reward
 from mlx_grpo.tasks.shortlist.facts import facts_of
 from mlx_grpo.tasks.shortlist.prompt import messages
 from mlx_grpo.tasks.shortlist.records import Candidate, Job, Skill
+from mlx_grpo.tasks.shortlist.task import make_rubric
 
 SOURCES = sorted(p for name in ("mlx_grpo", "convert", "reward") for p in (ROOT / name).rglob("*.py"))
 SECRET = "hf_" + "s3cr3t" * 6

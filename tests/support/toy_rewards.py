@@ -55,3 +55,37 @@ def nothing_at_all(completions: list[str], **columns: list) -> None:
 def endless_integer(completions: list[str], **columns: list) -> list[int]:
     """Past the largest float, and past what Python prints."""
     return [10**5000] * len(completions)
+
+
+def length_figures(completions: list[str], **columns: list) -> list[dict[str, float | None]]:
+    """A judge: is it short, and how long is it where it is not."""
+    return [{"correct": len(text) < 5, "excess": len(text) - 4.0 if len(text) > 4 else None} for text in completions]
+
+
+def labelled_figures(completions: list[str], gold: list[float], **columns: list) -> list[dict[str, float | None]]:
+    """A judge with labels: the completion's own number is its share of letters."""
+    shares = share_of_letters(completions)
+    return [
+        {"score": share, "fit": fit, "positive": fit >= 0.5, "correct": (share >= 0.5) == (fit >= 0.5)}
+        for share, fit in zip(shares, gold, strict=True)
+    ]
+
+
+def figures_that_differ(completions: list[str], **columns: list) -> list[dict[str, float]]:
+    """A bug in a judge."""
+    return [{"correct": 1.0}, *[{"right": 1.0}] * (len(completions) - 1)]
+
+
+def figure_named_reward(completions: list[str], **columns: list) -> list[dict[str, float]]:
+    """Another."""
+    return [{"reward": 1.0}] * len(completions)
+
+
+def figure_off_the_scale(completions: list[str], **columns: list) -> list[dict[str, float]]:
+    """And another."""
+    return [{"score": 7.0}] * len(completions)
+
+
+def figure_without_its_label(completions: list[str], **columns: list) -> list[dict[str, float | None]]:
+    """And another."""
+    return [{"fit": None}] * len(completions)

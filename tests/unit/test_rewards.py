@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from support.facts import FACTS
 
-from mlx_grpo.config.schema import RewardConfig
+from mlx_grpo.config.files import validate
+from mlx_grpo.config.schema import Config, RewardConfig
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import decode_completion
 from mlx_grpo.models.policy import load_tokenizer_of
-from mlx_grpo.rewards import check_columns, check_reasons, has_gold_label, load_reward, strip_thinking
+from mlx_grpo.rewards import check_columns, load_judge, load_reward, strip_thinking
 from reward import PUBLISHED, STRICT
+from reward.checks import check_reasons
 
 LABEL = {"decision": "reject", "score": 0.2}
 PROMPT = Prompt("r1", "", (1,), {"gold": 0.25, **LABEL, "facts": FACTS, "context": "Python"})
@@ -63,7 +65,6 @@ def test_strict_is_handed_the_facts_and_published_the_user_message_without_a_con
 def test_rows_without_facts_are_refused_under_strict_and_accepted_under_published():
     prompt = Prompt("r1", "rendered", (1,), LABEL, "Python")
     check_columns(RewardConfig(rubric="published"), [prompt])
-    assert has_gold_label(prompt)
     with pytest.raises(UserError, match=r"row r1: has no facts.*\(and 1 other rows like it\)") as caught:
         check_columns(RewardConfig(rubric="strict"), [prompt, replace(prompt, id="r2")])
     assert "mlx-grpo data build" in caught.value.problems[0]
@@ -75,7 +76,7 @@ def test_a_completion_without_a_list_of_reasons_has_none_to_check(completion: st
 
 
 def test_reasons_that_are_no_text_are_unread_beside_the_others():
-    checked = check_reasons('<think>x</think>{"reasons": [1, "no SQL; Python: beginner"]}', FACTS)
+    checked = check_reasons('{"reasons": [1, "no SQL; Python: beginner"]}', FACTS)
     assert checked.texts == ["1", "no SQL; Python: beginner"]
     assert [[clause.status for clause in clauses] for clauses in checked.evidence.reasons] == [
         ["unread"],
@@ -140,3 +141,55 @@ def test_a_completion_of_nothing_or_of_the_stop_token_alone_is_scored(tiny_qwen3
     assert texts == ["", ""]
     assert load_reward(RewardConfig(rubric="strict"))([PROMPT, PROMPT], texts).rewards.tolist() == [0.0, 0.0]
     assert load_reward(functions("share_of_letters"))([PROMPT, PROMPT], texts).rewards.tolist() == [0.0, 0.0]
+
+
+def judged_by(name: str) -> Config:
+    return validate(
+        {"model": "m", "reward": {**functions("constant").model_dump(), "judge": f"support.toy_rewards:{name}"}}
+    )
+
+
+def test_judge_of_the_user_names_the_figures_of_each_completion():
+    judge = load_judge(judged_by("length_figures"))
+    assert judge([PROMPT, PROMPT], ["long enough", "no"]) == [
+        {"correct": False, "excess": 7.0},
+        {"correct": True, "excess": None},
+    ]
+    assert load_judge(validate({"model": "m", "data": {"train": "a.jsonl"}, "reward": functions("constant")})) is None
+
+
+def test_rubric_and_bundled_rows_bring_their_tasks_judge():
+    for values in ({}, {"data": {"train": "shortlist"}, "reward": functions("constant")}):
+        judge = load_judge(validate({"model": "m", **values}))
+        [figures] = judge([PROMPT], [f"<think>hm</think>{ANSWER}"])
+        assert (figures["correct"], figures["score"], figures["fit"]) == (True, 0.2, 0.2)
+
+
+def test_judge_beside_a_rubric_is_refused():
+    with pytest.raises(UserError, match=r"reward\.judge belongs to"):
+        validate({"model": "m", "reward": {"judge": "a:b"}})
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("raises", "raised KeyError"),
+        ("too_few", "returned 1 values for 2 completions"),
+        ("constant", "row r1: returned 0.7; return a dictionary"),
+        ("figures_that_differ", "has the figures right, the first row correct"),
+        ("figure_named_reward", "'reward' is a name of the evaluation's own"),
+        ("figure_off_the_scale", "score is 7.0; scale it"),
+        ("figure_without_its_label", "fit is None; it says what is right"),
+        ("absent", "reward.judge: .* has no absent"),
+    ],
+)
+def test_faulty_judge_is_named(name: str, message: str):
+    with pytest.raises(UserError, match=message):
+        load_judge(judged_by(name))([PROMPT, PROMPT], ["a", "b"])
+
+
+def test_column_with_the_name_of_a_parameter_is_no_harm():
+    prompt = replace(PROMPT, columns={**PROMPT.columns, "completions": 1, "self": 2, "context": "Python"})
+    config = validate({"model": "m"})
+    assert load_reward(config.reward)([prompt], [ANSWER]).rewards[0] > 0
+    assert load_judge(config)([prompt], [ANSWER])[0]["correct"]

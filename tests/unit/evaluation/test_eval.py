@@ -18,16 +18,17 @@ from support.tiny_models import tiny_config
 
 from mlx_grpo.cli.eval import print_comparison
 from mlx_grpo.config.files import validate
+from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.errors import UserError
-from mlx_grpo.evaluation.episodes import heldout_prompts, read_score, score_completions
+from mlx_grpo.evaluation.episodes import cluster_column, heldout_prompts, score_completions
 from mlx_grpo.evaluation.eval import Evaluation, run_eval
 from mlx_grpo.evaluation.generators import UNFINISHED
 from mlx_grpo.evaluation.statistics import NO_SCORE
 from mlx_grpo.evaluation.summary import outcome_of
 from mlx_grpo.export.export import export_run
 from mlx_grpo.reporting import tables
-from mlx_grpo.rewards import load_reward
+from mlx_grpo.rewards import load_judge, load_reward
 from mlx_grpo.runs import Run, read_episodes
 from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.trainer import train
@@ -97,6 +98,7 @@ def test_torch_and_mlx_give_the_same_completions(run: Path):
         "calibration.png",
         "before_after.png",
         "baseline_vs_trained.png",
+        "figures.png",
         "reward_components.png",
         "reward_distribution.png",
     }
@@ -113,7 +115,7 @@ def test_figures_follow_from_the_episodes_that_are_written_beside_them(run: Path
     assert [e["prompt_id"] for e in episodes] == [row["id"] for row in read_rows(run.parents[1] / "heldout.jsonl")]
     assert saved["means"]["trained"]["reward"] == pytest.approx(np.mean([e["reward"] for e in episodes]))
     assert saved["majority_class_rate"] == pytest.approx(2 / 3)
-    assert saved["resampled_by"] == "episode"  # three rows are too few jobs
+    assert saved["resampled_by"] == "episode"  # three rows are too few clusters
     gain = saved["differences"]["trained"]["characters"]
     base = evaluation.episodes["baseline"]
     assert gain["mean"] == pytest.approx(
@@ -143,23 +145,20 @@ def test_completion_without_a_decision_is_wrong_and_ranks_last(run: Path):
         f"{{'decision':'{labels[1]}','score':7}}",
         "I would hire them.",
     ]
-    episodes = score_completions(prompts, completions, load_reward(Run(run).config.reward))
+    config = Run(run).config
+    grading = load_reward(config.reward), load_judge(config)
+    episodes = score_completions(prompts, completions, *grading)
     assert [e["correct"] for e in episodes] == [True, True, False]
     assert [e["score"] for e in episodes] == [0.3, 1.0, None]
     assert [e["valid"] for e in episodes] == [True, False, False]  # single quotes are no JSON
     around, twice = '{"decision":"reject"} I hope', '{"score":0.1,"score":0.2}'
-    others = score_completions(prompts, [around, twice, "{}"], load_reward(Run(run).config.reward))
+    others = score_completions(prompts, [around, twice, "{}"], *grading)
     assert [e["valid"] for e in others] == [False, False, True]
     assert [e["characters"] for e in episodes] == [len(completions[0]) - 17, len(completions[1]), 18]
     assert [e["fit"] for e in episodes] == [prompt.columns["score"] for prompt in prompts]
     outcome = outcome_of(episodes)
-    assert outcome.predictions.scores.tolist() == [0.3, 1.0, NO_SCORE]
-    assert outcome.predictions.correct.tolist() == [True, True, False]
-
-
-@pytest.mark.parametrize("score", ['"high"', "null", "[1]", "NaN", "1" + "0" * 400])
-def test_score_that_is_no_number_is_none(score: str):
-    assert read_score(f'{{"score":{score}}}') is None
+    assert outcome.labelled["score"].tolist() == [0.3, 1.0, NO_SCORE]
+    assert outcome.labelled["correct"].tolist() == [True, True, False]
 
 
 def test_prompts_that_chose_the_adapter_are_not_evaluated(run: Path, tmp_path: Path):
@@ -227,6 +226,44 @@ def test_reward_function_of_the_user_has_no_ranking(run: Path, tmp_path: Path):
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_comparison(console, evaluation.results)
     assert "–" in console.export_text()
+
+
+def own_judge_config(run: Path, folder: Path, cluster: str | None = "text") -> Config:
+    """Return the config of a run whose rows have labels, and whose judge is the user's own."""
+    own = {"rubric": None, "functions": ["support.toy_rewards:share_of_letters"]}
+    rows = [{"prompt": f"say {i}", "gold": i % 3 / 2, "text": i // 2, "completion": "a"} for i in range(12)]
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    config = Run(run).config.model_dump() | {"output_dir": str(folder / "runs"), "eval_steps": 1}
+    config["reward"] = own | {"judge": "support.toy_rewards:labelled_figures"}
+    config["data"] = {"train": str(folder / "rows.jsonl"), "heldout": str(folder / "rows.jsonl")}
+    config["eval"] |= {"episodes": 11, "validation": 1, "max_new_tokens": 4, "cluster": cluster}
+    return validate(config)
+
+
+def test_judge_of_the_user_has_ranking_figures_clusters_and_pictures(run: Path, tmp_path: Path):
+    trained = train(own_judge_config(run, tmp_path), SilentReporter())
+    assert "eval/correct" in trained.metrics()[-1]
+    assert "eval/fit" not in trained.metrics()[-1]
+    evaluation = evaluate(trained.folder, "mlx")
+    results = evaluation.results
+    assert results["figures"] == ["correct"]
+    assert results["resampled_by"] == "text"
+    assert results["majority_class_rate"] == pytest.approx(7 / 11)  # every third fit is below one half
+    means = results["means"]["trained"]
+    assert {"correct", "balanced_accuracy", "roc_auc", "spearman", "ndcg_at_10"} <= means.keys()
+    assert not {"score", "fit", "positive"} & means.keys()
+    assert {"calibration.png", "before_after.png", "figures.png"} <= {path.name for path in evaluation.written}
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    print_comparison(console, results)
+    assert "over whole texts" in " ".join(console.export_text().split())
+    assert "accuracy (majority 0.64)" in tables.headline(results)[0]
+
+
+def test_cluster_that_rows_lack_is_refused(run: Path, tmp_path: Path):
+    config = own_judge_config(run, tmp_path, cluster="book")
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.model_dump()))
+    with pytest.raises(UserError, match=r"eval\.cluster: row rows-1 has no column 'book'"):
+        cluster_column(config, heldout_prompts(Run(tmp_path)))
 
 
 def test_export_after_the_evaluation_has_a_card_with_its_tables(run: Path, tmp_path: Path):

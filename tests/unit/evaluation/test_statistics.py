@@ -8,11 +8,10 @@ import pytest
 from mlx_grpo.evaluation.statistics import (
     NO_SCORE,
     Outcome,
-    Predictions,
     balanced_accuracy,
+    cluster_ndcg,
     compare,
     figures,
-    job_ndcg,
     ndcg,
     roc_auc,
     spearman,
@@ -23,16 +22,21 @@ ONCE = np.ones((1, 4))
 LOG3 = np.log2(3)
 
 
-def means_of(*values: float, jobs: list[int] | None = None) -> Outcome:
-    return Outcome({"reward": np.array(values, float)}, None, None if jobs is None else np.array(jobs))
+def means_of(*values: float, clusters: list[int] | None = None) -> Outcome:
+    numbers = None if clusters is None else np.array(clusters)
+    return Outcome({"reward": np.array(values, float)}, clusters=numbers)
 
 
-def random_outcome(seed: int, jobs: np.ndarray) -> Outcome:
+def labelled(positive: np.ndarray, correct: np.ndarray, fit: np.ndarray, score: np.ndarray) -> dict[str, np.ndarray]:
+    return {"positive": positive, "correct": correct, "fit": fit, "score": score}
+
+
+def random_outcome(seed: int, clusters: np.ndarray) -> Outcome:
     rng = np.random.default_rng(seed)
-    fit = np.random.default_rng(0).random(jobs.size)
-    scores = rng.integers(0, 5, jobs.size) / 4
-    predictions = Predictions(fit >= 0.5, (scores >= 0.5) == (fit >= 0.5), fit, scores)
-    return Outcome({"reward": rng.random(jobs.size)}, predictions, jobs)
+    fit = np.random.default_rng(0).random(clusters.size)
+    scores = rng.integers(0, 5, clusters.size) / 4
+    columns = labelled(fit >= 0.5, (scores >= 0.5) == (fit >= 0.5), fit, scores)
+    return Outcome({"reward": rng.random(clusters.size)}, columns, clusters)
 
 
 def test_balanced_accuracy_is_the_mean_of_the_labels_recalls():
@@ -70,11 +74,11 @@ def test_ndcg_of_ties_is_the_mean_over_their_orders():
     assert ndcg(gains, scores) == pytest.approx(0.75 * (1 + 1 / LOG3) / (1 + 0.5 / LOG3))
 
 
-def test_each_job_counts_once_in_the_mean_ndcg_whatever_its_size():
+def test_each_cluster_counts_once_in_the_mean_ndcg_whatever_its_size():
     gains, scores = np.array([1.0, 0.0, 1.0, 0.0, 0.0]), np.array([0.9, 0.1, 0.1, 0.9, 0.0])
-    jobs = np.array([0, 0, 1, 1, 1])
-    np.testing.assert_allclose(job_ndcg(gains, scores, jobs), [1, 1, 1 / LOG3, 1 / LOG3, 1 / LOG3])
-    outcome = Outcome({"reward": gains}, Predictions(gains > 0, gains > 0, gains, scores), jobs)
+    clusters = np.array([0, 0, 1, 1, 1])
+    np.testing.assert_allclose(cluster_ndcg(gains, scores, clusters), [1, 1, 1 / LOG3, 1 / LOG3, 1 / LOG3])
+    outcome = Outcome({"reward": gains}, labelled(gains > 0, gains > 0, gains, scores), clusters)
     assert figures(outcome)["ndcg_at_10"] == pytest.approx((1 + 1 / LOG3) / 2)
 
 
@@ -103,11 +107,13 @@ def test_the_paired_interval_is_the_bootstrap_of_differences():
     assert found.high == pytest.approx(0.2 + 1.96 * error, abs=0.01)
 
 
-def test_a_jobs_episodes_are_one_draw():
+def test_a_clusters_episodes_are_one_draw():
     gain = np.linspace(-0.1, 0.5, 50)
     alone = compare(means_of(*np.zeros(50)), means_of(*gain))["reward"]
-    jobs = list(np.repeat(np.arange(50), 4))
-    fourfold = compare(means_of(*np.zeros(200), jobs=jobs), means_of(*np.repeat(gain, 4), jobs=jobs))["reward"]
+    clusters = list(np.repeat(np.arange(50), 4))
+    fourfold = compare(means_of(*np.zeros(200), clusters=clusters), means_of(*np.repeat(gain, 4), clusters=clusters))[
+        "reward"
+    ]
     independent = compare(means_of(*np.zeros(200)), means_of(*np.repeat(gain, 4)))["reward"]
     assert (fourfold.low, fourfold.high, fourfold.p) == pytest.approx((alone.low, alone.high, alone.p))
     assert independent.high - independent.low == pytest.approx((alone.high - alone.low) / 2, rel=0.05)
@@ -121,38 +127,38 @@ def test_the_p_value_is_the_share_of_exchanges_that_differ_as_much(differences: 
     assert compare(means_of(*[0.0] * 6), means_of(*differences))["reward"].p == pytest.approx(p, abs=0.012)
 
 
-def test_whole_jobs_are_exchanged():
-    # 12 episodes of 6 jobs, all better: by episode 2 / 2^12, by job 2 / 2^6.
-    jobs = [0, 1, 2, 3, 4, 5] * 2
+def test_whole_clusters_are_exchanged():
+    # 12 episodes of 6 clusters, all better: by episode 2 / 2^12, by cluster 2 / 2^6.
+    clusters = [0, 1, 2, 3, 4, 5] * 2
     assert compare(means_of(*[0] * 12), means_of(*[1] * 12))["reward"].p == pytest.approx(2 / 4096, abs=0.001)
-    by_job = compare(means_of(*[0] * 12, jobs=jobs), means_of(*[1] * 12, jobs=jobs))["reward"]
-    assert by_job.p == pytest.approx(2 / 64, abs=0.006)
+    by_cluster = compare(means_of(*[0] * 12, clusters=clusters), means_of(*[1] * 12, clusters=clusters))["reward"]
+    assert by_cluster.p == pytest.approx(2 / 64, abs=0.006)
 
 
 def test_exchanges_of_ranking_figures_have_the_null_they_should():
-    jobs = np.arange(60) % 10
-    left, right = random_outcome(1, jobs), random_outcome(2, jobs)
+    clusters = np.arange(60) % 10
+    left, right = random_outcome(1, clusters), random_outcome(2, clusters)
     there, back = compare(left, right), compare(right, left)
     for name in ("balanced_accuracy", "roc_auc", "spearman", "ndcg_at_10"):
         assert there[name].mean == pytest.approx(figures(right)[name] - figures(left)[name])
         assert there[name].mean == pytest.approx(-back[name].mean)
         assert there[name].p == pytest.approx(back[name].p, abs=0.02)
         assert there[name].low < there[name].mean < there[name].high
-    fit = left.predictions.fit
-    positive = left.predictions.positive
-    perfect = Outcome(left.means, Predictions(positive, positive | True, fit, fit), jobs)
+    fit = left.labelled["fit"]
+    positive = left.labelled["positive"]
+    perfect = Outcome(left.means, labelled(positive, positive | True, fit, fit), clusters)
     assert all(compare(left, perfect)[name].p < 0.01 for name in ("balanced_accuracy", "roc_auc", "spearman"))
 
 
 def test_an_unchanged_model_differs_by_nothing():
-    jobs = np.arange(40) % 8
-    for found in compare(random_outcome(1, jobs), random_outcome(1, jobs)).values():
+    clusters = np.arange(40) % 8
+    for found in compare(random_outcome(1, clusters), random_outcome(1, clusters)).values():
         assert (found.mean, found.low, found.high, found.p) == (0, 0, 0, 1)
 
 
-def test_too_few_jobs_to_resample_leave_the_episodes_and_no_interval_for_a_ranking():
-    jobs = np.arange(40) % 5
-    found = compare(random_outcome(1, jobs), random_outcome(2, jobs))
+def test_too_few_clusters_to_resample_leave_the_episodes_and_no_interval_for_a_ranking():
+    clusters = np.arange(40) % 5
+    found = compare(random_outcome(1, clusters), random_outcome(2, clusters))
     assert np.isnan([found["ndcg_at_10"].low, found["ndcg_at_10"].high, found["ndcg_at_10"].p]).all()
     single = compare(random_outcome(1, np.zeros(40, int)), random_outcome(2, np.zeros(40, int)))["reward"]
     assert single.low < single.mean < single.high

@@ -39,7 +39,7 @@ def test_the_metadata_is_what_huggingface_hub_reads_and_holds_the_measured_figur
     assert listed == {
         "mean reward (strict)": round(means["reward"], 4),
         "mean reward (published)": round(means["published"], 4),
-        "decision accuracy": round(means["correct"], 4),
+        "accuracy": round(means["correct"], 4),
     }
     assert {result.dataset_split for result in card.data.eval_results} == {"heldout"}
     assert yaml.safe_load(str(card).split("---")[1])["model-index"][0]["name"] == "ranker"
@@ -53,7 +53,7 @@ def test_both_tables_with_their_intervals_and_the_pictures_are_in_it(run: Path, 
     assert text.count("[95% interval]") == 3
     shown = set(re.findall(r"!\[[^]]+\]\(([\w.]+)\)", text))
     assert shown == {path.name for path in (run / "plots").iterdir()}
-    assert len(shown) == 8
+    assert len(shown) == 9
 
 
 def test_card_needs_the_figures_alone(copied: Path, tiny_qwen3: Path):

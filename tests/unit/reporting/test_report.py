@@ -22,9 +22,8 @@ from mlx_grpo.evaluation.run_matrix import RunMatrix
 from mlx_grpo.evaluation.summary import summarize
 from mlx_grpo.reporting.report import gather, render, write_report
 from mlx_grpo.reporting.report_curves import curves
-from mlx_grpo.rewards import rubric_reward
+from mlx_grpo.rewards import load_judge, load_reward
 from mlx_grpo.runs import INPUTS, Run, write_results
-from reward import STRICT
 
 EVIL = "<script>alert(1)</script>"
 MODELS = {"baseline": "I can't say.", "warm start": None, "trained": None}
@@ -52,7 +51,8 @@ def make_run(folder: Path, episodes: int, split: str = "heldout", evaluated: boo
         texts["trained"][0] = json.dumps(
             {"reasons": [f"has {EVIL}", "\ud800", "no SQL; 99 years, above 1-2"], "score": 0.1, "decision": "reject"}
         )
-        models = {name: score_completions(prompts, own, rubric_reward(STRICT)) for name, own in texts.items()}
+        reward, judge = load_reward(config.reward), load_judge(config)
+        models = {name: score_completions(prompts, own, reward, judge) for name, own in texts.items()}
         facts = {"rubric": "strict", "backend": "torch", "device": "cpu", "n_episodes": episodes, "max_new_tokens": 9}
         figures = summarize(models, RunMatrix(warm_starts={"trained": "warm start"}))
         write_results(folder, {**facts, **figures}, models)
@@ -114,15 +114,15 @@ def test_a_candidate_named_like_a_script_is_text(browser: Browser, run: Path):
 
 def test_each_filter_keeps_what_it_names(browser: Browser, run: Path):
     episodes = Run(run).episodes()["trained"]
-    shortlists = sum(episode["gold"] == "shortlist" for episode in episodes)
+    shortlists = sum(episode["positive"] for episode in episodes)
     wrong = sum(not episode["correct"] for episode in episodes)
     assert 0 < shortlists < 24
     assert choose(browser, label="shortlist") == shortlists
     assert wrong == 1  # the script's candidate, a shortlist by its label
-    assert choose(browser, decision="shortlist") == shortlists - wrong
+    assert choose(browser, verdict="shortlist") == shortlists - wrong
     assert choose(browser, correct="false") == wrong
     assert choose(browser, model="0", correct="false") == 24
-    assert choose(browser, model="0", decision="none") == 24
+    assert choose(browser, model="0", verdict="none") == 24
     quality = sum(episode["components"]["reason_quality"] <= 0.99 for episode in episodes)
     assert 0 < quality < 24
     assert choose(browser, component="3") == quality

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from support.paths import FIXTURES
 from support.tiny_models import tiny_config
 from support.tiny_runs import evaluated_run, reward_by, rows_file
 
@@ -51,27 +51,14 @@ def test_alarm_prefers_eval_correct_to_decision_match():
     assert len(alarms(older)) == 1
 
 
-def test_one_decision_for_all_raises_an_alarm_at_half_accuracy():
-    records = with_evaluations(history(), step9=0.56, step19=0.5, step29=0.5)
-    shortlisting = with_evaluations(records, "eval/shortlisted", step9=0.9, step19=0.03, step29=0.0)
-    found = alarms(with_evaluations(shortlisting, "eval/rejected", step9=0.1, step19=0.97, step29=1.0))
-    assert [step for step, _ in found] == [19]
-    assert "97% of the held-out candidates get the same decision, reject, right for 50%" in found[0][1]
+def test_tasks_alarms_stand_beside_the_engines_own():
+    def of_task(steps: Sequence[dict]) -> Iterator[tuple[int, str]]:
+        yield from ((record["step"], "warning: dull") for record in steps if record["entropy"] < 0.05)
 
-
-def test_one_decision_that_is_correct_for_most_raises_no_alarm():
-    assert alarms(with_evaluations(with_evaluations(history(), step9=0.95), "eval/rejected", step9=1.0)) == []
-
-
-def test_demo_metrics_warn_that_everyone_is_rejected():
-    steps = read_jsonl(FIXTURES / "demo_metrics.jsonl")
-    assert [step for step, line in alarms(steps) if "same decision, reject" in line] == [7]
-
-
-def test_few_decisions_raise_no_alarm():
-    records = with_evaluations(history(), step9=0.03)
-    records = with_evaluations(records, "eval/shortlisted", step9=0.0)
-    assert alarms(with_evaluations(records, "eval/rejected", step9=0.06)) == []
+    falling = history(entropy=[1.0] * 20 + [0.09] * 5 + [0.01] * 15)
+    assert [step for step, _ in alarms(falling)] == [20]
+    assert [step for step, _ in alarms(falling, of_task)] == [20, 25]
+    assert raised_at(25, falling, of_task) == ["warning: dull"]
 
 
 def test_alarm_compares_with_the_evaluation_before_the_first_step():

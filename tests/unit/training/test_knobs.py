@@ -49,6 +49,7 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "reward.limits": ({"min_reasons": 1, "max_reasons": 1}, "scores", {"reward": {"rubric": "strict"}}),
     "reward.functions": (["support.toy_rewards:only_long"], "scores", {}),
     "reward.reward_weights": ([3.0], "scores", {}),
+    "reward.judge": ("support.toy_rewards:length_figures", "episodes", {"reward": LETTERS}),
     "reward.shuffle": (True, "adapter", {"reward": LETTERS}),
     "warm_start.steps": (2, "warm start", {}),
     "warm_start.batch_size": (3, "warm start", {"warm_start": {"steps": 1}}),
@@ -58,6 +59,7 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "eval.episodes": (1, "evaluation", {}),
     "eval.max_new_tokens": (3, "evaluation", {}),
     "eval.batch_size": (1, "evaluation", {}),
+    "eval.cluster": ("parity", "episodes", {}),
     "seed": (1, "samples", {}),
     "output_dir": ("OTHER_FOLDER", "folder", {}),
     "max_steps": (3, "samples", {}),
@@ -189,7 +191,7 @@ class Bench:
         watcher = Watcher(Path(config.output_dir), config.logging_steps)
         with watcher:
             run = train(config, watcher).folder
-        if wanted == "evaluation":
+        if wanted in ("evaluation", "episodes"):
             calls: list[tuple] = []
             evaluation = run_eval(
                 str(run),
@@ -199,6 +201,8 @@ class Bench:
                 max_new_tokens=None,
                 progress=lambda *call: calls.append(call),
             )
+            if wanted == "episodes":
+                return evaluation.episodes
             return calls, [episode["completion"] for episode in evaluation.episodes["trained"]]
         if wanted == "samples":
             return (run / runs.SAMPLES).read_text()

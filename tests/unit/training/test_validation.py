@@ -12,14 +12,13 @@ from support.tiny_runs import reward_by
 
 from mlx_grpo import runs
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import load_adapter, load_policy
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.state import TrainState, grpo_optimizer
 from mlx_grpo.training.trainer import train
-from mlx_grpo.training.validation import Best, decision_metrics, validate, validation_prompts
+from mlx_grpo.training.validation import Best, validate, validation_prompts
 
 
 def config_of(model: Path, folder: Path, rows: int = 8, **changes: object) -> Config:
@@ -102,20 +101,3 @@ def test_validation_split_excludes_the_evaluations_prompts(tiny_qwen3: Path, tmp
     small = config_of(tiny_qwen3, tmp_path, rows=4)
     with pytest.raises(UserError, match="takes all 4 held-out rows"):
         validation_prompts(small, load_policy(small))
-
-
-def test_decision_metrics_count_decisions_regardless_of_scores():
-    gold = {"score": 0.8, "decision": "shortlist"}
-    context = "[JOB]\nClerk. Required: SQL.\n[CANDIDATE]\nClerk, 4 years. Skills: SQL (expert, 48m)."
-    prompts = [Prompt(str(i), "", (), gold, context) for i in range(4)]
-    completions = [
-        '{"reasons":["has SQL"],"score":0.1,"decision":"shortlist"}',  # strict rewards it with 0
-        '<think>a reject?</think>{"reasons":["has SQL"],"score":0.9,"decision":"reject"}',
-        "no JSON",
-        '{"decision":"maybe"}',
-    ]
-    metrics = decision_metrics(prompts, completions)
-    assert metrics["eval/correct"].tolist() == [1, 0, 0, 0]
-    assert metrics["eval/shortlisted"].tolist() == [1, 0, 0, 0]
-    assert metrics["eval/rejected"].tolist() == [0, 1, 0, 0]
-    assert metrics["eval/published"].argmax() == 0

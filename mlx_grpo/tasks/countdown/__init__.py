@@ -1,0 +1,1 @@
+"""The countdown task: reach a number from given numbers."""
