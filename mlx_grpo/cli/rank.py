@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlx_grpo.cli.terminal import RESUME_HINT, console, errors, printable, spelled, tell
+from mlx_grpo.cli.terminal import RESUME_HINT, console, errors, printable, show, spelled, tell
 
 if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
     from mlx_grpo.ranking.summary import RankSummary
@@ -70,7 +71,9 @@ def rank(
         CountReporter(errors, "ranking") as bar,
     ):
         ranker = Ranker(model, **options, ranks=ranks)
-        summary = ranker.rank(jd, candidates, out, top_k=top_k, progress=bar.update, show_job=tell_job)
+        summary = ranker.rank(
+            jd, candidates, out, top_k=top_k, progress=bar.update, show_job=partial(show_job, as_json=as_json)
+        )
     if summary is None:
         return
     if as_json:
@@ -79,10 +82,14 @@ def rank(
         print_ranking(console, summary)
 
 
-def tell_job(reading: JobReading) -> None:
-    """Print the job as it was read to stderr, and a warning for each doubt."""
-    lines = [*reading.lines(), *(f"warning: {doubt}" for doubt in reading.doubts)]
-    tell(*map(printable, lines))
+def show_job(reading: JobReading, *, as_json: bool) -> None:
+    """Print the job as it was read, to stderr where stdout is for JSON, and a warning for each doubt to stderr."""
+    lines = map(printable, reading.lines())
+    if as_json:
+        tell(*lines)
+    else:
+        show(lines)
+    tell(*(printable(f"warning: {doubt}") for doubt in reading.doubts))
 
 
 def print_ranking(console: Console, summary: RankSummary) -> None:

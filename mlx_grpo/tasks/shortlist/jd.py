@@ -16,7 +16,7 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.tasks.shortlist.job_file import is_job_file, read_job_file, write_job_file
 from mlx_grpo.tasks.shortlist.pool import stream_pool
 from mlx_grpo.tasks.shortlist.posting.asks import Ask, Asks, Tier, read_asks
-from mlx_grpo.tasks.shortlist.posting.names import Names
+from mlx_grpo.tasks.shortlist.posting.names import names_of
 from mlx_grpo.tasks.shortlist.posting.sections import parts_of
 from mlx_grpo.tasks.shortlist.posting.text import MAX_CHARACTERS, Line, lines_of, read_text
 from mlx_grpo.tasks.shortlist.posting.title import Title, read_title
@@ -118,7 +118,7 @@ def read_description(path: Path, pool_skills: Iterable[str] = (), known_skills: 
     """
     if is_job_file(path):
         return _from_job_file(path)
-    names = Names(pool_skills, [*known_skills, *VOCABULARY.skill_names])
+    names = names_of(tuple(pool_skills), (*known_skills, *VOCABULARY.skill_names))
     text, is_cut = read_text(path)
     lines = lines_of(text)
     parts = parts_of(lines, lambda text: any(mention.name.sort == "sure" for mention in names.find(text)))

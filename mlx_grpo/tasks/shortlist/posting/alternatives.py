@@ -11,6 +11,7 @@ from mlx_grpo.tasks.shortlist.posting.words import WORDS, phrase_pattern, trimme
 Group = list[Mention]
 
 _OR = re.compile(r"\b(?:or|and/or|alternatively|resp)\b", re.IGNORECASE)
+_OR_SIMILAR = re.compile(r"\bor\s+(?:similar|equivalent|something|other|another|comparable|related|any)", re.IGNORECASE)
 _AND = re.compile(r"\band\b|&|\+|\bplus\b|\bas well as\b|\balong with\b", re.IGNORECASE)
 _BREAK = re.compile(r"[.;()|•:]|\s-\s|\bbut\b", re.IGNORECASE)
 _ENDS_IN_OR = re.compile(
@@ -55,7 +56,7 @@ def _runs(sentence: str, mentions: Sequence[Mention]) -> list[tuple[list[Mention
 
 def _link(gap: str) -> str | None:
     """Return "or", "and", "slash" or "comma" for the text between two names, None where it parts them."""
-    if _BREAK.search(gap):
+    if _BREAK.search(gap) or _OR_SIMILAR.search(gap):
         return None
     others = trimmed_words(_AND.sub(" ", _OR.sub(" ", gap)))
     pieces = [piece for piece in re.split(r"[,/]", gap) if piece.strip()]

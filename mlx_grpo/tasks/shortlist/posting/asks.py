@@ -96,9 +96,7 @@ def _read_sentence(sentence: Sentence, part: Part, names: Names, asks: Asks) -> 
         is_nice = group[0] in details or all(
             within(mention.start, soft) or uses.get(mention) == "maybe" for mention in group
         )
-        # "Vector databases (Qdrant, FAISS)": the kind is no alternative where nobody in the pool lists it.
-        named = [mention.name for mention in group if mention.name.listed or not mention.name.category]
-        found = tuple(dict.fromkeys(name.name for name in named or [mention.name for mention in group]))
+        found = tuple(dict.fromkeys(mention.name.name for mention in group))
         asks.found.append(Ask(found, "nice" if is_nice and tier != "duties" else tier, part.line))
 
 

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from mlx_grpo.tasks.shortlist.posting.words import SKILLS, WORDS
@@ -32,8 +33,6 @@ class Name:
     """Names of one group are alternatives to each other; "" where that is not known."""
     field: bool = False
     category: bool = False
-    listed: bool = True
-    """False for a name that a given pool does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +60,9 @@ class Names:
         for name in dict.fromkeys(pool):
             entry = by_key.get(_key(name)) or _unlisted(name)
             spelled.setdefault(entry.name, name)
-            spelled.setdefault(name, name)
             by_key[_key(name)] = replace(entry, name=name)
         # An alias is read as the pool's spelling of what it stands for.
-        shown = {
-            key: replace(entry, name=spelled.get(entry.name, entry.name), listed=not spelled or entry.name in spelled)
-            for key, entry in by_key.items()
-        }
+        shown = {key: replace(entry, name=spelled.get(entry.name, entry.name)) for key, entry in by_key.items()}
         for key, entry in shown.items():
             self._add(key, entry)
         for key, entry in shown.items():
@@ -110,6 +105,12 @@ class Names:
         for token in key:
             node = node.setdefault(token, {})
         node.setdefault(_END, name)
+
+
+@lru_cache(maxsize=4)
+def names_of(pool: tuple[str, ...], others: tuple[str, ...]) -> Names:
+    """Return the finder of the known names, spelled as in the pool where it has them."""
+    return Names(pool, others)
 
 
 @dataclass(frozen=True, slots=True)

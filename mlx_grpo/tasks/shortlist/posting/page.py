@@ -41,7 +41,8 @@ def _without(text: str, start: str, end: str) -> str:
     while (opening := lower.find(start, place)) >= 0:
         closing = lower.find(end, opening)
         kept.append(text[place:opening])
-        place = len(text) if closing < 0 else closing + len(end)
+        closing = lower.find(">", closing) if closing >= 0 else closing
+        place = len(text) if closing < 0 else closing + 1
     return "".join([*kept, text[place:]])
 
 

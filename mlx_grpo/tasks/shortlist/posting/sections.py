@@ -128,7 +128,7 @@ def _heading(before: Line, line: Line, after: Line, section: Kind, names_skill: 
     kind = heading_kind(text)
     if not only and names_skill(text):
         return None
-    if kind is None:
+    if kind is None or (kind == "neutral" and not only):
         return _unknown_heading(line, after, len(words), section)
     listed = after.bullet and not line.bullet
     if line.bullet and not colon and not _is_plain_heading(text, kind):

@@ -137,7 +137,7 @@ def _use(region: Region, piece: Piece, mention: Mention, chain: Chain, title_cas
     if _is_verb(region, mention, before):
         return "no"
     listed = chain in ("start", "skill") or (chain == "noun" and len(name.name) > 1)
-    if listed and _is_plain(words, name, after):
+    if listed and _is_plain(words, after):
         return "skill"
     soft = is_soft(words)
     if soft and name.sort == "word" and region.text[mention.start].islower():
@@ -161,9 +161,9 @@ def _is_subject(region: Region, mention: Mention, after: list[str]) -> bool:
     return (name.field or name.sort == "term") and has_degree(region.own)
 
 
-def _is_plain(words: list[str], name: Name, after: list[str]) -> bool:
+def _is_plain(words: list[str], after: list[str]) -> bool:
     """Return True if nothing stands beside a name but "strong knowledge of" and the like."""
-    if name.sort == "word" and after and after[0] in _AFTER_VERBS:
+    if after and after[0] in _AFTER_VERBS:
         return False
     return all(word in _QUALIFIERS or word[0].isdigit() for word in words)
 
