@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from mlx_grpo.cli.terminal import show
+from mlx_grpo.cli.terminal import printable, show
 from mlx_grpo.errors import UserError
 
 
@@ -18,8 +18,34 @@ def data() -> None:
     """Make a dataset from your own files, the synthetic benchmark, or the countdown task."""
 
 
+@data.command(short_help="Print what is read of a job description.")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--candidates", type=click.Path(path_type=Path), help="A pool, whose names of skills are known then.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write a job.yaml to correct and to give as --jd.")
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def job(file: Path, candidates: Path | None, out: Path | None, as_json: bool) -> None:
+    """Print the job that is read of a description: title, years, skills, where each stands, and what is doubtful.
+
+    FILE is text, Markdown, HTML or a job.yaml. Nothing doubtful is required of a candidate.
+
+    \b
+    mlx-grpo data job job.txt --out job.yaml
+    mlx-grpo rank --model runs/latest --jd job.yaml --candidates pool.jsonl --out ranked.csv
+    """
+    from mlx_grpo.tasks.shortlist.jd import pool_skills, read_description
+
+    reading = read_description(file, pool_skills(candidates) if candidates else [])
+    if out is not None:
+        reading.write(out, source=file.name)
+    if as_json:
+        click.echo(json_module.dumps(reading.as_dict()))
+        return
+    doubts = [f"doubt     {line}" for line in reading.doubts]
+    show(map(printable, [*reading.lines(), *doubts, *([f"{out}"] if out else [])]))
+
+
 @data.command(short_help="Build prompts from a job description and a pool of candidates.")
-@click.option("--jd", type=click.Path(path_type=Path), required=True, help="The job description, a text file.")
+@click.option("--jd", type=click.Path(path_type=Path), required=True, help="The job's text, HTML or job.yaml.")
 @click.option("--candidates", type=click.Path(path_type=Path), required=True, help="The pool: JSONL, or a JSON list.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for train.jsonl and heldout.jsonl.")
 @click.option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlx_grpo.cli.terminal import RESUME_HINT, console, errors, printable, spelled
+from mlx_grpo.cli.terminal import RESUME_HINT, console, errors, printable, show, spelled, tell
 
 if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
     from mlx_grpo.ranking.summary import RankSummary
+    from mlx_grpo.tasks.shortlist.jd import JobReading
 
 
 @click.command()
 @click.option("--model", required=True, help="A run's folder, a model's folder, or a Hub id.")
-@click.option("--jd", type=click.Path(path_type=Path), required=True, help="The job description, a text file.")
+@click.option("--jd", type=click.Path(path_type=Path), required=True, help="The job's text, HTML or job.yaml.")
 @click.option(
     "--candidates", type=click.Path(path_type=Path), required=True, help="The pool: JSONL of any size, or a JSON list."
 )
@@ -53,6 +55,7 @@ def rank(
 ) -> None:
     """Rank a pool of candidates for a job, with reasons, each checked against the facts of the profile.
 
+    The job as it was read is printed first, with all doubts; `mlx-grpo data job` shows it without a model.
     After an interruption, the same command continues where it stopped; NAME.scores.jsonl holds all finished answers.
 
     \b
@@ -68,13 +71,25 @@ def rank(
         CountReporter(errors, "ranking") as bar,
     ):
         ranker = Ranker(model, **options, ranks=ranks)
-        summary = ranker.rank(jd, candidates, out, top_k=top_k, progress=bar.update)
+        summary = ranker.rank(
+            jd, candidates, out, top_k=top_k, progress=bar.update, show_job=partial(show_job, as_json=as_json)
+        )
     if summary is None:
         return
     if as_json:
         click.echo(json_module.dumps(asdict(summary), default=str))
     else:
         print_ranking(console, summary)
+
+
+def show_job(reading: JobReading, *, as_json: bool) -> None:
+    """Print the job as it was read, to stderr where stdout is for JSON, and a warning for each doubt to stderr."""
+    lines = map(printable, reading.lines())
+    if as_json:
+        tell(*lines)
+    else:
+        show(lines)
+    tell(*(printable(f"warning: {doubt}") for doubt in reading.doubts))
 
 
 def print_ranking(console: Console, summary: RankSummary) -> None:

@@ -45,10 +45,14 @@ def outputs(out: Path, *inputs: Path) -> Outputs:
 
 
 class ScoreLog:
-    """Answers by key in a JSONL file that grows a batch at a time; an incomplete last line is cut off on opening."""
+    """Answers by key in a JSONL file that grows a batch at a time; an incomplete last line is cut off on opening.
 
-    def __init__(self, path: Path, header: dict[str, Any]):
+    The scores of another `header` are refused. `notes` are written beside it and never compared.
+    """
+
+    def __init__(self, path: Path, header: dict[str, Any], notes: dict[str, Any] | None = None):
         self.path = path
+        self._notes = notes or {}
         self.offsets: dict[str, int] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +130,7 @@ class ScoreLog:
 
     def _check(self, header: dict[str, Any], written: dict[str, Any] | None) -> None:
         if written is None:
-            self._write({"ranking": header})
+            self._write({"ranking": header, **self._notes})
             return
         changed = [name for name in header if header[name] != written.get(name)]
         if changed:

@@ -31,11 +31,10 @@ from mlx_grpo.ranking.model import find_ranking_model
 from mlx_grpo.ranking.summary import LISTED, RankSummary, Tally
 from mlx_grpo.tasks.shortlist.build import candidate_for_prompt, job_for_prompt, prompt_counter
 from mlx_grpo.tasks.shortlist.facts import facts_of
-from mlx_grpo.tasks.shortlist.jd import read_job
+from mlx_grpo.tasks.shortlist.jd import JobReading, read_description
 from mlx_grpo.tasks.shortlist.pool import Entry, stream_pool
 from mlx_grpo.tasks.shortlist.prompt import messages
 from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job
-from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 RETRY_TEMPERATURE = 0.3
 """High enough to leave the greedy completion that was no valid answer, and little more."""
@@ -112,27 +111,31 @@ class Ranker:
         *,
         top_k: int | None = None,
         progress: Progress = lambda done, total: None,
+        show_job: Callable[[JobReading], None] = lambda reading: None,
     ) -> RankSummary | None:
         """Rank the candidates of a pool's file for a job's file, and write `out`.csv and .jsonl.
 
+        `jd` is a description or a job.yaml; `show_job` gets the job as it was read, before the first candidate.
         Continues an earlier call that was interrupted. Returns None on all ranks but the first, which writes. Raises
         UserError where a file cannot be read or written, or `out` holds scores of another job or model.
         """
         began = time.monotonic()
         jd, pool = Path(jd), Path(candidates)
         files = outputs(Path(out), jd, pool)
-        job, total = survey(jd, pool)
+        reading, total = survey(jd, pool)
+        job = reading.job(jd)
         if not self.ranks.leads:
             self._score_pool(None, job, pool, lambda done: None)
             return None
+        show_job(reading)
         # The job's id and field come from its file's name, and no prompt contains them.
         in_prompts = asdict(replace(job, id="", field=""))
         header = {"job": in_prompts, "model": self.model.fingerprint(), "settings": asdict(self.model.settings)}
-        with ScoreLog(files.scores, header) as log:
+        with ScoreLog(files.scores, header, {"job_as_read": reading.as_dict()}) as log:
             tally = self._score_pool(log, job, pool, lambda done: progress(done, total))
             write_ranked(files, log, tally.places, self.model.rubric.limits.max_reasons, top_k)
             best = tuple(log.read(place.key) for place in tally.places[:LISTED] if not place.invalid)
-        return tally.summary(files, best, time.monotonic() - began)
+        return tally.summary(files, best, time.monotonic() - began, reading.as_dict())
 
     def score(self, job: Job, candidates: Iterable[Candidate]) -> Iterator[Answer]:
         """Yield an answer for each candidate, in order, a batch at a time."""
@@ -262,7 +265,7 @@ def _record(log: ScoreLog, tally: Tally, batch: _Batch, answers: Sequence[Answer
         tally.add(key, entry, log.read(key))
 
 
-def survey(jd: Path, pool: Path) -> tuple[Job, int]:
+def survey(jd: Path, pool: Path) -> tuple[JobReading, int]:
     """Read the job, with the skills that a first pass over the pool collects, and count the pool's entries.
 
     Raises UserError where either file can't be read, or no candidate in the pool can.
@@ -280,7 +283,7 @@ def survey(jd: Path, pool: Path) -> tuple[Job, int]:
             skills.update(skill.name for skill in entry.candidate.skills)
     if not readable:
         raise UserError(f"{pool}: holds no candidate that can be read ({total} entries)", *problems)
-    return read_job(jd, [name for name, _ in skills.most_common()], VOCABULARY.skill_names), total
+    return read_description(jd, [name for name, _ in skills.most_common()]), total
 
 
 def _key(entry: Entry) -> str:

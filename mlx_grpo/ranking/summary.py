@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlx_grpo.ranking.answers import Answer
 from mlx_grpo.ranking.files import Outputs, Place
@@ -41,6 +42,8 @@ class RankSummary:
     notes: tuple[str, ...]
     """Why the first few without a rank have none."""
     best: tuple[Answer, ...]
+    job: dict[str, Any]
+    """The job as it was read, with sources and doubts (`JobReading.as_dict`)."""
 
 
 class Tally:
@@ -68,7 +71,7 @@ class Tally:
             self.notes.append(answer.note if kind == "unreadable" else f"{answer.candidate_id}: {answer.note}")
         self.places.append(Place.of(answer, len(self.places), key))
 
-    def summary(self, files: Outputs, best: tuple[Answer, ...], seconds: float) -> RankSummary:
+    def summary(self, files: Outputs, best: tuple[Answer, ...], seconds: float, job: dict[str, Any]) -> RankSummary:
         """Return the counts as a summary."""
         counts = {name: self.counts[name] for name in COUNTS}
         return RankSummary(
@@ -80,4 +83,5 @@ class Tally:
             seconds=seconds,
             notes=tuple(self.notes),
             best=best,
+            job=job,
         )

@@ -133,10 +133,10 @@ def test_a_dataset_of_any_bytes(content: bytes, tmp_path: Path):
 @given(content=st.one_of(map(mutated, POOLS)) | value.map(lambda v: as_json([v])))
 @example(content=b"[" * 990 + b"]" * 990)
 def test_a_pool_and_a_description_of_any_bytes(content: bytes, tmp_path: Path):
-    for name in ("pool.json", "pool.jsonl", "job.txt"):
+    for name in ("pool.json", "pool.jsonl", "job.txt", "job.yaml"):
         (tmp_path / name).write_bytes(content)
         try:
-            if name == "job.txt":
+            if name.startswith("job"):
                 read_job(tmp_path / name, ["Python"], ["SQL"])
             else:
                 "\n".join(load_pool(tmp_path / name)[1]).encode("utf-8")

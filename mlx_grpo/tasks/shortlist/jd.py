@@ -1,202 +1,277 @@
-"""Read a user's job description, plain prose, as a Job: title, years and skills, by rules.
+"""Read a user's job description as a Job: title, years and skills, by rules and without a model.
 
-- Title: the line "Job Description: ..." (or Title, Position, Role), else the first line.
-- Years: "5-9 years", "5+ years", "at least 5 years"; lines that contain "experience" are read first.
-- Skills: names from the pool or the bundled vocabulary that the text contains as whole tokens. Those under a heading
-  like "Requirements" are required, those under "Nice to have" are nice to have. Text under "Benefits" or "We do not
-  want" is left out. "Pinecone, Qdrant or FAISS" is one requirement that any of them meets.
-  Lines "Required: Python, SQL" and "Nice to have: dbt" are taken as they are.
+A job is given as prose (text, Markdown or HTML), or as the job.yaml that `mlx-grpo data job` wrote and a person
+corrected. What is doubtful becomes nice to have, or is left out and listed under `doubts`; it is never required.
 """
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlx_grpo.errors import UserError
+from mlx_grpo.tasks.shortlist.job_file import is_job_file, read_job_file, write_job_file
+from mlx_grpo.tasks.shortlist.pool import stream_pool
+from mlx_grpo.tasks.shortlist.posting.asks import Ask, Asks, Tier, read_asks
+from mlx_grpo.tasks.shortlist.posting.names import names_of
+from mlx_grpo.tasks.shortlist.posting.sections import parts_of
+from mlx_grpo.tasks.shortlist.posting.text import MAX_CHARACTERS, Line, lines_of, read_text
+from mlx_grpo.tasks.shortlist.posting.title import Title, read_title
+from mlx_grpo.tasks.shortlist.posting.years import Years, read_years
 from mlx_grpo.tasks.shortlist.records import Job
-from mlx_grpo.tasks.shortlist.text import fold, label, neutralise, positions, sentences
+from mlx_grpo.tasks.shortlist.text import label, neutralise
+from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 MAX_REQUIRED = 8
 MAX_NICE = 4
-# Fewer than this under "Requirements" means that the text names its skills elsewhere: take those too.
-FEW_REQUIRED = 3
-
-_TITLE = re.compile(r"^\s*#*\s*(?:job description|job title|title|position|role)\s*:\s*(\S.*)$", re.IGNORECASE)
-_LISTED = re.compile(
-    r"^\W*(required|required skills|must have|nice to have|nice|preferred)\s*:\s*(\S.*)$", re.IGNORECASE
+# The tiers that are required, the first that names any skill, and those that are nice to have beside them.
+_CHOICES: tuple[tuple[tuple[Tier, ...], tuple[Tier, ...]], ...] = (
+    (("required",), ("asked",)),
+    (("asked", "hinted"), ("prose", "duties")),
+    (("prose",), ("duties",)),
+    (("duties",), ()),
 )
-_RANGE = re.compile(r"\b(\d{1,2})\s*(?:-|–|—|to)\s*(\d{1,2})\s*\+?\s*(?:years|yrs)\b", re.IGNORECASE)
-_AT_LEAST = re.compile(
-    r"\b(?:(?:at least|minimum|minimum of|min\.?)\s+(\d{1,2})\s*\+?|(\d{1,2})\s*\+)\s*(?:years|yrs)\b", re.IGNORECASE
-)
-# A heading decides for the lines under it; the first kind that matches counts.
-_SECTIONS = (
-    ("avoid", r"not want|n't want|disqualif|benefit|perk|we offer|compensation|location|logistics|vibe|culture|note\b|"
-              r"how to|about us|process|between the lines|what we mean"),
-    ("nice", r"nice|prefer|bonus|a plus|desirable|advantage|like you to have|good to have"),
-    ("required", r"\bneed|requir|must|qualification|essential|minimum|you bring|looking for|skills"),
-    ("body", r"doing|responsib|role|day|you will|you'll"),
-)  # fmt: skip
-_WORD = r"(?!(?:or|and)\b)[\w.+#&-]+"
-_ENDS_IN_OR = re.compile(rf"^(?:\s*[,/]\s*{_WORD}(?: {_WORD})?)*[\s,/]*\bor\b", re.IGNORECASE)
+LONGEST_NAME = 4
+"""Words from which the name of a skill is doubtful is one more."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
-    """One requirement in the text."""
+class JobReading:
+    """A job as it was read, the line behind each skill, and what is doubtful about it."""
 
-    names: tuple[str, ...]
-    section: str
-    count: int
-    """The number of times that the text names any of them."""
-    order: int
+    title: str | None
+    min_years: int
+    max_years: int | None
+    required: tuple[str, ...]
+    """Skill names; "Pinecone or Qdrant" is one requirement that either of them meets."""
+    nice: tuple[str, ...]
+    sources: dict[str, str]
+    """The line of the text that each entry of `required` and `nice` comes from."""
+    doubts: tuple[str, ...]
+    text: str
+    """The whole description on one line, for the full form of the prompts."""
+    id: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return what `mlx-grpo data job --json` prints."""
+        return {
+            "title": self.title,
+            "min_years": self.min_years,
+            "max_years": self.max_years,
+            "required": list(self.required),
+            "nice": list(self.nice),
+            "sources": self.sources,
+            "doubts": list(self.doubts),
+        }
 
-def read_job(path: Path, pool_skills: Iterable[str], known_skills: Iterable[str]) -> Job:
-    """Read the job that a description asks for; skills are spelled as in the pool.
+    def lines(self) -> list[str]:
+        """Return the job as lines to print, each skill with the line that it was read from."""
+        years = f"{self.min_years}+" if self.max_years is None else f"{self.min_years}-{self.max_years}"
+        entries = [("required", name) for name in self.required] + [("nice", name) for name in self.nice]
+        width = min(40, max((len(name) for _, name in entries), default=0))
+        rows = [f"{kind:<9} {name:<{width}}  < {_shortened(self.sources.get(name, ''))}" for kind, name in entries]
+        return [f"job       {self.title or '(no title)'}, {years} years", *(row.rstrip(" <") for row in rows)]
 
-    Raises UserError where the file cannot be read, or contains no title or no known skill.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    lines = [neutralise(line) for line in text.splitlines() if neutralise(line)]
-    names = list({fold(name): name for name in [*known_skills, *pool_skills]}.values())
-    title = _title(lines)
-    listed = _listed(lines)
-    required, nice = listed if listed[0] else _ranked(_entries(lines, names), listed[1])
-    problems = (
-        [] if title else [f"{path}: no title found: begin the file with a line like `Job Description: Data Engineer`"]
-    )
-    if not required:
-        problems.append(
-            f"{path}: none of the {len(names)} skill names of the pool and the bundled vocabulary stands in the text: "
-            "add a line like `Required: Python, SQL`"
+    def write(self, path: Path, source: str) -> None:
+        """Write the job as a job.yaml; raise UserError where it exists already or can't be written."""
+        write_job_file(
+            path,
+            source=source,
+            title=self.title,
+            years=(self.min_years, self.max_years),
+            required=self.required,
+            nice=self.nice,
+            text=self.text,
+            doubts=self.doubts,
         )
-    if problems:
-        raise UserError(*problems)
-    low, high = _years(lines)
-    prose = " ".join(line if line[-1] in ".!?:;," else line + "." for line in lines)
-    return Job(title, required, nice, low, high, prose, id=path.stem)
+
+    def job(self, path: Path) -> Job:
+        """Return the job to rank for; raise UserError where the title or all skills are missing."""
+        problems = []
+        if not self.title:
+            problems.append(f"{path}: no title found: begin the file with a line like `Job Description: Data Engineer`")
+        if not self.required:
+            problems.append(
+                f"{path}: none of the skill names of the pool and the bundled lists stands in the text as a "
+                "requirement: add a line like `Required: Python, SQL`"
+            )
+        if problems or self.title is None:
+            raise UserError(*problems)
+        return Job(self.title, self.required, self.nice, self.min_years, self.max_years, text=self.text, id=self.id)
 
 
-def _title(lines: list[str]) -> str:
-    named = [match[1] for line in lines if (match := _TITLE.match(line))]
-    first = named[0] if named else lines[0] if lines else ""
-    return label(re.split(r"\s[-–—|]\s|\s\(", first)[0].lstrip("# "))
+def read_job(path: Path, pool_skills: Iterable[str], known_skills: Iterable[str] = ()) -> Job:
+    """Read the job that a file asks for; skills are spelled as in the pool.
+
+    Raises UserError where the file cannot be read, or holds no title or no known skill.
+    """
+    return read_description(path, pool_skills, known_skills).job(path)
 
 
-def _years(lines: list[str]) -> tuple[int, int | None]:
-    for line in sorted(lines, key=lambda line: "experience" not in line.lower()):
-        if (match := _RANGE.search(line)) and int(match[1]) <= int(match[2]):
-            return int(match[1]), int(match[2])
-        if match := _AT_LEAST.search(line):
-            return int(match[1] or match[2]), None
-    return 0, None
+def read_description(path: Path, pool_skills: Iterable[str] = (), known_skills: Iterable[str] = ()) -> JobReading:
+    """Read a job's text or job.yaml, with all doubts; skills are spelled as in the pool.
+
+    Raises UserError where the file cannot be read.
+    """
+    if is_job_file(path):
+        return _from_job_file(path)
+    names = names_of(tuple(pool_skills), (*known_skills, *VOCABULARY.skill_names))
+    text, is_cut = read_text(path)
+    lines = lines_of(text)
+    parts = parts_of(lines, lambda text: any(mention.name.sort == "sure" for mention in names.find(text)))
+    found = read_title(parts)
+    title = neutralise(found.text) if found else ""
+    asks = read_asks([part for part in parts if found is None or part is not found.part], names)
+    years, skill_years = read_years(parts, names, title)
+    required, nice, doubts = _selected(asks)
+    doubts += [f"only the first {MAX_CHARACTERS} characters are read; give the text of one job"] if is_cut else []
+    return JobReading(
+        title or None,
+        years.low if years else 0,
+        years.high if years else None,
+        tuple(map(_entry, required)),
+        tuple(map(_entry, nice)),
+        {_entry(ask): ask.line for ask in [*required, *nice]},
+        (
+            *_missing(found, years, required),
+            *_about_years(years, skill_years),
+            *doubts,
+            *_left_out(asks, required + nice),
+        ),
+        _prose(lines),
+        path.stem,
+    )
 
 
-def _listed(lines: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the skills of "Required: A, B" and of "Nice to have: C" lines, as they are written."""
-    required: list[str] = []
-    nice: list[str] = []
-    for line in lines:
-        if match := _LISTED.match(line):
-            names = [label(name) for name in match[2].rstrip(".").split(",") if label(name)]
-            if match[1].lower().startswith(("required", "must")):
-                required += names
-            else:
-                nice += names
-    return tuple(required), tuple(nice)
+def pool_skills(path: Path) -> list[str]:
+    """Return the names of skills in a pool's file, the most frequent first.
+
+    Raises UserError where the file cannot be read.
+    """
+    skills: Counter[str] = Counter()
+    for entry in stream_pool(path):
+        if entry.candidate is not None:
+            skills.update(skill.name for skill in entry.candidate.skills)
+    return [name for name, _ in skills.most_common()]
 
 
-def _entries(lines: list[str], names: list[str]) -> list[_Entry]:
-    whole = "\n".join(lines)
-    names = [name for name in names if positions(name, whole)]
-    counts = {name: len(positions(name, whole)) for name in names}
-    section = "body"
-    mentioned: list[tuple[str, tuple[str, ...]]] = []
-    for line in lines:
-        groups = [group for sentence in sentences(line) for group in _groups(sentence, names)]
-        section = _section(line, section, bool(groups))
-        mentioned += [(section, group) for group in _merged(groups)]
-    # A name counts once: as a requirement if it is under that heading, however early the prose mentions it.
+def _from_job_file(path: Path) -> JobReading:
+    read = read_job_file(path)
+    required, nice = tuple(map(label, read.required)), tuple(map(label, read.nice))
+    return JobReading(
+        neutralise(read.title) or None,
+        read.min_years,
+        read.max_years,
+        required,
+        nice,
+        dict.fromkeys([*required, *nice], path.name),
+        tuple(_long_names([*required, *nice])),
+        neutralise(read.text),
+        path.stem,
+    )
+
+
+def _entry(ask: Ask) -> str:
+    return " or ".join(label(name) for name in ask.names)
+
+
+def _selected(asks: Asks) -> tuple[list[Ask], list[Ask], list[str]]:
+    """Select the required and the nice-to-have entries, and say what is doubtful about the selection.
+
+    Prose counts as a requirement only where no section of requirements names a skill.
+    """
+    doubts = []
+    # The first choice that names a skill, else the last.
+    tiers, weaker = next((choice for choice in _CHOICES if _of_tiers(asks.found, choice[0])), _CHOICES[-1])
+    required = _of_tiers(asks.found, tiers)
+    nice = _of_tiers(asks.found, ("nice",)) + _of_tiers(asks.found, weaker)
+    if required and tiers[0] in ("prose", "duties"):
+        doubts.append(
+            "no line says what is required: the skills are those that the text names; correct them in job.yaml"
+        )
+    required, dropped = _most_named(required, asks.counts, MAX_REQUIRED)
+    doubts += _too_many("required", MAX_REQUIRED, dropped)
+    taken = {name for ask in required for name in ask.names}
+    nice = [ask for ask in _distinct(nice) if taken.isdisjoint(ask.names)]
+    nice, dropped = nice[:MAX_NICE], nice[MAX_NICE:]
+    doubts += _too_many("nice-to-have", MAX_NICE, dropped)
+    return required, nice, doubts + _long_names([name for ask in required + nice for name in ask.names])
+
+
+def _of_tiers(found: list[Ask], tiers: tuple[Tier, ...]) -> list[Ask]:
+    return _distinct([ask for ask in found if ask.tier in tiers])
+
+
+def _distinct(asks: list[Ask]) -> list[Ask]:
+    """Return the asks without those that name a skill again."""
     taken: set[str] = set()
-    entries: list[_Entry] = []
-    for wanted in ("required", "nice", "body"):
-        for order, (place, group) in enumerate(mentioned):
-            if place == wanted and taken.isdisjoint(group):
-                entries.append(_Entry(group, place, sum(counts[name] for name in group), order))
-                taken.update(group)
-    return entries
+    kept = []
+    for ask in asks:
+        if taken.isdisjoint(ask.names):
+            kept.append(ask)
+            taken.update(ask.names)
+    return kept
 
 
-def _section(line: str, current: str, names_skill: bool) -> str:
-    """Return the section of a line, a new one where the line reads like a heading."""
-    if names_skill or len(line.split()) > 12 or line[-1] in ".,;!?" or re.search(r":\s", line):
-        return current
-    for section, pattern in _SECTIONS:
-        if re.search(pattern, line, re.IGNORECASE):
-            return section
-    return "body" if line.endswith(":") or line.startswith("#") else current
+def _most_named(asks: list[Ask], counts: dict[str, int], most: int) -> tuple[list[Ask], list[Ask]]:
+    """Return the asks that the text names most often, in its order, and the others."""
+    ranked = sorted(asks, key=lambda ask: -sum(counts.get(name, 0) for name in ask.names))
+    kept = set(map(id, ranked[:most]))
+    return [ask for ask in asks if id(ask) in kept], [ask for ask in asks if id(ask) not in kept]
 
 
-def _groups(sentence: str, names: list[str]) -> list[tuple[str, ...]]:
-    """Group the skill names of one sentence in order; a list that ends with "or" is one group of alternatives."""
-    spans = _spans(sentence, names)
-    runs: list[list[tuple[int, int, str]]] = []
-    joined: list[bool] = []
-    for span in spans:
-        gap = sentence[runs[-1][-1][1] : span[0]] if runs else ""
-        words = re.findall(r"[\w.+#&-]+", gap)
-        others = [word for word in words if word.lower() != "or"]
-        if runs and len(others) <= 1 and others != ["and"] and not re.search(r"[.;()]", gap):
-            runs[-1].append(span)
-            joined[-1] = joined[-1] or len(others) < len(words)
-        else:
-            runs.append([span])
-            joined.append(False)
-    groups: list[tuple[str, ...]] = []
-    for run, has_or in zip(runs, joined, strict=True):
-        together = has_or or bool(_ENDS_IN_OR.match(sentence[run[-1][1] :]))
-        members = tuple(dict.fromkeys(name for _, _, name in run))
-        groups += [members] if together else [(name,) for name in members]
-    return groups
+def _missing(title: Title | None, years: Years | None, required: list[Ask]) -> list[str]:
+    doubts = []
+    if title is None:
+        doubts.append("no title found: add a line like `Job Title: Data Engineer`")
+    elif title.doubtful:
+        doubts.append(f"the title is the first line, which names no occupation: {_shortened(title.text)!r}")
+    if years is None:
+        doubts.append("no years of experience found: read as 0+")
+    if len(required) < 2:
+        doubts.append(f"{len(required) or 'no'} required skill found: add a line like `Required: Python, SQL`")
+    return doubts
 
 
-def _spans(sentence: str, names: list[str]) -> list[tuple[int, int, str]]:
-    """Find names, longest first, without overlap: (start, end, name) in order of place."""
-    spans: list[tuple[int, int, str]] = []
-    for name in sorted(names, key=len, reverse=True):
-        for start in positions(name, sentence):
-            end = start + len(name)
-            if all(end <= left or right <= start for left, right, _ in spans):
-                spans.append((start, end, name))
-    return sorted(spans)
+def _about_years(years: Years | None, of_skills: list[Years]) -> list[str]:
+    more = [one for one in of_skills if years is None or one.low > years.low]
+    listed = ", ".join(f"{one.skill} {one.low}" for one in more[:5])
+    return [f"the years of single skills are not read as the job's: {listed}"] if more else []
 
 
-def _merged(groups: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Merge the groups of one line that share a name."""
-    merged: list[tuple[str, ...]] = []
-    for group in groups:
-        same = [other for other in merged if not set(other).isdisjoint(group)]
-        merged = [other for other in merged if other not in same]
-        merged.append(tuple(dict.fromkeys(name for other in [*same, group] for name in other)))
-    return merged
+def _too_many(kind: str, most: int, dropped: list[Ask]) -> list[str]:
+    left = ", ".join(map(_entry, dropped[:10]))
+    return [f"more than {most} {kind} skills: the least named are left out: {left}"] if dropped else []
 
 
-def _ranked(entries: list[_Entry], listed_nice: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Select required and nice-to-have entries: those of the section first, the most often named before the others."""
+def _long_names(names: Iterable[str]) -> list[str]:
+    singles = [one for name in names for one in name.split(" or ")]
+    return [
+        f"a skill name of more than {LONGEST_NAME} words: {name!r}"
+        for name in dict.fromkeys(singles)
+        if len(name.split()) > LONGEST_NAME
+    ]
 
-    def best(section: str, most: int) -> list[_Entry]:
-        chosen = sorted((e for e in entries if e.section == section), key=lambda e: (-e.count, e.order))[:most]
-        return sorted(chosen, key=lambda entry: entry.order)
 
-    required = best("required", MAX_REQUIRED)
-    if len(required) < FEW_REQUIRED:
-        required += best("body", (MAX_REQUIRED if not required else FEW_REQUIRED) - len(required))
-    nice = listed_nice or tuple(" or ".join(entry.names) for entry in best("nice", MAX_NICE))
-    return tuple(" or ".join(entry.names) for entry in required), nice
+def _left_out(asks: Asks, kept: list[Ask]) -> list[str]:
+    taken = {name for ask in kept for name in ask.names}
+    doubts = []
+    ordinary = [name for name in dict.fromkeys(asks.ordinary) if name not in taken]
+    if ordinary:
+        doubts.append(f"left out, as the text seems to use them as ordinary words: {', '.join(ordinary[:10])}")
+    unknown = [name for name in dict.fromkeys(asks.unknown) if name not in taken]
+    if unknown:
+        doubts.append(f"left out, as no list knows them as skills: {', '.join(map(_shortened, unknown[:10]))}")
+    return doubts
+
+
+def _shortened(text: str, most: int = 90) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _prose(lines: list[Line]) -> str:
+    texts = [neutralise(line.text) for line in lines]
+    return " ".join(text if text[-1] in ".!?:;," else text + "." for text in texts if text)

@@ -106,7 +106,7 @@ def test_data_build_on_a_real_job_and_fifty_candidates_gives_rows_that_train(tmp
 
 
 @pytest.mark.parametrize(
-    "command", [["train"], ["export"], ["eval"], ["report"], ["rank"], ["score"], ["data", "build"]]
+    "command", [["train"], ["export"], ["eval"], ["report"], ["rank"], ["score"], ["data", "build"], ["data", "job"]]
 )
 def test_every_command_has_help_with_an_example(command: list[str], tmp_path: Path):
     shown = cli(*command, "--help", folder=tmp_path)

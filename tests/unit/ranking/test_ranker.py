@@ -24,6 +24,7 @@ from mlx_grpo.generation import decoding
 from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.ranking.summary import RankSummary
 from mlx_grpo.runs import ADAPTER, INPUTS, Run
+from mlx_grpo.tasks.shortlist.jd import read_description
 from mlx_grpo.tasks.shortlist.pool import read_candidate
 from mlx_grpo.tasks.shortlist.records import Job
 
@@ -284,17 +285,42 @@ def test_command_prints_the_best_or_json_and_reports_mistakes(model: Path, tmp_p
     printed = cli(*named, *options, folder=tmp_path)
     assert printed.returncode == 0, printed.stderr
     assert "Python: expert (confirmed)" in printed.stdout
+    lines = printed.stdout.splitlines()
+    assert lines[:2] == ["job       Data Analyst, 3-6 years", "required  Python  < Required: Python, SQL"]
     assert "pool.jsonl:7: not valid JSON" in printed.stdout
     assert "ranking: 7 of 7" in printed.stderr
     assert all(len(line) <= 80 for line in printed.stdout.splitlines() if line.startswith(("│", "┃")))
     as_json = cli(*named, *options, "--json", folder=tmp_path)
-    assert json.loads(as_json.stdout)["reused"] == 7
+    summary = json.loads(as_json.stdout)
+    assert summary["reused"] == 7
+    assert (summary["job"]["required"], summary["job"]["doubts"]) == (["Python", "SQL"], [])
+    header = json.loads((tmp_path / "new" / "r.scores.jsonl").read_text().splitlines()[0])
+    assert header["job_as_read"] == summary["job"]
     (tmp_path / "empty.jsonl").write_text("")
     failed = cli(*named[:5], "--candidates", "empty.jsonl", "--out", "x.csv", folder=tmp_path)
     assert failed.returncode == 2
     assert "holds no candidate" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "x.scores.jsonl").exists()
+
+
+def test_doubts_about_the_job_are_warnings_before_the_first_candidate(model: Path, tmp_path: Path):
+    files_in(tmp_path, pool_of(2))
+    (tmp_path / "job.txt").write_text("Data Analyst\nRequired: Python\n")
+    named = ["rank", "--model", str(model), "--jd", "job.txt", "--candidates", "pool.jsonl", "--out", "r.csv"]
+    printed = cli(*named, "--token-budget", "2000", "--max-new-tokens", "20", folder=tmp_path)
+    assert "warning: no years of experience found: read as 0+" in printed.stderr.splitlines()
+    assert printed.stderr.index("warning: 1 required skill") < printed.stderr.index("ranking: 2 of 2")
+    assert printed.stdout.index("job       Data Analyst, 0+ years") < printed.stdout.index("C0")
+
+
+def test_job_file_ranks_as_its_description_does(model: Path, tmp_path: Path):
+    whole, _ = rank(model, tmp_path, pool_of(4))
+    before = whole.jsonl.read_bytes()
+    read_description(tmp_path / "job.txt").write(tmp_path / "job.yaml", source="job.txt")
+    again = ranker(model).rank(tmp_path / "job.yaml", tmp_path / "pool.jsonl", tmp_path / "r.csv")
+    assert again.reused == 4
+    assert again.jsonl.read_bytes() == before
 
 
 def test_the_package_names_the_ranker_without_loading_mlx():

@@ -1,0 +1,40 @@
+"""The word lists that postings are read with: words.json for English, skills.json for the names of skills."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+def _load(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return loaded
+
+
+def phrase_pattern(phrases: Iterable[str]) -> re.Pattern[str]:
+    """Compile a pattern for any of the phrases as whole words, in any case; a `*` stands for the rest of a word."""
+    longest_first = sorted(set(phrases), key=lambda phrase: (-len(phrase), phrase))
+    escaped = [re.escape(phrase).replace(r"\*", r"\w*").replace(r"\ ", r"\s+") for phrase in longest_first]
+    return re.compile(rf"(?<![\w'])(?:{'|'.join(escaped)})(?![\w'])", re.IGNORECASE)
+
+
+def regex_pattern(expressions: Iterable[str]) -> re.Pattern[str]:
+    """Compile a pattern for any of the regular expressions, from the start of a word, in any case."""
+    return re.compile(rf"(?<![\w'])(?:{'|'.join(f'(?:{one})' for one in expressions)})(?!\w)", re.IGNORECASE)
+
+
+def plain_words(text: str) -> list[str]:
+    """Split a text into lower-case words; signs inside a word stay: "b.tech", "c++", "don't"."""
+    return [word for word in re.findall(r"[\w+#][\w+#.'&-]*", text.lower().replace("...", " ")) if word]
+
+
+def trimmed_words(text: str) -> list[str]:
+    """Split a text into lower-case words without the full stops behind them."""
+    return [word.rstrip(".'-") for word in plain_words(text)]
+
+
+WORDS = _load("words.json")
+SKILLS = _load("skills.json")
