@@ -252,7 +252,7 @@ def test_warm_start_of_another_run_needs_the_same_settings(
         ({"warm_start": {"steps": 1}}, "has no `completion` to imitate"),
         ({"max_completion_length": 600}, "exceed the model's context of 512"),
         ({"data": {"train": "absent.jsonl"}}, "no such file"),
-        ({"reward": {"rubric": "strict"}}, "has no decision, score, context"),
+        ({"reward": {"rubric": "strict"}}, "has no decision, score, facts"),
         ({"lora": {"keys": ["no_such_layer"]}}, "matches no linear layer"),
     ],
 )
