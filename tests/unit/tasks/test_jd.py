@@ -124,13 +124,13 @@ def test_years_are_the_jobs_and_not_those_of_a_firm_or_a_skill(
         *((heading, "required") for heading in (
             "REQUIRED", "Must-haves:", "Minimum Qualifications", "Key Skills", "What you bring to the table",
             "You have", "Who you are", "Your profile", "What we're looking for", "Our expectations", "Essential",
-            "We ask for", "Desired Candidate Profile", "To succeed you will need:", "You're a great fit if you have", "That's you",
-            "✅ Requirements", "**Requirements**", "1. Requirements", "=== Requirements ===", "Skills Required",
+            "We ask for", "Desired Candidate Profile", "To succeed you will need:", "You're a great fit if you have",
+            "That's you", "✅ Requirements", "**Requirements**", "1. Requirements", "=== Requirements ===", "Skills Required",
         )),
         *((heading, "neither") for heading in (
             "What we don’t want", "Not a fit if", "Please don't apply if", "Deal-breakers", "Not for you if:",
-            "Red flags", "What you don't need", "Who this is not for", "Benefits", "What we offer", "About Acme", "How to apply",
-            "Interview process", "Life at Acme", "Responsibilities", "Our tech stack", "A typical day",
+            "Red flags", "What you don't need", "Who this is not for", "Benefits", "What we offer", "About Acme",
+            "How to apply", "Interview process", "Life at Acme", "Responsibilities", "Our tech stack", "A typical day",
         )),
     ],
 )  # fmt: skip
