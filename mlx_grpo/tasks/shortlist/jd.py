@@ -193,11 +193,11 @@ def _selected(asks: Asks) -> tuple[list[Ask], list[Ask], list[str]]:
             "no line says what is required: the skills are those that the text names; correct them in job.yaml"
         )
     required, dropped = _most_named(required, asks.counts, MAX_REQUIRED)
-    doubts += _too_many("required", MAX_REQUIRED, dropped)
+    doubts += _too_many(f"{MAX_REQUIRED} required skills: the least named", dropped)
     taken = {name for ask in required for name in ask.names}
     nice = [ask for ask in _distinct(nice) if taken.isdisjoint(ask.names)]
     nice, dropped = nice[:MAX_NICE], nice[MAX_NICE:]
-    doubts += _too_many("nice-to-have", MAX_NICE, dropped)
+    doubts += _too_many(f"{MAX_NICE} nice-to-have skills: the last", dropped)
     return required, nice, doubts + _long_names([name for ask in required + nice for name in ask.names])
 
 
@@ -242,9 +242,9 @@ def _about_years(years: Years | None, of_skills: list[Years]) -> list[str]:
     return [f"the years of single skills are not read as the job's: {listed}"] if more else []
 
 
-def _too_many(kind: str, most: int, dropped: list[Ask]) -> list[str]:
+def _too_many(kept: str, dropped: list[Ask]) -> list[str]:
     left = ", ".join(map(_entry, dropped[:10]))
-    return [f"more than {most} {kind} skills: the least named are left out: {left}"] if dropped else []
+    return [f"more than {kept} are left out: {left}"] if dropped else []
 
 
 def _long_names(names: Iterable[str]) -> list[str]:

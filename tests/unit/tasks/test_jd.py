@@ -43,7 +43,7 @@ def cases() -> Iterator[Any]:
             yield pytest.param(case["text"], wanted, id=f"{case.get('style', 'variant')} {case['text'][:40]!r}")
 
 
-@pytest.mark.parametrize(("text", "wanted"), cases())
+@pytest.mark.parametrize(("text", "wanted"), list(cases()))
 def test_posting_is_read_as_a_person_reads_it(text: str, wanted: dict[str, Any], tmp_path: Path):
     found = reading(tmp_path, text)
     if "title" in wanted:
@@ -110,6 +110,37 @@ def test_years_are_the_jobs_and_not_those_of_a_firm_or_a_skill(
 ):
     found = reading(tmp_path, f"Data Engineer\n\n{line}\nRequired: Python, SQL\n")
     assert (found.min_years, found.max_years) == years
+
+
+@pytest.mark.parametrize(
+    ("heading", "kind"),
+    [
+        *((heading, "nice") for heading in (
+            "Preferred", "NICE TO HAVE", "Nice-to-haves", "Bonus Points For:", "It's a plus if you have", "Optional",
+            "What will set you apart", "Would be a plus:", "Good to know", "Desirable skills", "Assets", "Wish list",
+            "Ideally, you also have", "Added advantage", "Not required, but nice", "Secondary Skills", "Plus points",
+            "You'll stand out if you have", "Helpful but not required", "Great if you have",
+        )),
+        *((heading, "required") for heading in (
+            "REQUIRED", "Must-haves:", "Minimum Qualifications", "Key Skills", "What you bring to the table",
+            "You have", "Who you are", "Your profile", "What we're looking for", "Our expectations", "Essential",
+            "We ask for", "Desired Candidate Profile", "To succeed you will need:", "You're a great fit if you have",
+            "That's you", "✅ Requirements", "**Requirements**", "1. Requirements", "=== Requirements ===", "Skills Required",
+        )),
+        *((heading, "neither") for heading in (
+            "What we don’t want", "Not a fit if", "Please don't apply if", "Deal-breakers", "Not for you if:",
+            "Red flags", "What you don't need", "Who this is not for", "Benefits", "What we offer", "About Acme",
+            "How to apply", "Interview process", "Life at Acme", "Responsibilities", "Our tech stack", "A typical day",
+        )),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("bullet", ["- ", ""])
+def test_heading_decides_for_the_lines_below_it(heading: str, kind: str, bullet: str, tmp_path: Path):
+    found = reading(tmp_path, f"{POST}\nAbout us\nWe sell tea.\n\n{heading}\n{bullet}Docker\n{bullet}Terraform\n")
+    below = ("Docker", "Terraform")
+    assert found.title == "Data Engineer"
+    assert found.required == ("Python", "SQL", *(below if kind == "required" else ()))
+    assert found.nice == (below if kind == "nice" else ())
 
 
 @pytest.mark.parametrize(

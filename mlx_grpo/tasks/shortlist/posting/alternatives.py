@@ -20,6 +20,7 @@ _ENDS_IN_OR = re.compile(
 _ONE_OF = re.compile(
     rf"(?:{phrase_pattern(WORDS['one_of']).pattern})[\s:,.(]*(?:(?:the|a|an|with|in|using|from) )?$", re.IGNORECASE
 )
+_OF_KIND = re.compile(r"[^.;()]{0,60}(?:\(|\s-\s|:|\bsuch as|\blike)\s*", re.IGNORECASE)
 _KINDS = frozenset(WORDS["kinds"])
 
 
@@ -32,7 +33,7 @@ def groups_of(sentence: str, mentions: Sequence[Mention]) -> list[Group]:
         stop = runs[at + 1][0][0].start if at + 1 < len(runs) else len(sentence)
         lead, tail = sentence[start : run[0].start], sentence[run[-1].end : stop]
         ends_in_or = _ENDS_IN_OR.match(tail) is not None
-        if at and runs[at - 1][0][-1].name.category and re.fullmatch(r"[^.;()]{0,60}(?:\(|\s-\s|:)\s*", lead):
+        if at and runs[at - 1][0][-1].name.category and _OF_KIND.fullmatch(lead):
             groups[-1] += run
         elif _ONE_OF.search(lead) or _is_example_list(lead, tail):
             groups.append(list(run))

@@ -156,17 +156,16 @@ def _unlisted(sentence: Sentence, part: Part, mentions: list[Mention], asks: Ask
         elif taken and name == "":
             asks.unknown.append(" ".join(region.text[piece.start : piece.end].split()))
     if part.bullet and not taken and not has_degree(region.own):
-        asks.unknown += _unknown_items(region, pieces)
+        asks.unknown += _unknown_items(region, pieces, alone=not mentions)
     return found
 
 
-def _unknown_items(region: Region, pieces: list[Piece]) -> list[str]:
-    """Return the unknown names of a bullet that is a list of short names and nothing else."""
+def _unknown_items(region: Region, pieces: list[Piece], *, alone: bool) -> list[str]:
+    """Return the unknown names of a bullet that is a list of short names; `alone` is True where it has no other."""
     items = [unknown_name(region, piece) for piece in pieces if not piece.mentions]
     words = [word for piece in pieces for word in rest_words(region, piece)]
     if is_soft(words) or not all(item and len(item.split()) <= 3 for item in items):
         return []
-    alone = len(items) == len(pieces)
     return [item for item in items if item and (alone or any(char.isupper() for char in item))]
 
 

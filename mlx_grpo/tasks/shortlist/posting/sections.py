@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, get_args
 
 from mlx_grpo.tasks.shortlist.posting.text import Line
@@ -33,7 +34,10 @@ _HEADINGS: list[tuple[str, re.Pattern[str]]] = [(kind, phrase_pattern(phrases)) 
 _TITLE_LABELS = frozenset(WORDS["title_labels"])
 _WEAK_TITLE_LABELS = frozenset(WORDS["title_labels_weak"])
 _HEADING_NOUNS = frozenset(("qualifications", "requirements", "skills", "points", "required"))
+_COMPANY = re.compile(rf"(?:{phrase_pattern(WORDS['company_openings']).pattern})\s", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _METADATA = frozenset(WORDS["metadata"])
+_NEXT_LABEL = re.compile(r"(?:[|;•·]|[.!])\s+(?=[A-Z][\w /&-]{1,40}?\s?(?::|\s-)\s)")
 _LABEL = re.compile(r"(.{1,60}?)\s*(?::-?|\s-|=)\s*(?<![\w-])(\S.*)")
 
 
@@ -62,6 +66,7 @@ class Part:
 
 def parts_of(lines: list[Line], names_skill: Callable[[str], bool]) -> list[Part]:
     """Assign each line to a section; `names_skill` returns True for a text with the name of a skill."""
+    lines = [piece for line in lines for piece in _by_label(line)]
     parts: list[Part] = []
     section: Kind = "body"
     label_kind: Kind | None = None  # of the label line above, for the bullets below it
@@ -77,7 +82,12 @@ def parts_of(lines: list[Line], names_skill: Callable[[str], bool]) -> list[Part
         if label:
             name, kind, content = label
             kind = kind or section
-            parts.append(Part(kind, content, line.text, bullet=line.bullet, label=name))
+            # "Notice period: immediate. Docker is a plus.": a fact is one sentence.
+            fact = _SENTENCE_END.search(content) if kind == "metadata" else None
+            own = content[: fact.start()] if fact else content
+            parts.append(Part(kind, own, line.text, bullet=line.bullet, label=name))
+            if fact and content[fact.end() :]:
+                parts.append(Part(section, content[fact.end() :], line.text, bullet=line.bullet))
             label_kind = kind if not line.bullet and kind in ("required", "nice", "avoid") else None
             continue
         label_kind = label_kind if line.bullet else None
@@ -107,6 +117,13 @@ def label_of(text: str) -> tuple[str, Kind | None, str] | None:
     return None if kind is None else (name, None if kind == "neutral" else _as_kind(kind), match[2])
 
 
+def _by_label(line: Line) -> list[Line]:
+    """Split a line before each known label in it: "Skills: Python | Good to have: Docker | Location: Pune"."""
+    cuts = [0, *(cut.end() for cut in _NEXT_LABEL.finditer(line.text) if label_of(line.text[cut.end() :])), None]
+    pieces = [line.text[start:end].strip(" |;•·") for start, end in pairwise(cuts)]
+    return [replace(line, text=piece) for piece in pieces if piece]
+
+
 def heading_kind(text: str) -> str | None:
     """Return the kind of the first phrase of a heading that a text contains."""
     plain = " ".join(re.sub(r"[^\w\s'+#]|_", " ", text.lower()).split())
@@ -128,6 +145,8 @@ def _heading(before: Line, line: Line, after: Line, section: Kind, names_skill: 
     kind = heading_kind(text)
     if not only and names_skill(text):
         return None
+    if kind in (None, "neutral") and not colon and _COMPANY.match(text) and len(words) <= MAX_LABEL_WORDS:
+        return None if line.bullet else "company"
     if kind is None or (kind == "neutral" and not only):
         return _unknown_heading(line, after, len(words), section)
     listed = after.bullet and not line.bullet

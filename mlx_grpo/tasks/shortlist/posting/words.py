@@ -26,14 +26,9 @@ def regex_pattern(expressions: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<![\w'])(?:{'|'.join(f'(?:{one})' for one in expressions)})(?!\w)", re.IGNORECASE)
 
 
-def plain_words(text: str) -> list[str]:
-    """Split a text into lower-case words; signs inside a word stay: "b.tech", "c++", "don't"."""
-    return [word for word in re.findall(r"[\w+#][\w+#.'&-]*", text.lower().replace("...", " ")) if word]
-
-
 def trimmed_words(text: str) -> list[str]:
-    """Split a text into lower-case words without the full stops behind them."""
-    return [word.rstrip(".'-") for word in plain_words(text)]
+    """Split a text into lower-case words; signs inside a word stay: "b.tech", "c++", "don't"."""
+    return [word.rstrip(".'-") for word in re.findall(r"[\w+#][\w+#.'&-]*", text.lower())]
 
 
 WORDS = _load("words.json")

@@ -134,7 +134,8 @@ def _statements(text: str, part: Part, names: Names, title: str) -> Iterator[Yea
             continue
         skill = _skill_of(text, start, end, names, title)
         about = bool(_EXPERIENCE.search(text)) or "yoe" in text[start:end].lower().replace(".", "")
-        if plain and not skill and not (about or labelled):
+        opens_demand = part.kind == "required" and start == 0  # "2 years on a ward"
+        if plain and not skill and not (about or labelled or opens_demand):
             continue
         yield Years(low, high, part.line, 0 if labelled else 1 if about else 2, skill)
 
