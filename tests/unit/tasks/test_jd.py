@@ -125,7 +125,8 @@ def test_years_are_the_jobs_and_not_those_of_a_firm_or_a_skill(
             "REQUIRED", "Must-haves:", "Minimum Qualifications", "Key Skills", "What you bring to the table",
             "You have", "Who you are", "Your profile", "What we're looking for", "Our expectations", "Essential",
             "We ask for", "Desired Candidate Profile", "To succeed you will need:", "You're a great fit if you have",
-            "That's you", "✅ Requirements", "**Requirements**", "1. Requirements", "=== Requirements ===", "Skills Required",
+            "That's you", "✅ Requirements", "**Requirements**", "1. Requirements", "=== Requirements ===",
+            "Skills Required",
         )),
         *((heading, "neither") for heading in (
             "What we don’t want", "Not a fit if", "Please don't apply if", "Deal-breakers", "Not for you if:",
