@@ -65,7 +65,7 @@ def test_killed_process_ends_the_others_with_a_message(folder: Path, victim: int
 
 def test_run_with_a_killed_process_resumes_bit_exactly(folder: Path):
     ring.run(folder, 2, "train", "c.yaml", "output_dir=whole")
-    killed_one(folder, 2, 1, "training/update:146")
+    killed_one(folder, 2, 1, "training/update:84")
     checkpoints = [path.name for path in list_checkpoints(Run(folder / "runs" / "latest"))]
     assert checkpoints[0].startswith("grpo-")
     assert "grpo-000005" not in checkpoints
