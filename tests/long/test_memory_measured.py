@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from support.memory_cases import CASES, measure_all, row
 
-
 MEASURED = ("SmolLM2 8 layers, LoRA, bf16", "width 384, full, G 16")
 """Cases whose measurement at the start is held to the run's own peak too."""
 
