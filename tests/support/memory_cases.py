@@ -16,8 +16,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from support.tiny_runs import take_step
-
 import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
 
 # isort: split
@@ -25,6 +23,7 @@ import mlx.core as mx
 import numpy as np
 from support.paths import TESTS
 from support.tiny_models import LLAMA, QWEN3, STOP, TEMPLATE, byte_tokenizer
+from support.tiny_runs import take_step
 
 from mlx_grpo.config.files import validate
 from mlx_grpo.data.batch import make_supervised_batch
