@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mlx_grpo.evaluation import statistics
 from mlx_grpo.evaluation.statistics import (
     NO_SCORE,
     Outcome,
@@ -168,3 +169,24 @@ def test_an_episode_that_one_model_has_no_figure_for_is_left_out_of_both():
     found = compare(means_of(0.0, 0.5, np.nan), means_of(1.0, np.nan, 5.0))["reward"]
     assert (found.mean, found.low, found.high) == (1, 1, 1)
     assert np.isnan(compare(means_of(np.nan, 1.0), means_of(1.0, np.nan))["reward"].mean)
+
+
+def test_interval_ends_are_the_2_5_and_97_5_percentiles_of_the_resampled_mean():
+    # 50 gains of 1 and 50 of 0: a resampled sum is binomial (100, 1/2). Its 2.5% and 97.5% quantiles are 40 and 60,
+    # its 5% and 95% quantiles 42 and 58.
+    found = compare(means_of(*[0] * 100), means_of(*[1] * 50, *[0] * 50))["reward"]
+    assert (found.low, found.high) == pytest.approx((0.40, 0.60))
+
+
+@pytest.mark.parametrize("tied", [1, 2])
+def test_interval_covers_the_true_gain_in_95_percent_of_simulated_evaluations(
+    tied: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(statistics, "RESAMPLES", 1_000)
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(100), tied)
+    gains = {str(i): rng.normal(0.1, 0.3, 100)[clusters] + rng.normal(0, 0.1, clusters.size) for i in range(600)}
+    before = Outcome({name: np.zeros(clusters.size) for name in gains}, clusters=clusters)
+    differences = compare(before, Outcome(gains, clusters=clusters))
+    covered = np.mean([found.low <= 0.1 <= found.high for found in differences.values()])
+    assert 0.925 <= covered <= 0.97  # an interval of 90% covers 0.90, one that resamples tied rows alone 0.85
