@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, SupportsFloat, cast
 
 import numpy as np
 
@@ -17,6 +16,19 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError, short_repr
 from mlx_grpo.tasks.base import LABELS, Figures, Grader
 from mlx_grpo.tasks.lookup import TASK_OF_RUBRIC, find_task
+from mlx_grpo.user_functions import (
+    UNTRAINED,
+    TrainerState,
+    call_functions,
+    import_function,
+    reserved_columns,
+    reward_arguments,
+    row_columns,
+    text_arguments,
+)
+
+LARGEST_REWARD = 1e15
+"""Larger rewards overflow in advantages: a group's deviation sums their squares in float32, which ends at 3e38."""
 
 EPISODE_KEYS = ("model", "prompt_id", "completion", "characters", "reward", "components", "cluster")
 """The keys of an episode that are no figures."""
@@ -41,7 +53,20 @@ class Scores:
         return Scores(rewards, components)
 
 
-Reward = Callable[[Sequence[Prompt], Sequence[str]], Scores]
+class Reward(Protocol):
+    """Scores N completions; functions of the user's own also read their token ids and the progress of training."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        trainer_state: TrainerState = UNTRAINED,
+    ) -> Scores:
+        """Return the scores [N]; None for `completion_ids` stands for empty ones."""
+        ...
+
+
 Judge = Callable[[Sequence[Prompt], Sequence[str]], list[Figures]]
 
 
@@ -83,10 +108,24 @@ def check_columns(config: RewardConfig, prompts: Sequence[Prompt]) -> None:
         raise UserError(f"row {row}: {problem}{others}")
 
 
+def column_warnings(config: RewardConfig, prompts: Sequence[Prompt]) -> list[str]:
+    """Return a line for the columns that the user's own functions do not receive, if there are any."""
+    names = reserved_columns(prompts) if config.functions or config.judge else []
+    if not names:
+        return []
+    dropped = ", ".join(names)
+    return [f"warning: reward functions get no column {dropped}: an argument has the name; rename it in the rows"]
+
+
 def task_reward(grader: Grader) -> Reward:
     """Make a reward of a task's grader, which is given the rows' columns, and of each prompt its `context`."""
 
-    def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> Scores:
+    def score(
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        trainer_state: TrainerState = UNTRAINED,
+    ) -> Scores:
         marks = grader(_without_thinking(completions), **_task_columns(prompts))
         columns = {name: np.array([own[name] for own in marks]) for name in marks[0]}
         return Scores(columns.pop("total"), columns)
@@ -98,38 +137,70 @@ def _without_thinking(completions: Sequence[str]) -> list[str]:
     return [strip_thinking(completion) for completion in completions]
 
 
-def _columns(prompts: Sequence[Prompt]) -> dict[str, list]:
-    """Return the columns that all rows have."""
-    keys = set.intersection(*(set(prompt.columns) for prompt in prompts))
-    return {key: [prompt.columns[key] for prompt in prompts] for key in sorted(keys)}
-
-
 def _task_columns(prompts: Sequence[Prompt]) -> dict[str, list]:
-    return _columns(prompts) | {"context": [prompt.context for prompt in prompts]}
+    return {**row_columns(prompts), "context": [prompt.context for prompt in prompts]}
 
 
 def _function_reward(config: RewardConfig) -> Reward:
-    functions = {name: _import_function("reward.functions", name) for name in config.functions}
-    weights = config.reward_weights or [1.0] * len(functions)
-    short = [name.partition(":")[2] for name in functions]
-    labels = short if len(set(short)) == len(short) else list(functions)
+    functions = {_key(name): import_function("reward.functions", name) for name in config.functions}
+    weights = np.array(config.reward_weights or [1.0] * len(functions))
+    labels = function_labels(config)
 
-    def score(prompts: Sequence[Prompt], completions: Sequence[str]) -> Scores:
-        columns = _columns(prompts)
-        stacked = np.array([_call_reward(name, f, prompts, completions, columns) for name, f in functions.items()])
+    def score(
+        prompts: Sequence[Prompt],
+        completions: Sequence[str],
+        completion_ids: Sequence[Sequence[int]] | None = None,
+        trainer_state: TrainerState = UNTRAINED,
+    ) -> Scores:
+        ids = [()] * len(prompts) if completion_ids is None else completion_ids
+        arguments = reward_arguments(prompts, completions, ids, trainer_state)
+        values = call_functions(functions, prompts, completions, arguments, "numbers")
+        stacked = np.array([_as_rewards(key, own, prompts, completions) for key, own in values.items()])
         applies = ~np.isnan(stacked)
-        total = (np.where(applies, stacked, 0.0) * np.array(weights)[:, None]).sum(axis=0)
+        total = (np.where(applies, stacked, 0.0) * weights[:, None]).sum(axis=0)
+        _check_total(total, prompts, completions)
         return Scores(np.where(applies.any(axis=0), total, np.nan), dict(zip(labels, stacked, strict=True)))
 
     return score
 
 
+def function_labels(config: RewardConfig) -> list[str]:
+    """Return the names of the configured functions in metrics: without their module where that is enough."""
+    short = [name.partition(":")[2] for name in config.functions]
+    return short if len(set(short)) == len(short) else list(config.functions)
+
+
+def _key(function: str) -> str:
+    return f"reward.functions: {function}"
+
+
+def _as_rewards(key: str, values: Sequence[Any], prompts: Sequence[Prompt], completions: Sequence[str]) -> np.ndarray:
+    """Return one function's values [N], None as NaN; raise UserError for a value that is no reward."""
+    for prompt, completion, value in zip(prompts, completions, values, strict=True):
+        if value is not None and not _is_finite(value, LARGEST_REWARD):
+            raise UserError(
+                f"{key} returned {short_repr(value)} for row {prompt.id}; return a finite number up to "
+                f"{LARGEST_REWARD:.0e}, or None where it does not apply (completion: {completion[:80]!r})"
+            )
+    return np.array([math.nan if value is None else float(value) for value in values])
+
+
+def _check_total(total: np.ndarray, prompts: Sequence[Prompt], completions: Sequence[str]) -> None:
+    """Raise UserError where the weights make a completion's reward too large."""
+    for row in np.flatnonzero(~(np.abs(total) <= LARGEST_REWARD))[:1]:
+        raise UserError(
+            f"reward.reward_weights: the weighted rewards of row {prompts[row].id} sum to {total[row]:.3g}; lower the "
+            f"weights, so that sums are up to {LARGEST_REWARD:.0e} (completion: {completions[row][:80]!r})"
+        )
+
+
 def _function_judge(name: str) -> Judge:
-    function = _import_function("reward.judge", name)
+    function = import_function("reward.judge", name)
 
     def judge(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Figures]:
         key = f"reward.judge: {name}"
-        values = _call(key, function, prompts, completions, _columns(prompts), "dictionaries")
+        arguments = text_arguments(prompts, completions)
+        values = call_functions({key: function}, prompts, completions, arguments, "dictionaries")[key]
         for prompt, completion, figures in zip(prompts, completions, values, strict=True):
             problem = _figures_problem(figures, values[0])
             if problem:
@@ -158,81 +229,6 @@ def _figures_problem(figures: Any, first: Any) -> str | None:
     return None
 
 
-def _import_function(key: str, name: str) -> Callable[..., Any]:
-    """Import a function of the user's own, which `key` of the configuration names."""
-    module, _, attribute = name.partition(":")
-    if "" not in sys.path:  # a console script does not import from the working folder, where users keep their rewards
-        sys.path.insert(0, "")
-    imported, error = _call_user_code(importlib.import_module, module)
-    if error is not None:
-        raise UserError(
-            f"{key}: {name}: {type(error).__name__}: {error}; the module must be importable from here"
-        ) from error
-    if attribute not in vars(imported):
-        raise UserError(f"{key}: {name}: {module} has no {attribute}; correct the name")
-    if not callable(vars(imported)[attribute]):
-        raise UserError(f"{key}: {name}: is no function but {short_repr(vars(imported)[attribute])}; name one")
-    return vars(imported)[attribute]
-
-
-def _call_user_code(call: Callable[..., Any], *arguments: Any, **keywords: Any) -> tuple[Any, Exception | None]:
-    """Call a user's own code; return its value, or None and its exception."""
-    try:
-        return call(*arguments, **keywords), None
-    except Exception as error:  # it may raise anything, and the run must say whose fault it was
-        return None, error
-
-
-def _call(
-    key: str,
-    function: Callable[..., Any],
-    prompts: Sequence[Prompt],
-    completions: Sequence[str],
-    columns: Mapping[str, list],
-    wanted: str,
-) -> list[Any]:
-    """Return the value of a user's function for each completion; raise UserError where it fails.
-
-    `key` names the function in messages; `wanted` is what it should list.
-    """
-    texts = [prompt.text for prompt in prompts]
-    values, error = _call_user_code(function, prompts=texts, completions=list(completions), **columns)
-    if error is not None:
-        where = _culprit(function, prompts, completions, columns)
-        raise UserError(
-            f"{key} raised {type(error).__name__}: {error} {where}; mend it, or return None for what it can't judge"
-        ) from error
-    try:
-        values = list(values)
-    except TypeError:
-        raise UserError(f"{key} returned {short_repr(values)}; return a list of {wanted}") from None
-    if len(values) != len(completions):
-        raise UserError(
-            f"{key} returned {len(values)} values for {len(completions)} completions "
-            f"(rows {prompts[0].id} to {prompts[-1].id}); return one for each, None where it does not apply"
-        )
-    return values
-
-
-def _call_reward(
-    name: str,
-    function: Callable[..., Any],
-    prompts: Sequence[Prompt],
-    completions: Sequence[str],
-    columns: Mapping[str, list],
-) -> np.ndarray:
-    """Return one function's values [N], None as NaN; raise UserError for every fault in a user's code."""
-    key = f"reward.functions: {name}"
-    values = _call(key, function, prompts, completions, columns, "numbers")
-    for prompt, completion, value in zip(prompts, completions, values, strict=True):
-        if value is not None and not _is_finite(value):
-            raise UserError(
-                f"{key} returned {short_repr(value)} for row {prompt.id}; "
-                f"return a finite number, or None where it does not apply (completion: {completion[:80]!r})"
-            )
-    return np.array([math.nan if value is None else float(value) for value in values])
-
-
 def _plain(value: Any) -> float | None:
     """Return a figure as JSON can hold it."""
     if value is None or isinstance(value, bool):
@@ -240,19 +236,12 @@ def _plain(value: Any) -> float | None:
     return bool(value) if isinstance(value, np.bool_) else float(value)
 
 
-def _is_finite(value: Any) -> bool:
-    if not isinstance(value, (int, float, np.number, np.bool_)):
+def _is_finite(value: Any, largest: float = sys.float_info.max) -> bool:
+    """Return True for a number up to `largest` in size; it may be an array's single element."""
+    if not isinstance(value, SupportsFloat):
         return False
-    size: Any = abs(value)  # NaN compares false; an integer past the largest float must not reach float()
-    return bool(size <= sys.float_info.max)
-
-
-def _culprit(
-    function: Callable[..., Any], prompts: Sequence[Prompt], completions: Sequence[str], columns: Mapping[str, list]
-) -> str:
-    """Name the completion that a function fails on when it is called with one at a time."""
-    for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-        one = {column: [values[i]] for column, values in columns.items()}
-        if _call_user_code(function, prompts=[prompt.text], completions=[completion], **one)[1] is not None:
-            return f"for row {prompt.id} (completion: {completion[:80]!r})"
-    return f"for {len(completions)} completions together, though for none of them alone"
+    size: Any = abs(cast(Any, value))  # an integer past the largest float must not reach float()
+    try:
+        return bool(size <= largest)  # NaN compares false
+    except (ValueError, RuntimeError):  # an array of several numbers
+        return False

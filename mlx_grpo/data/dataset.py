@@ -7,6 +7,7 @@ import json
 import random
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -84,7 +85,12 @@ def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None)
 
 def load_prompts(path: Path, tokenizer: TokenizerWrapper, enable_thinking: bool = False) -> list[Prompt]:
     """Render and tokenize every row: chat messages by the model's template, plain text as it is."""
-    return [make_prompt(row, tokenizer, enable_thinking) for row in read_rows(path)]
+    rows = read_rows(path)
+    names = {name for row in rows for name in row}
+    return [
+        replace(make_prompt(row, tokenizer, enable_thinking), absent_columns=tuple(sorted(names - row.keys())))
+        for row in rows
+    ]
 
 
 def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinking: bool = False) -> Prompt:
@@ -94,7 +100,9 @@ def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinkin
     lets a rubric grade against the text that the model reads. A `prompt` of plain text is taken as rendered already:
     its special tokens count, and whoever rendered it must keep foreign ones out.
     """
-    columns = {key: value for key, value in row.items() if key not in ("id", "prompt")}
+    columns = {key: value for key, value in row.items() if key != "prompt"}
+    columns |= {"completion": completion_text(row)} if "completion" in row else {}
+    messages = None if isinstance(row["prompt"], str) else tuple(row["prompt"])
     if isinstance(row["prompt"], str):
         text = user_message = row["prompt"]
         token_ids = tokenizer.encode(text)
@@ -106,7 +114,18 @@ def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinkin
         token_ids = tokenizer.encode(text, add_special_tokens=False)
         user_message = as_data(row["prompt"][-1]["content"], tokenizer)
         columns |= {name: as_data(columns[name], tokenizer) for name in QUOTING if name in columns}
-    return Prompt(str(row["id"]), text, tuple(token_ids), columns, user_message)
+    return Prompt(str(row["id"]), text, tuple(token_ids), columns, user_message, messages)
+
+
+def completion_text(row: dict[str, Any]) -> Any:
+    """Return the text of a row's `completion`, which may be one assistant message in a list; others stay as they are.
+
+    TRL writes it as messages where the prompt is.
+    """
+    match row.get("completion"):
+        case [{"role": "assistant", "content": str(text)}]:
+            return text
+    return row.get("completion")
 
 
 def context_of(row: dict[str, Any]) -> Any:

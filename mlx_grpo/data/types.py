@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,9 +17,13 @@ class Prompt:
     text: str
     token_ids: tuple[int, ...]
     columns: dict[str, Any] = field(default_factory=dict)
-    """The row's other columns, passed to the reward."""
+    """The row without its prompt, passed to the reward."""
     user_message: str = ""
     """The last message, or the whole of a prompt that is plain text."""
+    messages: tuple[Mapping[str, Any], ...] | None = None
+    """The row's chat messages as they are in the file; None where the prompt is plain text."""
+    absent_columns: tuple[str, ...] = ()
+    """The columns that other rows of its file have and this one lacks."""
     shared_prefix_ids: tuple[int, ...] = ()
     """The tokens that all completions of its group begin with, drawn once (see `branch`); usually none."""
 
@@ -47,6 +52,11 @@ class Rollout:
     """The sampler's log-probability of each token, of logits / temperature before any filter."""
     sampled_entropies: tuple[float, ...] = ()
     """The entropy of the distribution that each token was drawn from, before any filter."""
+
+    @property
+    def whole_ids(self) -> tuple[int, ...]:
+        """Return the tokens of the whole completion: shared prefix, what was sampled, and any stop token."""
+        return self.prompt.shared_prefix_ids + self.completion_ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from mlx_grpo.models.policy import load_tokenizer_of
 from mlx_grpo.rewards import Judge, Reward, strip_thinking
 from mlx_grpo.runs import Run
 from mlx_grpo.tasks.lookup import find_task
+from mlx_grpo.user_functions import UNTRAINED, TrainerState
 
 
 def heldout_prompts(run: Run, episodes: int | None = None, others: Sequence[Run] = ()) -> list[Prompt]:
@@ -55,12 +56,14 @@ def score_completions(
     reward: Reward,
     judge: Judge | None = None,
     cluster: str | None = None,
+    completion_ids: Sequence[Sequence[int]] | None = None,
+    trainer_state: TrainerState = UNTRAINED,
 ) -> list[Record]:
     """Return an episode for each prompt: its id, completion, reward, the reward's components, and the judge's figures.
 
     `cluster` is the column that ties rows together.
     """
-    scores = reward(prompts, completions)
+    scores = reward(prompts, completions, completion_ids, trainer_state)
     figures = judge(prompts, completions) if judge else [{}] * len(prompts)
     episodes = []
     for i, (prompt, raw) in enumerate(zip(prompts, completions, strict=True)):

@@ -22,11 +22,12 @@ from mlx_grpo.evaluation.run_matrix import RunMatrix, build_run_matrix
 from mlx_grpo.evaluation.summary import summarize
 from mlx_grpo.export.export import write_card
 from mlx_grpo.models.checks import read_settings
-from mlx_grpo.models.policy import find_model, model_name, trained_dtype
+from mlx_grpo.models.policy import find_model, load_tokenizer_of, model_name, trained_dtype
 from mlx_grpo.reporting.plots_eval import draw_evaluation
 from mlx_grpo.reporting.plots_training import draw_training
 from mlx_grpo.rewards import check_columns, load_judge, load_reward
 from mlx_grpo.runs import Episodes, Run, write_results
+from mlx_grpo.user_functions import TrainerState
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,12 @@ def run_eval(
     completions = {name: completer.complete(name, adapter, prompts) for name, adapter in matrix.adapters.items()}
     if not ranks.leads:
         return None
-    scored = {name: score_completions(prompts, texts, reward, judge, cluster) for name, texts in completions.items()}
+    tokenizer = load_tokenizer_of(run.config.model)
+    at_end = TrainerState(run.config.max_steps, run.config.max_steps)
+    scored = {}
+    for name, texts in completions.items():
+        ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]  # for functions that read them
+        scored[name] = score_completions(prompts, texts, reward, judge, cluster, ids, at_end)
     results = {**_facts(run, matrix, settings, len(prompts)), **summarize(scored, matrix, cluster)}
     written = write_results(folder, results, scored)
     completer.forget()

@@ -13,7 +13,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_grpo.backend.device import multiplies_packed, physical_memory, this_device
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.dataset import dataset_files, make_prompt, read_rows
+from mlx_grpo.data.dataset import completion_text, dataset_files, make_prompt, read_rows
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.folder import ModelFolder
@@ -170,7 +170,7 @@ def read_lengths(config: Config, folder: ModelFolder) -> Lengths:
     by_text = sorted(rows, key=lambda row: str(row["prompt"]))  # all share what the first and last share
     chosen = [*longest(rows, lambda row: str(row["prompt"])), by_text[0], by_text[-1]]
     prompts = [make_prompt(row, tokenizer, config.data.enable_thinking) for row in chosen]
-    texts = [str(row.get("completion", "")) for row in rows] if config.warm_start.steps_to_train else []
+    texts = [str(completion_text(row) or "") for row in rows] if config.warm_start.steps_to_train else []
     return measured_lengths(prompts, texts, tokenizer)
 
 

@@ -25,8 +25,10 @@ from mlx_grpo.models.prefix import shares_prompt
 from mlx_grpo.planning.flops import Shape, matrix_speed, timed, training_flops
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.accumulate import accumulate
+from mlx_grpo.training.groups import score_rollouts
 from mlx_grpo.training.optimizer import apply_update
 from mlx_grpo.training.state import TrainState, grpo_optimizer
+from mlx_grpo.user_functions import TrainerState
 
 PARTS = ("prefill", "decode", "reward", "train", "update")
 """The parts of a step in order; the update begins with the sum of all processes' gradients."""
@@ -112,8 +114,7 @@ def time_step(state: TrainState, prompt: Prompt, shape: Shape, plain: bool) -> d
     )
     result["prefill"] = token_times[0] - started
     result["decode"] = time.perf_counter() - token_times[0]
-    texts = [rollout.completion for rollout in rollouts]
-    result["reward"], _ = timed(lambda: state.reward([prompt] * len(texts), texts))
+    result["reward"], _ = timed(lambda: score_rollouts(state.reward, rollouts, TrainerState(0, config.max_steps)))
     batch = batch_of(rollouts)
     shares = shares_prompt(policy.model)
     result["train"], gradients, result["train_peak_gb"] = time_gradient(state, batch, shares)

@@ -12,11 +12,13 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import sample_prompts
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
+from mlx_grpo.errors import UserError
 from mlx_grpo.generation.branch import draw_shared_prefixes, with_shared_prefix
 from mlx_grpo.generation.rollout import OnToken, generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.rewards import Scores
+from mlx_grpo.rewards import Reward, Scores
 from mlx_grpo.training.state import TrainState
+from mlx_grpo.user_functions import TrainerState
 
 UNREACHED_STEP = 2**32
 """More steps than any run takes: an offset that gives a redraw a random stream of its own."""
@@ -56,12 +58,29 @@ def generate_groups(
     return _gather_rollouts(ranks, prompts, config.num_generations, rollouts)
 
 
-def score_groups(state: TrainState, rollouts: Sequence[Rollout]) -> Scores:
-    """Score N rollouts, each rank its share of the groups; return all scores [N] on every rank."""
+class RewardFailed(UserError):
+    """A fault in a user's reward function, raised before a step has changed anything."""
+
+
+def score_groups(state: TrainState, rollouts: Sequence[Rollout], step: int) -> Scores:
+    """Score N rollouts, each rank its share of the groups; return all scores [N] on every rank.
+
+    Raises RewardFailed where a function of the user's own fails.
+    """
     size = state.config.num_generations
     own = select_groups(rollouts, state.ranks.share(range(len(rollouts) // size)), size)
-    scores = state.reward([r.prompt for r in own], [r.completion for r in own]) if own else None
+    progress = TrainerState(step, state.config.max_steps)
+    try:
+        scores = score_rollouts(state.reward, own, progress) if own else None
+    except UserError as error:
+        raise RewardFailed(*error.problems) from error
     return _gather_scores(state.ranks, scores)
+
+
+def score_rollouts(reward: Reward, rollouts: Sequence[Rollout], progress: TrainerState) -> Scores:
+    """Score rollouts [N] by a reward."""
+    prompts, completions = [r.prompt for r in rollouts], [r.completion for r in rollouts]
+    return reward(prompts, completions, [r.whole_ids for r in rollouts], progress)
 
 
 def redraw_zero_variance(
@@ -90,7 +109,7 @@ def redraw_zero_variance(
         rollouts = list(rollouts)
         for row, rollout in zip(rows, fresh, strict=True):
             rollouts[row] = rollout
-        scores = scores.replaced(rows, score_groups(state, fresh))
+        scores = scores.replaced(rows, score_groups(state, fresh, step))
         redrawn += zero_variance.size
     return rollouts, scores, redrawn
 

@@ -20,15 +20,17 @@ from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, sa
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.distributed.signals import StopStep, catch_signals
+from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import OnToken
 from mlx_grpo.generation.sampling import seed_step
 from mlx_grpo.grpo import group_advantages
 from mlx_grpo.models.policy import load_adapter, load_policy
 from mlx_grpo.models.prefix import shares_prompt
-from mlx_grpo.rewards import Scores, check_columns, load_judge, load_reward
+from mlx_grpo.rewards import Scores, check_columns, column_warnings, load_judge, load_reward
 from mlx_grpo.runs import ADAPTER, WARM_START, Run
 from mlx_grpo.training.checkpoint import RunPosition, load_checkpoint
 from mlx_grpo.training.groups import (
+    RewardFailed,
     generate_groups,
     groups_to_train,
     redraw_zero_variance,
@@ -46,7 +48,6 @@ from mlx_grpo.training.update import entropy_mask, loss_gradients, token_logps, 
 from mlx_grpo.training.validation import validate, validation_prompts
 from mlx_grpo.training.warm_start import check_completions, find_warm_start, train_warm_start, warm_start_optimizer
 
-
 class Step(NamedTuple):
     """The result of one GRPO step: its metrics, and the N rollouts with their scores."""
 
@@ -56,7 +57,10 @@ class Step(NamedTuple):
 
 
 def grpo_steps(
-    state: TrainState, dataset: Sequence[Prompt], steps: Iterable[int], on_token: OnToken | None = None
+    state: TrainState,
+    dataset: Sequence[Prompt],
+    steps: Iterable[int],
+    on_token: OnToken | None = None,
 ) -> Iterator[Step]:
     """Take the GRPO steps of the given numbers in order, and yield each after its update."""
     config = state.config
@@ -67,7 +71,7 @@ def grpo_steps(
 
         prompts = sample_prompts(dataset, config.prompts_per_step, config.seed, step, config.data.balance_by)  # P
         rollouts = generate_groups(state, prompts, step, on_token)  # N, prompt-major
-        scores = score_groups(state, rollouts)  # rewards and components [N]
+        scores = score_groups(state, rollouts, step)  # rewards and components [N]
         rollouts, scores, redrawn = redraw_zero_variance(state, dataset, rollouts, scores, step, on_token)
         mx.clear_cache()  # the buffers of decoding have other shapes than those of training
         advantages = group_advantages(training_rewards(scores, config, step), config.scale_rewards)  # [P, G]
@@ -127,7 +131,7 @@ def train(
     if ranks.leads:
         check_memory(state, dataset, reporter.note, force=force, processes=processes)
     run = Run(Path(ranks.from_leader(lambda: str((resumed or Run.create(config)).folder))))
-    _report_setup(run, state, reporter)
+    _report_setup(run, state, dataset, reporter)
     gc.freeze()  # all that is loaded now stays; scanning it took the garbage collector 5% of a step
     with run.locked() if ranks.leads else nullcontext(), catch_signals() as stop:
         if resumed and ranks.leads:
@@ -159,14 +163,16 @@ def prepare(config: Config, ranks: Ranks) -> tuple[TrainState, list[Prompt], lis
     return TrainState(policy, config, reward, warm_start_optimizer(), None, ranks), dataset, validation
 
 
-def _report_setup(run: Run, state: TrainState, reporter: Reporter) -> None:
-    """Report the run's folder, its number of processes, and a model that can't share the pass over a prompt."""
+def _report_setup(run: Run, state: TrainState, dataset: Sequence[Prompt], reporter: Reporter) -> None:
+    """Report the run's folder, its processes, a model that can't share the pass over a prompt, and dropped columns."""
     model = state.policy.model
     reporter.note(f"run folder: {run.folder}")
     if state.ranks.size > 1:
         reporter.note(f"{state.ranks.size} processes share each step")
     if not shares_prompt(model):
         reporter.note(f"{model.model_type} keeps no plain key-value cache: each completion runs its own prompt")
+    for warning in column_warnings(state.config.reward, dataset):
+        reporter.note(warning)
 
 
 def run_warm_start(logger: RunLogger, dataset: Sequence[Prompt]) -> None:
@@ -195,8 +201,9 @@ def run_grpo(logger: RunLogger, dataset: Sequence[Prompt], validation: Sequence[
     logger.begin("GRPO", config.max_steps)
     if until < config.max_steps:
         logger.reporter.note(f"  to end after step {until}")
+    steps = grpo_steps(state, dataset, range(position.steps, until), logger.decoding)
     try:
-        for metrics, rollouts, scores in grpo_steps(state, dataset, range(position.steps, until), logger.decoding):
+        for metrics, rollouts, scores in steps:
             step = metrics["step"]
             position.tokens_seen += metrics["num_tokens"]
             metrics["num_tokens"] = position.tokens_seen
@@ -206,6 +213,10 @@ def run_grpo(logger: RunLogger, dataset: Sequence[Prompt], validation: Sequence[
             logger.end_step(metrics, samples(step, rollouts, scores), token_records(rollouts, scores), last)
     except StopStep as stopped:
         logger.interrupt(stopped.signal)
+    except RewardFailed as failure:
+        logger.save()
+        advice = [logger.resume_advice()] if state.ranks.leads else []  # others save nothing
+        raise UserError(*failure.problems, *advice) from failure
     if position.steps < config.max_steps:
         logger.reporter.note(logger.resume_advice())
     if validation:

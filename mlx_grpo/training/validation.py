@@ -17,8 +17,10 @@ from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.policy import Policy
 from mlx_grpo.rewards import Judge, check_columns, load_judge
 from mlx_grpo.tasks.base import averaged
+from mlx_grpo.training.groups import score_rollouts
 from mlx_grpo.training.metrics import mean_without_nan
 from mlx_grpo.training.state import TrainState
+from mlx_grpo.user_functions import TrainerState
 
 
 @dataclass(slots=True)
@@ -94,7 +96,7 @@ def _rollout_metrics(state: TrainState, rollouts: Sequence[Rollout], judge: Judg
     """Return the metrics of each rollout."""
     prompts = [rollout.prompt for rollout in rollouts]
     completions = [rollout.completion for rollout in rollouts]
-    scores = state.reward(prompts, completions)
+    scores = score_rollouts(state.reward, rollouts, TrainerState(state.config.max_steps, state.config.max_steps))
     columns = {f"eval/{name}": values for name, values in scores.components.items()} | {"eval/reward": scores.rewards}
     if judge is not None:
         figures = judge(prompts, completions)

@@ -88,7 +88,13 @@ def warm_start_optimizer() -> optim.AdamW:
 
 
 def check_completions(prompts: Sequence[Prompt]) -> None:
-    """Raise UserError where rows lack the `completion` that a warm start trains on."""
+    """Raise UserError where rows lack the `completion` that a warm start trains on, or it is no single text."""
+    several = [prompt.id for prompt in prompts if isinstance(prompt.columns.get("completion"), list)]
+    if several:
+        raise UserError(
+            f"row {several[0]}: `completion` is a list, but not of one assistant message; write text, or "
+            '[{"role": "assistant", "content": ...}]'
+        )
     lacking = [prompt.id for prompt in prompts if not isinstance(prompt.columns.get("completion"), str)]
     if lacking:
         raise UserError(

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -18,6 +19,7 @@ from support.paths import ROOT
 
 from mlx_grpo.cli.main import main
 from mlx_grpo.config.files import load_config, validate
+from mlx_grpo.config.schema import RewardConfig
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.evaluation.episodes import score_completions
 from mlx_grpo.evaluation.run_matrix import RunMatrix
@@ -26,6 +28,7 @@ from mlx_grpo.rewards import load_judge, load_reward
 
 README = ROOT / "README.md"
 OWN_TASK = ROOT / "docs" / "guide" / "your-own-task.md"
+ASK = ({"role": "user", "content": "What is 17 + 25?"},)
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 
 
@@ -124,10 +127,19 @@ def test_own_task_example_rewards_a_right_answer(workdir: Path, monkeypatch: pyt
     }
     reward = load_reward(load_config("my-task.yaml").reward)
     row = yaml.safe_load(blocks("json", OWN_TASK)[0])
-    prompt = Prompt(row["id"], row["prompt"][0]["content"], (1,), {"answer": row["answer"]})
+    prompt = Prompt(row["id"], "", (1,), {"answer": row["answer"]}, messages=tuple(row["prompt"]))
     scores = reward([prompt] * 2, ["17 + 25 = 42", "17 + 25 = 41"])
     assert scores.components["correct"].tolist() == [1, 0]
     assert scores.rewards[0] - scores.rewards[1] == pytest.approx(1)
+
+
+def test_readme_example_rewards_the_shorter_completion(workdir: Path, monkeypatch: pytest.MonkeyPatch):
+    [code] = [block for block in blocks("python", README) if "def brevity" in block]
+    module: dict[str, object] = {}
+    exec(code, module)
+    monkeypatch.setitem(sys.modules, "readme_rewards", SimpleNamespace(**module))
+    reward = load_reward(RewardConfig(rubric=None, functions=["readme_rewards:brevity"]))
+    assert reward([Prompt("r", "", (1,), messages=ASK)] * 2, ["no", "none"]).rewards.tolist() == [1 / 3, 1 / 5]
 
 
 def test_own_task_example_judges_in_twenty_lines(workdir: Path, monkeypatch: pytest.MonkeyPatch):
@@ -136,7 +148,7 @@ def test_own_task_example_judges_in_twenty_lines(workdir: Path, monkeypatch: pyt
     [code] = [block for block in blocks("python", OWN_TASK) if "def judge" in block]
     assert len(code.splitlines()) <= 20
     config = load_config("my-task.yaml")
-    prompts = [Prompt(f"sum-{i}", "", (1,), {"answer": 42}) for i in range(3)]
+    prompts = [Prompt(f"sum-{i}", "", (1,), {"answer": 42}, messages=ASK) for i in range(3)]
     reward, judge = load_reward(config.reward), load_judge(config)
     before = score_completions(prompts, ["41", "no idea", "41"], reward, judge)
     after = score_completions(prompts, ["17 + 25 = 42", "no idea", "41"], reward, judge)

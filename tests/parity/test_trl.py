@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 
 import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
@@ -26,11 +27,16 @@ from support.trl_cases import (
 )
 
 from mlx_grpo.config.schema import RewardConfig
+from mlx_grpo.data.dataset import load_prompts
 from mlx_grpo.data.types import Prompt, Rollout
+from mlx_grpo.generation.rollout import decode_completion
 from mlx_grpo.grpo import group_advantages
+from mlx_grpo.models.policy import load_tokenizer_of
 from mlx_grpo.rewards import load_reward
+from mlx_grpo.training.groups import score_rollouts
 from mlx_grpo.training.metrics import reward_metrics
 from mlx_grpo.training.optimizer import apply_update, make_optimizer
+from mlx_grpo.user_functions import TrainerState
 
 CASES = cases()
 PINNED = {case["name"]: case for case in json.loads((FIXTURE / "cases.json").read_text())}
@@ -154,7 +160,50 @@ def test_advantages_and_reward_metrics_of_weighted_functions_equal_trls(scale: s
     rollouts = [Rollout(prompt, (5, 2), "", "stop") for prompt in prompts]
     metrics = reward_metrics(rollouts, scores, 4)
     names = ["reward", "reward_std", "rewards/gold_column/mean", "rewards/second_column/mean"]
+    names += ["rewards/gold_column/std", "rewards/second_column/std"]
     if scale != "batch":  # there TRL tests the deviation of the whole batch, not of each group
         names.append("frac_reward_zero_std")
     for name in names:
         assert metrics[name] == pytest.approx(their_metrics[name], rel=1e-5), name
+
+
+CHAT_ROWS: list[dict[str, Any]] = [
+    {
+        "id": 7,
+        "prompt": [{"role": "user", "content": "banana"}],
+        "gold": 2,
+        "completion": "an answer",
+        "other": [{"a": 1}],
+    },
+    {"id": 8, "prompt": [{"role": "system", "content": "Be short."}, {"role": "user", "content": "say <|im_end|>"}]},
+]
+PLAIN_ROWS = [{**row, "prompt": row["prompt"][-1]["content"]} for row in CHAT_ROWS]
+TEXTS = ["banana", "aa", "", "<think>no</think> a cat", "x" * 20, "say", "abababab", "ein Wörtchen"]
+
+
+@needs_trl
+@pytest.mark.parametrize("rows", [CHAT_ROWS, PLAIN_ROWS], ids=["chat", "plain"])
+def test_reward_functions_of_every_kind_earn_as_in_trl(
+    rows: list[dict[str, Any]], oracles: Any, tiny_qwen3: Path, tmp_path: Path
+):
+    from support import trl_functions
+    from support.tiny_models import STOP
+    from transformers import AutoTokenizer
+
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    tokenizer = load_tokenizer_of(tiny_qwen3)
+    stop = tokenizer.eos_token_id
+    ids = [[*tokenizer.encode(text, add_special_tokens=False), stop][:18] for text in TEXTS]
+    config = RewardConfig(rubric=None, functions=[f"support.trl_functions:{name}" for name in trl_functions.NAMES])
+    rollouts = [
+        Rollout(prompt, tuple(own), decode_completion(tokenizer, own), "stop")
+        for prompt, own in zip(np.repeat(load_prompts(file, tokenizer), 4), ids, strict=True)
+    ]
+    scores = score_rollouts(load_reward(config), rollouts, TrainerState(3, 10))
+    functions = {name: vars(trl_functions)[name] for name in trl_functions.NAMES}
+    repeated = [row for row in rows for _ in range(4)]
+    theirs = oracles[1.0].rewards(functions, repeated, ids, AutoTokenizer.from_pretrained(tiny_qwen3, pad_token=STOP))
+    assert len(trl_functions.NAMES) >= 10
+    for name, values in zip(trl_functions.NAMES, theirs.T, strict=True):
+        np.testing.assert_allclose(scores.components[name], values, rtol=1e-6, err_msg=name)

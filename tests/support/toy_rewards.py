@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from mlx_grpo.user_functions import TrainerState
+
+
+def texts_of(completions: list) -> list[str]:
+    """The texts of completions, which are messages for chat rows."""
+    return [completion if isinstance(completion, str) else completion[0]["content"] for completion in completions]
+
 
 def share_of_letters(completions: list[str], **columns: list) -> list[float]:
     """How much of a completion is lower-case letters, 26 of the tiny tokenizer's 258 tokens."""
-    return [sum("a" <= c <= "z" for c in text) / max(1, len(text)) for text in completions]
+    return [sum("a" <= c <= "z" for c in text) / max(1, len(text)) for text in texts_of(completions)]
 
 
 def constant(completions: list[str], **columns: list) -> list[float]:
@@ -15,7 +22,7 @@ def constant(completions: list[str], **columns: list) -> list[float]:
 
 def only_long(completions: list[str], **columns: list) -> list[float | None]:
     """Applies to completions of five characters or more."""
-    return [len(text) / 10 if len(text) >= 5 else None for text in completions]
+    return [len(text) / 10 if len(text) >= 5 else None for text in texts_of(completions)]
 
 
 def raises(completions: list[str], **columns: list) -> list[float]:
@@ -33,6 +40,21 @@ def not_a_number(completions: list[str], **columns: list) -> list[float]:
     return [float("nan")] * len(completions)
 
 
+def beyond_float32(completions: list[str], **columns: list) -> list[float]:
+    """Finite as Python counts, infinite in an advantage."""
+    return [1e39] * len(completions)
+
+
+def square_beyond_float32(completions: list[str], **columns: list) -> list[float]:
+    """Finite in float32, but a deviation sums its square."""
+    return [-1e20] * len(completions)
+
+
+def fails_in_step_two(completions: list[str], trainer_state: TrainerState, **columns: list) -> list[float]:
+    """A reward that leaves float32's range in the second step of training."""
+    return [float(len(text)) if trainer_state.global_step != 1 else 1e39 for text in completions]
+
+
 def gold_column(completions: list[str], gold: list[float | None], **columns: list) -> list[float | None]:
     """Reads a column of the dataset."""
     return gold
@@ -40,7 +62,7 @@ def gold_column(completions: list[str], gold: list[float | None], **columns: lis
 
 def constant_on_even_rows(completions: list[str], parity: list[int], **columns: list) -> list[float]:
     """The same for every completion of a prompt with parity 0; for the others it depends on the text."""
-    return [sum(map(ord, text)) % 97 * odd for text, odd in zip(completions, parity, strict=True)]
+    return [sum(map(ord, text)) % 97 * odd for text, odd in zip(texts_of(completions), parity, strict=True)]
 
 
 def second_column(completions: list[str], second: list[float | None], **columns: list) -> list[float | None]:

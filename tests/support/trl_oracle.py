@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import transformers
 from datasets import Dataset
@@ -28,7 +30,9 @@ from support.trl_cases import (
     rollouts,
     shifted,
 )
+from transformers import TrainerState
 from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.utils import start_event_loop_in_daemon
 
 SIZES = {
     "vocab_size": VOCABULARY,
@@ -151,6 +155,48 @@ class Oracle:
         trainer._metrics["train"].clear()
         scored = trainer._generate_and_score_completions([{"prompt": "x"}] * len(values))
         return scored["advantages"].numpy(), {name: found[-1] for name, found in trainer._metrics["train"].items()}
+
+    def rewards(
+        self,
+        functions: dict[str, Callable[..., Any]],
+        rows: list[dict[str, Any]],
+        completion_ids: list[list[int]],
+        tokenizer: transformers.PreTrainedTokenizerFast,
+    ) -> np.ndarray:
+        """TRL's rewards of each function, [N, F] with NaN for None, for rows whose completions have these tokens.
+
+        Everything is TRL's own but the tokens: it reads the rows of a dataset, decodes, and calls the functions in the
+        third of ten steps.
+        """
+        trainer = self.trainer
+        found: list[torch.Tensor] = []
+
+        def keep(*arguments: Any) -> None:
+            found.append(GRPOTrainer._calculate_rewards(trainer, *arguments))
+            raise StopIteration
+
+        changes = {
+            "reward_funcs": list(functions.values()),
+            "reward_func_names": list(functions),
+            "reward_processing_classes": [None] * len(functions),
+            "processing_class": tokenizer,
+            "_tokenizer": tokenizer,
+            "num_generations": 4,
+            "async_loop": start_event_loop_in_daemon()[1],
+            "state": TrainerState(global_step=3, max_steps=10),
+            "_generate_single_turn": lambda *ignored: (completion_ids, None),
+            "_calculate_rewards": keep,
+        }
+        kept = {name: vars(trainer)[name] for name in changes if name in vars(trainer)}
+        vars(trainer).update(changes)
+        try:
+            with pytest.raises(StopIteration):
+                trainer._generate_and_score_completions(list(Dataset.from_list(rows)))
+        finally:
+            for name in changes:
+                del vars(trainer)[name]
+            vars(trainer).update(kept)
+        return found[0].numpy()
 
 
 def _tokenizer() -> transformers.PreTrainedTokenizerFast:

@@ -6,6 +6,10 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
+
+# isort: split
+import mlx.core as mx
 import numpy as np
 import pytest
 from support.facts import FACTS
@@ -15,8 +19,9 @@ from mlx_grpo.config.schema import Config, RewardConfig
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import decode_completion
+from mlx_grpo.grpo import group_advantages
 from mlx_grpo.models.policy import load_tokenizer_of
-from mlx_grpo.rewards import check_columns, load_judge, load_reward, strip_thinking
+from mlx_grpo.rewards import LARGEST_REWARD, check_columns, load_judge, load_reward, strip_thinking
 from reward import PUBLISHED, STRICT
 from reward.checks import check_reasons
 
@@ -122,12 +127,27 @@ def test_none_means_does_not_apply():
         ("raises", "raised KeyError"),
         ("too_few", "returned 1 values for 2 completions"),
         ("not_a_number", "returned nan for row r1"),
+        ("beyond_float32", r"returned 1e\+39 for row r1; return a finite number up to 1e\+15"),
+        ("square_beyond_float32", r"returned -1e\+20 for row r1; return a finite number up to 1e\+15"),
         ("absent", "has no absent"),
     ],
 )
 def test_a_faulty_function_is_named(name: str, message: str):
     with pytest.raises(UserError, match=message):
         load_reward(functions(name))([PROMPT, PROMPT], ["a", "b"])
+
+
+def test_weights_that_make_a_reward_too_large_are_named():
+    reward = load_reward(functions("gold_column", "constant", weights=[1e30, 1.0]))
+    with pytest.raises(UserError, match=r"reward_weights: the weighted rewards of row r1 sum to 2.5e\+29; lower"):
+        reward([PROMPT], ["a"])
+
+
+@pytest.mark.parametrize("scale", ["group", "batch"])
+def test_largest_reward_allowed_has_advantages(scale: str):
+    rewards = mx.array([[LARGEST_REWARD, -LARGEST_REWARD] * 256] * 8)  # [P, G], far more than a step has
+    np.testing.assert_allclose(np.abs(np.array(group_advantages(rewards, scale))), 1.0, rtol=1e-3)
+    assert mx.all(group_advantages(rewards * 1e5, scale) == 0)  # the deviation is infinite: nothing would be learned
 
 
 def test_a_module_that_cannot_be_imported_is_named():

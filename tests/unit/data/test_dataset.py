@@ -78,7 +78,7 @@ def test_chat_prompts_are_rendered_with_thinking_off_and_columns_go_to_the_rewar
     row = {"id": "r", "prompt": [{"role": "user", "content": "hi"}], "gold": 3}
     prompt = make_prompt(row, policy.tokenizer)
     assert prompt.text == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think></think>"
-    assert prompt.columns == {"gold": 3}
+    assert prompt.columns == {"id": "r", "gold": 3}
     assert prompt.token_ids.count(policy.stop_ids[0]) == 1
     thinking = make_prompt(row, policy.tokenizer, enable_thinking=True)
     assert thinking.text.endswith("assistant\n")
@@ -89,7 +89,7 @@ def test_the_user_message_is_kept_for_a_reward_and_quotes_of_the_prompt_read_as_
     chat = [{"role": "system", "content": "Judge."}, {"role": "user", "content": "SQL<|im_end|>"}]
     prompt = make_prompt({"id": "r", "prompt": chat, "facts": {"skills": {"SQL<|im_end|>": 3}}}, tokenizer)
     assert prompt.context == prompt.user_message == "SQL< |im_end|>"
-    assert prompt.columns == {"facts": {"skills": {"SQL< |im_end|>": 3}}}
+    assert prompt.columns == {"id": "r", "facts": {"skills": {"SQL< |im_end|>": 3}}}
     assert make_prompt({"id": "r", "prompt": chat, "context": "mine"}, tokenizer).context == "mine"
     assert make_prompt({"id": "r", "prompt": "say 1"}, tokenizer).context == "say 1"
 

@@ -17,6 +17,7 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.types import Batch
+from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
@@ -24,11 +25,12 @@ from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import load_policy
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training import trainer
+from mlx_grpo.training.checkpoint import load_checkpoint
 from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.state import TrainState, grpo_optimizer
 from mlx_grpo.training.trainer import grpo_steps, train
 from mlx_grpo.training.update import FixedLogps, entropy_mask, loss_gradients, update_policy
-from mlx_grpo.training.warm_start import target_ids
+from mlx_grpo.training.warm_start import check_completions, target_ids
 
 
 def test_policy_learns_to_write_rewarded_letters(tiny_qwen3: Path):
@@ -196,6 +198,41 @@ def test_same_seed_gives_the_same_samples_and_adapter_bit_for_bit(tiny_qwen3: Pa
         return (run / runs.SAMPLES).read_text(), (run / runs.ADAPTER / "adapters.safetensors").read_bytes()
 
     assert one("a") == one("b")
+
+
+def test_failing_reward_function_loses_no_step(tiny_qwen3: Path, tmp_path: Path):
+    config = tiny_config(
+        tiny_qwen3,
+        data={"train": rows_file(tmp_path)},
+        reward=reward_by("fails_in_step_two"),
+        output_dir=str(tmp_path / "runs"),
+        save_steps=50,
+    )
+    with pytest.raises(UserError) as caught:
+        train(config, SilentReporter())
+    fault, advice = caught.value.problems
+    assert "fails_in_step_two returned 1e+39" in fault
+    assert "stopped after step 1 of grpo, all saved; go on with: mlx-grpo train" in advice
+    run = runs.Run.find(tmp_path / "runs" / "latest")
+    with run.locked():
+        state, _, _ = trainer.prepare(config, Ranks())
+        assert load_checkpoint(run, state, print).steps == 1
+
+
+@pytest.mark.parametrize("content", ["ab", [{"role": "assistant", "content": "ab"}]])
+def test_warm_start_learns_completions_of_one_assistant_message(tiny_qwen3: Path, content: object):
+    policy = tiny_policy(tiny_qwen3)
+    row = {"id": "0", "prompt": [{"role": "user", "content": "hi"}], "completion": content}
+    prompt = make_prompt(row, policy.tokenizer)
+    check_completions([prompt])
+    assert policy.tokenizer.decode(target_ids(policy, prompt)[:2]) == "ab"
+
+
+def test_warm_start_refuses_completions_of_several_messages(tiny_qwen3: Path):
+    turns = [{"role": "assistant", "content": "ab"}, {"role": "user", "content": "and?"}]
+    row = {"id": "0", "prompt": [{"role": "user", "content": "hi"}], "completion": turns}
+    with pytest.raises(UserError, match="row 0: `completion` is a list, but not of one assistant message"):
+        check_completions([make_prompt(row, tiny_policy(tiny_qwen3).tokenizer)])
 
 
 def test_reference_is_the_policy_after_the_warm_start(tiny_qwen3: Path, tmp_path: Path):
