@@ -1,4 +1,8 @@
-"""Warnings from a run's metrics while it trains: reward hacking, entropy collapse, KL runaway, and the task's own."""
+"""Lines for the user from a run's metrics: a report before the first update, and warnings while it trains.
+
+Warnings: equal rewards within groups, cut completions, no learning, a constant reward function, reward hacking,
+entropy collapse, KL runaway, and the task's own. Each kind is raised once in a run.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlx_grpo.tasks.base import Alarm
+from mlx_grpo.user_functions import CHAT_SHAPE
 
 REWARD_RISE = 0.03
 """Reward is up if its mean since one evaluation exceeds the mean before it by this much."""
@@ -23,25 +28,71 @@ KL_FLOOR = 0.05
 """Below it a KL may grow tenfold without harm, as in every run's first steps."""
 KL_WINDOW = 10
 
+MOST = 0.5
+"""Groups with equal rewards, or completions cut off, are most of a step's above this share."""
+PERSISTENT_STEPS = 5
+"""Most of one step may be chance; an alarm needs so many steps in a row."""
+LEARNING_STEPS = 50
+"""Rewards of a step vary with its prompts; after so many steps, and each multiple, a gain must show."""
+LEARNING_WINDOW = 25
+"""The first and the last so many steps are compared."""
+MORE_SPREAD = (
+    "a warm start (warm_start.steps), a softer reward that gives part of the points, more completions of each prompt "
+    "(num_generations), or dynamic_sampling"
+)
+
 Metrics = dict[str, Any]
 TaskAlarms = Callable[[Sequence[Metrics]], Iterator[Alarm]]
 """Yields a task's own alarms from the metrics of the GRPO steps."""
 
 
-def alarms(history: Sequence[Metrics], of_task: TaskAlarms | None = None) -> list[Alarm]:
-    """Return the first alarm of each kind in a run's GRPO metrics so far, in the order of the steps."""
+def first_step(metrics: Metrics, spread: float, valid: float | None, longest: int) -> list[str]:
+    """Return the report of the first step's rollouts, and a warning where no group has two different rewards.
+
+    `spread` is the mean standard deviation within groups, `valid` the share of valid completions, None where it is
+    unknown, and `longest` the limit of a completion's tokens.
+    """
+    of_valid = "" if valid is None else f"{valid:.0%} valid, "
+    equal, cut = metrics["frac_reward_zero_std"], metrics["completions/clipped_ratio"]
+    lines = [
+        f"first rollouts: {of_valid}reward {metrics['reward']:.3f}, spread within groups {spread:.3f} "
+        f"(0 in {equal:.0%} of them), {cut:.0%} cut off at {longest} tokens"
+    ]
+    if equal == 1:
+        lines.append(
+            "warning: no group of the first step has two different rewards, so there is nothing to learn from yet; "
+            f"what helps: {MORE_SPREAD}"
+        )
+    return lines
+
+
+def alarms(history: Sequence[Metrics], of_task: TaskAlarms | None = None, functions: Sequence[str] = ()) -> list[Alarm]:
+    """Return the first alarm of each kind in a run's GRPO metrics so far, in the order of the steps.
+
+    `functions` names the user's own reward functions in the metrics.
+    """
     steps = [record for record in history if record.get("reward") is not None]
     before = next((record for record in history if record["step"] < 0), {})  # the evaluation before the first step
-    kinds = [_reward_hacking(steps, before), _entropy_collapse(steps), _kl_runaway(steps)]
+    kinds = [
+        _reward_hacking(steps, before),
+        _entropy_collapse(steps),
+        _kl_runaway(steps),
+        _equal_rewards(history),
+        _cut_completions(history),
+        _no_learning(steps),
+        *(_constant_function(steps, name) for name in functions),
+    ]
     if of_task is not None:
         kinds.append(of_task(steps))
     firsts = [next(alarms_of_kind, None) for alarms_of_kind in kinds]
     return sorted(alarm for alarm in firsts if alarm is not None)
 
 
-def raised_at(step: int, history: Sequence[Metrics], of_task: TaskAlarms | None = None) -> list[str]:
+def raised_at(
+    step: int, history: Sequence[Metrics], of_task: TaskAlarms | None = None, functions: Sequence[str] = ()
+) -> list[str]:
     """Return the lines of the alarms that are first raised at a step."""
-    return [line for alarm_step, line in alarms(history, of_task) if alarm_step == step]
+    return [line for alarm_step, line in alarms(history, of_task, functions) if alarm_step == step]
 
 
 def _reward_hacking(steps: Sequence[Metrics], before: Metrics) -> Iterator[Alarm]:
@@ -107,4 +158,64 @@ def _kl_runaway(steps: Sequence[Metrics]) -> Iterator[Alarm]:
                 step,
                 f"warning: kl is {kl:.3f} nats per token{since}: the policy runs away from its reference; "
                 "lower learning_rate, or raise beta",
+            )
+
+
+def _equal_rewards(history: Sequence[Metrics]) -> Iterator[Alarm]:
+    """Detect steps most of whose groups have a gradient of 0, since their rewards are equal."""
+    for step, share in _mostly(history, "frac_reward_zero_std"):
+        yield (
+            step,
+            f"warning: {share:.0%} of the groups have equal rewards, and most had in each of the last "
+            f"{PERSISTENT_STEPS} steps: they teach nothing; what helps: {MORE_SPREAD}",
+        )
+
+
+def _cut_completions(history: Sequence[Metrics]) -> Iterator[Alarm]:
+    """Detect steps most of whose completions reach the length limit before they end."""
+    for step, share in _mostly(history, "completions/clipped_ratio"):
+        yield (
+            step,
+            f"warning: {share:.0%} of the completions are cut off, and most were in each of the last "
+            f"{PERSISTENT_STEPS} steps: raise max_completion_length, or ask for shorter ones in the prompt",
+        )
+
+
+def _mostly(history: Sequence[Metrics], name: str) -> Iterator[tuple[int, float]]:
+    """Yield each step, and its share, at which a share has been above MOST for PERSISTENT_STEPS steps."""
+    in_a_row = 0
+    for record in history:
+        share = record.get(name)
+        if share is None:
+            continue
+        in_a_row = in_a_row + 1 if share > MOST else 0
+        if in_a_row >= PERSISTENT_STEPS:
+            yield record["step"], share
+
+
+def _no_learning(steps: Sequence[Metrics]) -> Iterator[Alarm]:
+    """Detect a reward that is no higher than at the beginning, by more than the standard error of the difference."""
+    rewards = np.array([record["reward"] for record in steps])
+    first = rewards[:LEARNING_WINDOW]
+    for taken in range(LEARNING_STEPS, len(steps) + 1, LEARNING_STEPS):
+        last = rewards[taken - LEARNING_WINDOW : taken]
+        error = np.sqrt((first.var(ddof=1) + last.var(ddof=1)) / LEARNING_WINDOW)
+        if last.mean() - first.mean() > error:
+            continue
+        yield (
+            steps[taken - 1]["step"],
+            f"warning: nothing learned in {taken} steps: reward {first.mean():.3f} in the first {LEARNING_WINDOW}, "
+            f"{last.mean():.3f} in the last {LEARNING_WINDOW}; read samples.jsonl, look at frac_reward_zero_std and "
+            "grad_norm, or raise learning_rate",
+        )
+
+
+def _constant_function(steps: Sequence[Metrics], name: str) -> Iterator[Alarm]:
+    """Detect a reward function that gives every completion of a step one value."""
+    for record in steps:
+        if record.get(f"rewards/{name}/std") == 0:
+            yield (
+                record["step"],
+                f"warning: {name} gave {record[f'rewards/{name}/mean']:.4g} to every completion of step "
+                f"{record['step'] + 1}; if it should tell them apart, check what it reads{CHAT_SHAPE}",
             )

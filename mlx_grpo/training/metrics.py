@@ -9,8 +9,10 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_grpo.config.schema import Config
 from mlx_grpo.data.types import Batch, Rollout
-from mlx_grpo.rewards import Scores
+from mlx_grpo.rewards import Scores, load_judge
+from mlx_grpo.tasks.lookup import find_task
 
 
 def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, num_generations: int) -> dict[str, float]:
@@ -24,11 +26,27 @@ def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, num_generations:
         "reward_std": _std(by_group),
         "frac_reward_zero_std": float(np.mean([group.size == 0 or np.ptp(group) == 0 for group in applicable])),
         **{f"rewards/{name}/mean": mean_without_nan(values) for name, values in scores.components.items()},
+        **{f"rewards/{name}/std": _std(values) for name, values in scores.components.items()},
         "completions/mean_length": float(np.mean(lengths)),
         "completions/clipped_ratio": float(np.mean([r.finish_reason == "length" for r in rollouts])),
         "step_completion_tokens": float(sum(lengths) - repeated),  # a shared prefix is decoded once
         "num_tokens": float(sum(len(r.prompt.given_ids) + len(r.completion_ids) for r in rollouts)),
     }
+
+
+def spread_within_groups(scores: Scores, num_generations: int) -> float:
+    """Return the mean standard deviation of a group's rewards, over the groups with two rewards or more."""
+    return mean_without_nan(np.array([_std(group) for group in scores.rewards.reshape(-1, num_generations)]))
+
+
+def valid_share(config: Config, rollouts: Sequence[Rollout]) -> float | None:
+    """Return the share of completions that the run's task calls valid; None where no task says so."""
+    task = find_task(config)
+    judge = load_judge(config) if task and config.reward.judge is None else None
+    if judge is None:
+        return None
+    figures = judge([rollout.prompt for rollout in rollouts], [rollout.completion for rollout in rollouts])
+    return float(np.mean([own["valid"] for own in figures])) if "valid" in figures[0] else None
 
 
 def group_metrics(rollouts: Sequence[Rollout], redrawn: int, dropped: int) -> dict[str, float]:
@@ -108,7 +126,10 @@ def mean_without_nan(values: np.ndarray) -> float:
 
 
 def _std(values: np.ndarray) -> float:
+    """Return the sample's standard deviation without NaN values; exactly 0 where all are equal."""
     kept = values[~np.isnan(values)]
+    if kept.size > 1 and np.ptp(kept) == 0:
+        return 0.0  # the mean of equal values may differ from them in the last bit
     return float(kept.std(ddof=1)) if kept.size > 1 else math.nan
 
 

@@ -10,12 +10,15 @@ from typing import Any
 
 from mlx_grpo import runs
 from mlx_grpo.data.jsonl import append_jsonl, without_nan
+from mlx_grpo.data.types import Rollout
 from mlx_grpo.distributed.signals import Interrupted, Stop, StopStep
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import save_adapter
+from mlx_grpo.rewards import Scores, function_labels
 from mlx_grpo.tasks.lookup import find_task
 from mlx_grpo.training import alarms
 from mlx_grpo.training.checkpoint import RunPosition, save_checkpoint
+from mlx_grpo.training.metrics import reward_metrics, spread_within_groups, valid_share
 from mlx_grpo.training.progress import Reporter
 from mlx_grpo.training.state import TrainState
 
@@ -49,6 +52,16 @@ class RunLogger:
         if self.state.ranks.size == 1 and self.stop.signal is not None:
             raise StopStep(self.stop.signal)
 
+    def first_rollouts(self, rollouts: Sequence[Rollout], scores: Scores) -> None:
+        """Report before the first update what GRPO has to work with; do nothing in later steps."""
+        config = self.state.config
+        if self.position.steps or not self.state.ranks.leads:
+            return
+        metrics = reward_metrics(rollouts, scores, config.num_generations)
+        spread = spread_within_groups(scores, config.num_generations)
+        for line in alarms.first_step(metrics, spread, valid_share(config, rollouts), config.max_completion_length):
+            self.reporter.note(line)
+
     def end_step(
         self,
         metrics: dict[str, Any],
@@ -81,8 +94,9 @@ class RunLogger:
             self.interrupt(signals[0])
 
     def _warnings(self, step: int) -> list[str]:
-        task = find_task(self.state.config)
-        return alarms.raised_at(step, self.history, task.alarms if task else None)
+        config = self.state.config
+        task = find_task(config)
+        return alarms.raised_at(step, self.history, task.alarms if task else None, function_labels(config.reward))
 
     def record(self, metrics: dict[str, Any]) -> None:
         """Append a record to the run's metrics."""

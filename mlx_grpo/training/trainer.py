@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +48,10 @@ from mlx_grpo.training.update import entropy_mask, loss_gradients, token_logps, 
 from mlx_grpo.training.validation import validate, validation_prompts
 from mlx_grpo.training.warm_start import check_completions, find_warm_start, train_warm_start, warm_start_optimizer
 
+OnScores = Callable[[Sequence[Rollout], Scores], None]
+"""Called with the rollouts and scores of each step before its update."""
+
+
 class Step(NamedTuple):
     """The result of one GRPO step: its metrics, and the N rollouts with their scores."""
 
@@ -61,6 +65,7 @@ def grpo_steps(
     dataset: Sequence[Prompt],
     steps: Iterable[int],
     on_token: OnToken | None = None,
+    on_scores: OnScores | None = None,
 ) -> Iterator[Step]:
     """Take the GRPO steps of the given numbers in order, and yield each after its update."""
     config = state.config
@@ -73,6 +78,8 @@ def grpo_steps(
         rollouts = generate_groups(state, prompts, step, on_token)  # N, prompt-major
         scores = score_groups(state, rollouts, step)  # rewards and components [N]
         rollouts, scores, redrawn = redraw_zero_variance(state, dataset, rollouts, scores, step, on_token)
+        if on_scores:
+            on_scores(rollouts, scores)
         mx.clear_cache()  # the buffers of decoding have other shapes than those of training
         advantages = group_advantages(training_rewards(scores, config, step), config.scale_rewards)  # [P, G]
         kept = groups_to_train(scores, config)  # indices of P or fewer groups
@@ -201,7 +208,7 @@ def run_grpo(logger: RunLogger, dataset: Sequence[Prompt], validation: Sequence[
     logger.begin("GRPO", config.max_steps)
     if until < config.max_steps:
         logger.reporter.note(f"  to end after step {until}")
-    steps = grpo_steps(state, dataset, range(position.steps, until), logger.decoding)
+    steps = grpo_steps(state, dataset, range(position.steps, until), logger.decoding, logger.first_rollouts)
     try:
         for metrics, rollouts, scores in steps:
             step = metrics["step"]

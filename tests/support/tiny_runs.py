@@ -15,7 +15,7 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.evaluation.eval import run_eval
 from mlx_grpo.models.policy import load_policy
 from mlx_grpo.rewards import load_reward
-from mlx_grpo.training.progress import SilentReporter
+from mlx_grpo.training.progress import Reporter, SilentReporter
 from mlx_grpo.training.state import TrainState, grpo_optimizer
 from mlx_grpo.training.trainer import Step, grpo_steps, train
 
@@ -60,7 +60,7 @@ def rewards_over(model: Path, steps: int, function: str, **changes: object) -> l
     return [done.metrics["rewards/share_of_letters/mean"] for done in grpo_steps(state, prompts, range(steps))]
 
 
-def evaluated_run(model: Path, folder: Path) -> Path:
+def evaluated_run(model: Path, folder: Path, reporter: Reporter | None = None) -> Path:
     """Train for two steps on rows of the bundled data, evaluate in MLX, and return the run's folder."""
     for split in ("train", "heldout"):
         rows = read_rows(BUNDLED_ROWS / f"{split}.jsonl.gz")[:5]
@@ -76,6 +76,6 @@ def evaluated_run(model: Path, folder: Path) -> Path:
         eval_steps=1,
         learning_rate=0.0123,
     )
-    run = train(config, SilentReporter()).folder
+    run = train(config, reporter or SilentReporter()).folder
     run_eval(str(run), backend="mlx", device="auto", episodes=None, max_new_tokens=None, progress=lambda *a: None)
     return run
