@@ -22,6 +22,8 @@ KL_GROWTH = 10
 KL_FLOOR = 0.05
 """Below it a KL may grow tenfold without harm, as in every run's first steps."""
 KL_WINDOW = 10
+CUT_SHARE = 0.5
+"""The share of a step's completions cut off inside their thought above which an alarm names the limit."""
 
 Metrics = dict[str, Any]
 TaskAlarms = Callable[[Sequence[Metrics]], Iterator[Alarm]]
@@ -32,7 +34,7 @@ def alarms(history: Sequence[Metrics], of_task: TaskAlarms | None = None) -> lis
     """Return the first alarm of each kind in a run's GRPO metrics so far, in the order of the steps."""
     steps = [record for record in history if record.get("reward") is not None]
     before = next((record for record in history if record["step"] < 0), {})  # the evaluation before the first step
-    kinds = [_reward_hacking(steps, before), _entropy_collapse(steps), _kl_runaway(steps)]
+    kinds = [_reward_hacking(steps, before), _entropy_collapse(steps), _kl_runaway(steps), _cut_in_thought(steps)]
     if of_task is not None:
         kinds.append(of_task(steps))
     firsts = [next(alarms_of_kind, None) for alarms_of_kind in kinds]
@@ -107,4 +109,16 @@ def _kl_runaway(steps: Sequence[Metrics]) -> Iterator[Alarm]:
                 step,
                 f"warning: kl is {kl:.3f} nats per token{since}: the policy runs away from its reference; "
                 "lower learning_rate, or raise beta",
+            )
+
+
+def _cut_in_thought(steps: Sequence[Metrics]) -> Iterator[Alarm]:
+    """Detect a length limit that leaves a thinking policy no room for what is graded."""
+    for record in steps:
+        share = record.get("completions/cut_in_thought") or 0
+        if share > CUT_SHARE:
+            yield (
+                record["step"],
+                f"warning: {share:.0%} of the completions are cut off inside their thought, so there is nothing to "
+                "grade in them; raise max_completion_length, or set data.enable_thinking to false",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import mlx.core as mx
@@ -23,6 +24,12 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
 )
+
+
+THINKING_TEMPLATE = TEMPLATE.replace(
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>", "{% if true %}<think>\n"
+)
+"""As R1 and Qwen3's thinking models have it: the prompt ends with the beginning of a thought."""
 
 
 QWEN3 = {
@@ -60,6 +67,14 @@ def make_model_folder(folder: Path, settings: dict) -> Path:
     # Larger than the default initialization, so that next-token distributions are far from uniform.
     weights = {name: w if w.ndim == 1 else w * 4 for name, w in tree_flatten(model.parameters())}
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "pt"})
+    return folder
+
+
+def with_template(source: Path, folder: Path, template: str) -> Path:
+    """Copy a model's folder and give it another chat template."""
+    shutil.copytree(source, folder)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": template}))
     return folder
 
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from support.tiny_models import tiny_config, tiny_policy
+from support.tiny_models import THINKING_TEMPLATE, tiny_config, tiny_policy, with_template
 from support.tiny_runs import make_state, reward_by, rewards_over, rows_file, take_step
 
 from mlx_grpo import grpo, runs
@@ -172,6 +172,27 @@ def test_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_pat
     assert samples[0].keys() >= {"step", "prompt_id", "completion", "reward", "rewards"}
     for folder in (runs.WARM_START, runs.ADAPTER):
         assert (run / folder / "adapters.safetensors").is_file()
+
+
+def test_a_template_that_opens_the_thought_trains_and_the_limit_names_it(tiny_qwen3: Path, tmp_path: Path):
+    notes: list[str] = []
+
+    class NoteReporter(SilentReporter):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    prompt = [{"role": "user", "content": "say 1"}]
+    config = tiny_config(
+        with_template(tiny_qwen3, tmp_path / "r1", THINKING_TEMPLATE),
+        data={"train": rows_file(tmp_path, prompt=prompt), "enable_thinking": True},
+        reward=reward_by("share_of_letters"),
+        output_dir=str(tmp_path / "runs"),
+        max_steps=1,
+    )
+    run = train(config, NoteReporter())
+    assert run.metrics()[0]["completions/cut_in_thought"] > 0.5
+    assert [note for note in notes if "cut off inside their thought" in note]
+    assert all(sample["prompt_opens_thought"] for sample in run.samples())
 
 
 def test_warm_start_targets_end_with_the_stop_token(tiny_qwen3: Path):
