@@ -97,7 +97,9 @@ def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinkin
     columns = {key: value for key, value in row.items() if key not in ("id", "prompt")}
     if isinstance(row["prompt"], str):
         text = user_message = row["prompt"]
-        token_ids = tokenizer.encode(text)
+        # As mlx-lm does: a text that was rendered already brings its beginning of sequence along.
+        begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+        token_ids = tokenizer.encode(text, add_special_tokens=not begun)
     else:
         try:
             text = render(row["prompt"], tokenizer, enable_thinking)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama, qwen3
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
@@ -86,6 +89,17 @@ def byte_tokenizer() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ("<|im_start|>", STOP)])
     return tokenizer
+
+
+def tiny_tokenizer(template: str, special: Sequence[str] = (), **names: str) -> TokenizerWrapper:
+    """Make a byte tokenizer with a chat template and more special tokens; it begins each text with its `bos_token`."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    if bos := names.get("bos_token"):
+        start = (bos, tokenizer.token_to_id(bos))
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[start])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **{"eos_token": STOP, **names})
+    return TokenizerWrapper(fast)
 
 
 def tiny_config(model: Path, **changes: object) -> Config:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.paths import SHARED
-from support.tiny_models import tiny_policy
+from support.tiny_models import tiny_policy, tiny_tokenizer
 
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import DataConfig
@@ -82,6 +82,13 @@ def test_chat_prompts_are_rendered_with_thinking_off_and_columns_go_to_the_rewar
     assert prompt.token_ids.count(policy.stop_ids[0]) == 1
     thinking = make_prompt(row, policy.tokenizer, enable_thinking=True)
     assert thinking.text.endswith("assistant\n")
+
+
+def test_a_text_prompt_gets_one_beginning_of_sequence():
+    tokenizer = tiny_tokenizer("", special=["<s>"], bos_token="<s>")
+    bos = tokenizer.convert_tokens_to_ids("<s>")
+    starts = [make_prompt({"id": "r", "prompt": text}, tokenizer).token_ids for text in ("hi", "<s>hi")]
+    assert starts[0] == starts[1] == (bos, *tokenizer.encode("hi", add_special_tokens=False))
 
 
 def test_the_user_message_is_kept_for_a_reward_and_quotes_of_the_prompt_read_as_it_does(tiny_qwen3: Path):
