@@ -1,7 +1,8 @@
 """Chat messages to a prompt's text: a message's content is data, and can't end its turn or begin another.
 
 A tokenizer reads special tokens anywhere in a text, so that `<|im_end|>` in a résumé would end the user's turn. In
-every message such a token gets a blank after its first character, `< |im_end|>`, which makes it plain text.
+every message such a token gets a blank after its first character, `< |im_end|>`, which makes it plain text. So does
+plain text that the template writes around a message, such as `[/INST]` (see `turn_marks`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,23 @@ from typing import Any
 from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from mlx_grpo.data.thinking import CLOSE, OPEN
 from mlx_grpo.errors import UserError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 OPENING, ANSWERED = ROLES[:2], ("user", "tool")
+# A template may refuse an order of roles or other fields of a message, which may be nested without end. mlx-lm has a
+# few templates in Python, which raise any of these.
+REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AssertionError, RuntimeError)
+CONVERSATIONS = (
+    ("system", "user", "assistant", "user"),
+    ("user", "assistant", "user"),
+    ("user", "assistant", "tool"),
+)
+"""What `turn_marks` renders: some templates know no system message, and others no tools."""
+FILLER = "Filler"
+"""A word in place of a message's content, which no template changes."""
+TAG = re.compile(r"<[^<>\n]{1,40}>|\[[^][\n]{1,40}\]")
 
 
 def messages_problem(messages: Sequence[Any]) -> str | None:
@@ -54,8 +68,7 @@ def render(messages: Sequence[dict[str, Any]], tokenizer: TokenizerWrapper, enab
             add_generation_prompt=True,
             enable_thinking=enable_thinking,
         )
-    # A template may refuse an order of roles or other fields of a message, which may be nested without end.
-    except (TemplateError, TypeError, RecursionError) as error:
+    except REFUSALS as error:
         raise UserError(f"the model's chat template does not take these messages ({error}); change them") from None
 
 
@@ -76,18 +89,52 @@ def as_data(value: Any, tokenizer: TokenizerWrapper) -> Any:
 
 @lru_cache(maxsize=4)
 def markers(tokenizer: TokenizerWrapper) -> re.Pattern[str]:
-    """Return a pattern of the tokens that data may not contain: special tokens, and added ones of the chat template.
+    """Return a pattern of what data may not contain: special tokens, added ones of the chat template, and turn marks.
 
     DeepSeek's `<｜User｜>` is no special token, and yet begins a turn. Marks of thinking are allowed: they end no turn,
     and a system message may well ask for them.
     """
     template = str(tokenizer.chat_template)
-    thoughts = (tokenizer.think_start, tokenizer.think_end)
     tokens = {
-        token.content
-        for token in tokenizer.added_tokens_decoder.values()
-        if (token.special or token.content in template) and token.content not in thoughts
+        token.content for token in tokenizer.added_tokens_decoder.values() if token.special or token.content in template
     }
+    marks = (tokens | turn_marks(tokenizer)) - {OPEN, CLOSE, tokenizer.think_start, tokenizer.think_end}
     # One letter, or a letter and blanks, mark nothing. The longest come first, since one may begin with another.
-    kept = sorted((token for token in tokens if token[1:2].strip()), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, kept)) or r"(?!)")
+    kept = sorted((mark for mark in marks if mark[1:2].strip()), key=len, reverse=True)
+    return re.compile("|".join(map(_whole, kept)) or r"(?!)")
+
+
+def _whole(mark: str) -> str:
+    """Return a pattern of a mark that is no end of a longer word."""
+    return (r"(?<!\w)" if mark[0].isalnum() else "") + re.escape(mark)
+
+
+def turn_marks(tokenizer: TokenizerWrapper) -> set[str]:
+    """Return the plain text that the chat template writes around messages: `[/INST]`, `<|user|>`, `### Response:`.
+
+    A mark is a tag in brackets, or a line between two messages with a sign that is no letter. A template's own words,
+    such as the name of a role or a date, are none.
+    """
+    marks: set[str] = set()
+    added = "|".join(re.escape(token.content) for token in tokenizer.added_tokens_decoder.values()) or r"(?!)"
+    for roles in CONVERSATIONS:
+        text = _try_render([{"role": role, "content": f"{FILLER}{i}"} for i, role in enumerate(roles)], tokenizer)
+        before, *around = re.split(rf"{FILLER}\d", text)
+        marks |= set(TAG.findall(before))  # which may say more: a system message of its own, the date
+        for line in re.split(rf"\n|{added}", "\n".join(around)):
+            marks |= set(TAG.findall(line)) or ({line.strip()} if re.search(r"[^\w\s]", line) else set())
+    return marks
+
+
+def _try_render(
+    messages: Sequence[dict[str, str]], tokenizer: TokenizerWrapper, add_generation_prompt: bool = True
+) -> str:
+    """Render messages that a template may refuse, and then return ""."""
+    if not tokenizer.has_chat_template:
+        return ""
+    try:
+        return tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False
+        )
+    except REFUSALS:
+        return ""
