@@ -126,6 +126,19 @@ def turn_marks(tokenizer: TokenizerWrapper) -> set[str]:
     return marks
 
 
+@lru_cache(maxsize=4)
+def turn_end(tokenizer: TokenizerWrapper) -> int | None:
+    """Return the token with which the chat template ends an assistant's turn; None where it writes none.
+
+    It may be another than the tokenizer's eos_token: Phi-3's template writes `<|end|>`, that of Qwen2.5's base
+    `<|im_end|>`.
+    """
+    chat = [{"role": "user", "content": FILLER}, {"role": "assistant", "content": f"{FILLER}1"}]
+    _, _, after = _try_render(chat, tokenizer, add_generation_prompt=False).partition(f"{FILLER}1")
+    token_ids = tokenizer.encode(after, add_special_tokens=False)
+    return next((token_id for token_id in token_ids if token_id in tokenizer.added_tokens_decoder), None)
+
+
 def _try_render(
     messages: Sequence[dict[str, str]], tokenizer: TokenizerWrapper, add_generation_prompt: bool = True
 ) -> str:

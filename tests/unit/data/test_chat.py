@@ -6,7 +6,7 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from support.tiny_models import TEMPLATE, tiny_tokenizer
 
-from mlx_grpo.data.chat import as_data, turn_marks
+from mlx_grpo.data.chat import as_data, turn_end, turn_marks
 from mlx_grpo.data.dataset import make_prompt
 
 MISTRAL = (
@@ -26,6 +26,10 @@ VICUNA = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% else %}"
     "{{ {'user': ' USER: ', 'assistant': ' ASSISTANT: '}[m.role] + m.content }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %} ASSISTANT:{% endif %}"
+)
+PHI3 = (
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
 )
 
 
@@ -62,3 +66,19 @@ def test_words_of_roles_and_system_messages_stay_as_they_are():
     text = "You are helpful. A user, an assistant: [JOB] <b> ### Response. <think>"
     assert as_data(text, tokenizer_of(default)) == text
     assert as_data("A SUPERUSER: root", tokenizer_of(VICUNA)) == "A SUPERUSER: root"
+
+
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (TEMPLATE, "<|im_end|>"),  # with </s> as the tokenizer's eos, as in Qwen2.5's base models
+        (PHI3, "<|end|>"),
+        (MISTRAL, "</s>"),
+        (ALPACA, None),
+        ("{{ raise_exception('no') }}", None),
+        (None, None),
+    ],
+)
+def test_the_end_of_a_turn_is_the_one_that_the_template_writes(template: str, end: str | None):
+    tokenizer = tokenizer_of(template)
+    assert turn_end(tokenizer) == (None if end is None else tokenizer.convert_tokens_to_ids(end))
