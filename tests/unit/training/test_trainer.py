@@ -9,16 +9,16 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from support.tiny_models import THINKING_TEMPLATE, tiny_config, tiny_policy, with_template
+from support.tiny_models import TEMPLATE, THINKING_TEMPLATE, tiny_config, tiny_policy, with_template
 from support.tiny_runs import make_state, reward_by, rewards_over, rows_file, take_step
 
 from mlx_grpo import grpo, runs
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import make_prompt
-from mlx_grpo.data.types import Batch
+from mlx_grpo.data.types import Batch, Prompt
 from mlx_grpo.errors import UserError
-from mlx_grpo.generation.rollout import generate
+from mlx_grpo.generation.rollout import decode_completion, generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import load_policy
@@ -201,6 +201,21 @@ def test_warm_start_targets_end_with_the_stop_token(tiny_qwen3: Path):
     *text, stop = target_ids(policy, prompt)
     assert policy.tokenizer.decode(text) == "ab"
     assert stop in policy.stop_ids
+
+
+def test_warm_start_ends_a_turn_as_the_template_does(tiny_qwen3: Path, tmp_path: Path):
+    policy = tiny_policy(with_template(tiny_qwen3, tmp_path / "m", TEMPLATE.replace("<|im_end|>", "<|im_start|>")))
+    prompt = make_prompt({"id": "0", "prompt": "hi", "completion": "ab"}, policy.tokenizer)
+    assert policy.tokenizer.decode(target_ids(policy, prompt)) == "ab<|im_start|>"  # its eos_token is <|im_end|>
+
+
+def test_warm_start_closes_a_thought_that_the_prompt_began(tiny_qwen3: Path):
+    policy = tiny_policy(tiny_qwen3)
+    texts = []
+    for completion in ("ab", "hm</think>ab"):
+        prompt = Prompt("0", "assistant\n<think>\n", (1,), {"completion": completion})
+        texts.append(decode_completion(policy.tokenizer, target_ids(policy, prompt)))
+    assert texts == ["\n</think>\n\nab", "hm</think>ab"]
 
 
 def test_same_seed_gives_the_same_samples_and_adapter_bit_for_bit(tiny_qwen3: Path, tmp_path: Path):
