@@ -7,8 +7,10 @@ plain text that the template writes around a message, such as `[/INST]` (see `tu
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +31,7 @@ CONVERSATIONS = (
     ("user", "assistant", "tool"),
 )
 """What `turn_marks` renders: some templates know no system message, and others no tools."""
+CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 FILLER = "Filler"
 """A word in place of a message's content, which no template changes."""
 TAG = re.compile(r"<[^<>\n]{1,40}>|\[[^][\n]{1,40}\]")
@@ -52,11 +55,13 @@ def messages_problem(messages: Sequence[Any]) -> str | None:
     return None
 
 
-def render(messages: Sequence[dict[str, Any]], tokenizer: TokenizerWrapper, enable_thinking: bool) -> str:
+def render(
+    messages: Sequence[dict[str, Any]], tokenizer: TokenizerWrapper, enable_thinking: bool, today: str | None = None
+) -> str:
     """Render messages by the model's chat template, up to the start of the completion.
 
-    Special tokens inside the messages are broken. Raises UserError where the model has no template, or the template
-    refuses the messages.
+    Special tokens inside the messages are broken. `today`, as in 2026-01-31, is the date of a template that writes one;
+    None is the clock's. Raises UserError where the model has no template, or the template refuses the messages.
     """
     if not tokenizer.has_chat_template:
         raise UserError("the model has no chat template; give `prompt` as text, or a model tuned for chat")
@@ -67,9 +72,22 @@ def render(messages: Sequence[dict[str, Any]], tokenizer: TokenizerWrapper, enab
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=enable_thinking,
+            **_dated(tokenizer, today),
         )
     except REFUSALS as error:
         raise UserError(f"the model's chat template does not take these messages ({error}); change them") from None
+
+
+def _dated(tokenizer: TokenizerWrapper, today: str | None) -> dict[str, str]:
+    """Return the chat template with `today` in place of its calls of the clock, as an argument of its rendering.
+
+    transformers keeps functions out of a template's variables, so that none of ours can replace its `strftime_now`.
+    """
+    template = tokenizer.chat_template
+    if today is None or not isinstance(template, str) or not CLOCK.search(template):
+        return {}
+    day = date.fromisoformat(today)
+    return {"chat_template": CLOCK.sub(lambda call: json.dumps(day.strftime(call[2])), template)}
 
 
 def as_data(value: Any, tokenizer: TokenizerWrapper) -> Any:

@@ -82,17 +82,22 @@ def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None)
     return rows
 
 
-def load_prompts(path: Path, tokenizer: TokenizerWrapper, enable_thinking: bool = False) -> list[Prompt]:
+def load_prompts(
+    path: Path, tokenizer: TokenizerWrapper, enable_thinking: bool = False, today: str | None = None
+) -> list[Prompt]:
     """Render and tokenize every row: chat messages by the model's template, plain text as it is."""
-    return [make_prompt(row, tokenizer, enable_thinking) for row in read_rows(path)]
+    return [make_prompt(row, tokenizer, enable_thinking, today) for row in read_rows(path)]
 
 
-def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinking: bool = False) -> Prompt:
+def make_prompt(
+    row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinking: bool = False, today: str | None = None
+) -> Prompt:
     """Make a Prompt of one row; columns other than `id` and `prompt` go to the reward.
 
     Special tokens inside chat messages are broken (see `chat`). So are those in the columns that quote a prompt, which
     lets a rubric grade against the text that the model reads. A `prompt` of plain text is taken as rendered already:
-    its special tokens count, and whoever rendered it must keep foreign ones out.
+    its special tokens count, and whoever rendered it must keep foreign ones out. `today` is the date of a template that
+    writes one (see `chat.render`).
     """
     columns = {key: value for key, value in row.items() if key not in ("id", "prompt")}
     if isinstance(row["prompt"], str):
@@ -102,7 +107,7 @@ def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinkin
         token_ids = tokenizer.encode(text, add_special_tokens=not begun)
     else:
         try:
-            text = render(row["prompt"], tokenizer, enable_thinking)
+            text = render(row["prompt"], tokenizer, enable_thinking, today)
         except UserError as error:
             raise UserError(f"row {row['id']}: {error}") from None
         token_ids = tokenizer.encode(text, add_special_tokens=False)

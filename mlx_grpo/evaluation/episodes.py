@@ -27,7 +27,7 @@ def heldout_prompts(run: Run, episodes: int | None = None, others: Sequence[Run]
     if heldout is None:
         raise UserError("data.heldout: not set, and training prompts prove nothing; name a held-out file")
     tokenizer = load_tokenizer_of(config.model)
-    prompts = load_prompts(heldout, tokenizer, config.data.enable_thinking)
+    prompts = load_prompts(heldout, tokenizer, config.data.enable_thinking, run.today)
     used: set[str] = set()
     for each in (config, *(other.config for other in others)):
         if each.eval_steps:

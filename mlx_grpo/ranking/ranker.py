@@ -189,7 +189,7 @@ class Ranker:
         settings = self.model.settings
         chat = messages(job, candidate, settings.form, settings.instruction)
         row = {"id": candidate.id, "prompt": chat, "facts": facts_of(job, candidate)}
-        return make_prompt(row, self.policy.tokenizer, settings.enable_thinking)
+        return make_prompt(row, self.policy.tokenizer, settings.enable_thinking, settings.today)
 
     def _answer_entries(self, job_prompt: _JobPrompt, batch: _Batch) -> list[Answer]:
         """Return the answers of a batch in order; an unreadable entry's answer holds its problems."""

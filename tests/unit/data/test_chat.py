@@ -6,7 +6,7 @@ import pytest
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from support.tiny_models import TEMPLATE, tiny_tokenizer
 
-from mlx_grpo.data.chat import as_data, turn_end, turn_marks
+from mlx_grpo.data.chat import as_data, render, turn_end, turn_marks
 from mlx_grpo.data.dataset import make_prompt
 
 MISTRAL = (
@@ -82,3 +82,25 @@ def test_words_of_roles_and_system_messages_stay_as_they_are():
 def test_the_end_of_a_turn_is_the_one_that_the_template_writes(template: str, end: str | None):
     tokenizer = tokenizer_of(template)
     assert turn_end(tokenizer) == (None if end is None else tokenizer.convert_tokens_to_ids(end))
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        (
+            "{% if not date_string is defined %}{% if strftime_now is defined %}"  # Llama-3.2
+            "{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{% endif %}{{ date_string }}",
+            "31 Jan 2026",
+        ),
+        (
+            '{% if not date_string is defined %}{% set date_string = "26 Jul 2024" %}{% endif %}{{ date_string }}',
+            "26 Jul 2024",
+        ),  # Llama-3.1, which has no clock
+        ('{{ strftime_now( "%Y-%m-%d" ) }}', "2026-01-31"),
+    ],
+)
+def test_a_template_writes_the_date_of_the_run(written: str, shown: str):
+    tokenizer = tiny_tokenizer(written + ": {{ messages[0].content }}")
+    chat = [{"role": "user", "content": "strftime_now('%Y')"}]
+    assert render(chat, tokenizer, False, "2026-01-31") == f"{shown}: strftime_now('%Y')"
+    assert render(chat, tokenizer, False).endswith(": strftime_now('%Y')")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,10 +19,12 @@ from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.types import Batch, Prompt
 from mlx_grpo.errors import UserError
+from mlx_grpo.evaluation.episodes import heldout_prompts
 from mlx_grpo.generation.rollout import decode_completion, generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import load_policy
+from mlx_grpo.ranking.model import find_ranking_model
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training import trainer
 from mlx_grpo.training.progress import SilentReporter
@@ -299,3 +302,31 @@ def test_mistakes_are_reported_before_a_run_folder_is_made(
     with pytest.raises(UserError, match=message):
         train(tiny_config(tiny_qwen3, output_dir=str(tmp_path / "runs"), **settings), SilentReporter())
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_keeps_the_date_of_its_first_day(tiny_qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Clock(date):
+        day = date(2026, 1, 31)
+
+        @classmethod
+        def today(cls) -> date:
+            return cls.day
+
+    monkeypatch.setattr(trainer, "date", Clock)
+    starts: list[str] = []
+    monkeypatch.setattr(trainer, "check_columns", lambda _, prompts: starts.append(prompts[0].text[:10]))
+    data = {"train": rows_file(tmp_path, prompt=[{"role": "user", "content": "hi"}])}
+    model = with_template(tiny_qwen3, tmp_path / "m", "{{ strftime_now('%Y-%m-%d') }}" + TEMPLATE)
+    config = tiny_config(
+        model,
+        data={**data, "heldout": data["train"]},
+        reward=reward_by("share_of_letters"),
+        output_dir=str(tmp_path / "runs"),
+        max_steps=1,
+    )
+    run = train(config, SilentReporter())
+    monkeypatch.setattr(Clock, "day", date(2026, 2, 1))
+    train(config.model_copy(update={"max_steps": 2}), SilentReporter(), runs.Run(run.folder))
+    assert starts == ["2026-01-31"] * 2
+    assert heldout_prompts(runs.Run(run.folder))[0].text.startswith("2026-01-31")
+    assert find_ranking_model(str(run.folder), "compact").settings.today == "2026-01-31"
