@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_grpo.config.schema import Config, DataConfig
-from mlx_grpo.data.chat import as_data, messages_problem, render
+from mlx_grpo.data.chat import as_data, markers, messages_problem, render
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError, short_repr
 from mlx_grpo.tasks.lookup import BUNDLED
@@ -114,6 +114,23 @@ def make_prompt(
         user_message = as_data(row["prompt"][-1]["content"], tokenizer)
         columns |= {name: as_data(columns[name], tokenizer) for name in QUOTING if name in columns}
     return Prompt(str(row["id"]), text, tuple(token_ids), columns, user_message)
+
+
+def untemplated(prompts: Sequence[Prompt], tokenizer: TokenizerWrapper) -> str | None:
+    """Describe prompts of plain text that a model tuned for chat reads without its template; None without such.
+
+    A text with a mark of the template counts as rendered.
+    """
+    if not tokenizer.has_chat_template:
+        return None
+    texts = [prompt.text for prompt in prompts if prompt.text == prompt.user_message]
+    bare = sum(markers(tokenizer).search(text) is None for text in texts)
+    if not bare:
+        return None
+    return (
+        f"{bare} of {len(prompts)} prompts are plain text, which this model reads without its chat template; for a "
+        'chat write `prompt` as messages: [{"role": "user", "content": ...}]'
+    )
 
 
 def context_of(row: dict[str, Any]) -> Any:

@@ -17,7 +17,14 @@ import mlx.core as mx
 
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch
-from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, sample_prompts, with_full_paths
+from mlx_grpo.data.dataset import (
+    check_lengths,
+    dataset_files,
+    load_prompts,
+    sample_prompts,
+    untemplated,
+    with_full_paths,
+)
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.distributed.signals import StopStep, catch_signals
@@ -130,7 +137,7 @@ def train(
     if ranks.leads:
         check_memory(state, dataset, reporter.note, force=force, processes=processes)
     run = Run(Path(ranks.from_leader(lambda: str((resumed or Run.create(config, today)).folder))))
-    _report_setup(run, state, reporter)
+    _report_setup(run, state, dataset, reporter)
     gc.freeze()  # all that is loaded now stays; scanning it took the garbage collector 5% of a step
     with run.locked() if ranks.leads else nullcontext(), catch_signals() as stop:
         if resumed and ranks.leads:
@@ -162,10 +169,12 @@ def prepare(config: Config, ranks: Ranks, today: str | None = None) -> tuple[Tra
     return TrainState(policy, config, reward, warm_start_optimizer(), None, ranks), dataset, validation
 
 
-def _report_setup(run: Run, state: TrainState, reporter: Reporter) -> None:
-    """Report the run's folder, its number of processes, and a model that can't share the pass over a prompt."""
+def _report_setup(run: Run, state: TrainState, dataset: Sequence[Prompt], reporter: Reporter) -> None:
+    """Report the run's folder, its number of processes, and what its prompts or its model can't do."""
     model = state.policy.model
     reporter.note(f"run folder: {run.folder}")
+    if plain := untemplated(dataset, state.policy.tokenizer):
+        reporter.note(f"data.train: {plain}")
     if state.ranks.size > 1:
         reporter.note(f"{state.ranks.size} processes share each step")
     if not shares_prompt(model):

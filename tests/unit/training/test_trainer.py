@@ -34,6 +34,16 @@ from mlx_grpo.training.update import FixedLogps, entropy_mask, loss_gradients, u
 from mlx_grpo.training.warm_start import target_ids
 
 
+class NoteReporter(SilentReporter):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
 def test_policy_learns_to_write_rewarded_letters(tiny_qwen3: Path):
     shares = rewards_over(tiny_qwen3, 25, "share_of_letters")
     assert np.mean(shares[:2]) < 0.15
@@ -160,7 +170,9 @@ def test_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_pat
         warm_start={"steps": 3, "batch_size": 2, "learning_rate": 1e-2},
         beta=0.04,
     )
-    run = train(config, SilentReporter()).folder
+    reporter = NoteReporter()
+    run = train(config, reporter).folder
+    assert sum("6 of 6 prompts are plain text" in note for note in reporter.notes) == 1
     assert (tmp_path / "runs" / "latest").resolve() == run.resolve()
     assert runs.Run(run).config == config
     metrics = runs.read_jsonl(run / runs.METRICS)
@@ -178,12 +190,6 @@ def test_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_pat
 
 
 def test_a_template_that_opens_the_thought_trains_and_the_limit_names_it(tiny_qwen3: Path, tmp_path: Path):
-    notes: list[str] = []
-
-    class NoteReporter(SilentReporter):
-        def note(self, text: str) -> None:
-            notes.append(text)
-
     prompt = [{"role": "user", "content": "say 1"}]
     config = tiny_config(
         with_template(tiny_qwen3, tmp_path / "r1", THINKING_TEMPLATE),
@@ -192,9 +198,11 @@ def test_a_template_that_opens_the_thought_trains_and_the_limit_names_it(tiny_qw
         output_dir=str(tmp_path / "runs"),
         max_steps=1,
     )
-    run = train(config, NoteReporter())
+    reporter = NoteReporter()
+    run = train(config, reporter)
     assert run.metrics()[0]["completions/cut_in_thought"] > 0.5
-    assert [note for note in notes if "cut off inside their thought" in note]
+    assert any("cut off inside their thought" in note for note in reporter.notes)
+    assert not any("plain text" in note for note in reporter.notes)
     assert all(sample["prompt_opens_thought"] for sample in run.samples())
 
 
