@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Protocol, SupportsFloat, cast
 import numpy as np
 
 from mlx_grpo.config.schema import Config, RewardConfig
+from mlx_grpo.data.thinking import strip_thinking
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError, short_repr
 from mlx_grpo.tasks.base import LABELS, Figures, Grader
@@ -70,11 +70,6 @@ class Reward(Protocol):
 Judge = Callable[[Sequence[Prompt], Sequence[str]], list[Figures]]
 
 
-def strip_thinking(text: str) -> str:
-    """Remove `<think>...</think>` from a completion, and unfinished thinking up to the end."""
-    return re.sub(r"<think>.*?(?:</think>|\Z)", "", text, flags=re.DOTALL).strip()
-
-
 def load_reward(config: RewardConfig) -> Reward:
     """Make the reward that a config names; raise UserError where it can't be made."""
     if config.rubric is None:
@@ -92,7 +87,7 @@ def load_judge(config: Config) -> Judge | None:
     task = find_task(config)
     if task is None:
         return None
-    return lambda prompts, completions: task.judge(_without_thinking(completions), **_task_columns(prompts))
+    return lambda prompts, completions: task.judge(_without_thinking(prompts, completions), **_task_columns(prompts))
 
 
 def check_columns(config: RewardConfig, prompts: Sequence[Prompt]) -> None:
@@ -126,15 +121,16 @@ def task_reward(grader: Grader) -> Reward:
         completion_ids: Sequence[Sequence[int]] | None = None,
         trainer_state: TrainerState = UNTRAINED,
     ) -> Scores:
-        marks = grader(_without_thinking(completions), **_task_columns(prompts))
+        marks = grader(_without_thinking(prompts, completions), **_task_columns(prompts))
         columns = {name: np.array([own[name] for own in marks]) for name in marks[0]}
         return Scores(columns.pop("total"), columns)
 
     return score
 
 
-def _without_thinking(completions: Sequence[str]) -> list[str]:
-    return [strip_thinking(completion) for completion in completions]
+def _without_thinking(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[str]:
+    pairs = zip(prompts, completions, strict=True)
+    return [strip_thinking(completion, prompt.opens_thought) for prompt, completion in pairs]
 
 
 def _task_columns(prompts: Sequence[Prompt]) -> dict[str, list]:

@@ -46,12 +46,13 @@ class Run:
         self.folder = folder
 
     @classmethod
-    def create(cls, config: Config) -> Self:
+    def create(cls, config: Config, today: str | None = None) -> Self:
         """Make a folder under `output_dir`, named by time and model, and point `latest` to it.
 
-        Raises UserError where it can't be written, or the config's data can't be read.
+        `today` is the date in its prompts, which its record keeps. Raises UserError where it can't be written, or the
+        config's data can't be read.
         """
-        inputs = Inputs.of(config)
+        inputs = Inputs.of(config, today)
         root = Path(config.output_dir)
         name = f"{datetime.now():%Y%m%d-%H%M%S}-{Path(config.model).name}"
         try:
@@ -92,6 +93,11 @@ class Run:
     def inputs(self) -> Inputs | None:
         """The record of the run's rows and rubric, None where the run is older than such records."""
         return Inputs.read(self.folder / INPUTS)
+
+    @property
+    def today(self) -> str | None:
+        """The date in the run's prompts, None where no record of the run has one."""
+        return self.inputs.today if self.inputs else None
 
     def check_inputs(self, *names: str) -> None:
         """Raise UserError where an input that a command is about to use is not the one that the run began with.

@@ -55,6 +55,7 @@ def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: 
     if evaluation is None:  # a process that helped another
         return
     results = evaluation.results
+    tell(*evaluation.notes)
     if options["episodes"] and results["n_episodes"] < options["episodes"]:
         errors.print(f"{results['n_episodes']} held-out prompts are left to evaluate on, not {options['episodes']}")
     if as_json:

@@ -1,23 +1,40 @@
 """Chat messages to a prompt's text: a message's content is data, and can't end its turn or begin another.
 
 A tokenizer reads special tokens anywhere in a text, so that `<|im_end|>` in a résumé would end the user's turn. In
-every message such a token gets a blank after its first character, `< |im_end|>`, which makes it plain text.
+every message such a token gets a blank after its first character, `< |im_end|>`, which makes it plain text. So does
+plain text that the template writes around a message, such as `[/INST]` (see `turn_marks`).
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from datetime import date
 from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
+from mlx_grpo.data.thinking import CLOSE, OPEN
 from mlx_grpo.errors import UserError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 OPENING, ANSWERED = ROLES[:2], ("user", "tool")
+# A template may refuse an order of roles or other fields of a message, which may be nested without end. mlx-lm has a
+# few templates in Python, which raise any of these.
+REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AssertionError, RuntimeError)
+CONVERSATIONS = (
+    ("system", "user", "assistant", "user"),
+    ("user", "assistant", "user"),
+    ("user", "assistant", "tool"),
+)
+"""What `turn_marks` renders: some templates know no system message, and others no tools."""
+CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
+FILLER = "Filler"
+"""A word in place of a message's content, which no template changes."""
+TAG = re.compile(r"<[^<>\n]{1,40}>|\[[^][\n]{1,40}\]")
 
 
 def messages_problem(messages: Sequence[Any]) -> str | None:
@@ -38,11 +55,13 @@ def messages_problem(messages: Sequence[Any]) -> str | None:
     return None
 
 
-def render(messages: Sequence[dict[str, Any]], tokenizer: TokenizerWrapper, enable_thinking: bool) -> str:
+def render(
+    messages: Sequence[dict[str, Any]], tokenizer: TokenizerWrapper, enable_thinking: bool, today: str | None = None
+) -> str:
     """Render messages by the model's chat template, up to the start of the completion.
 
-    Special tokens inside the messages are broken. Raises UserError where the model has no template, or the template
-    refuses the messages.
+    Special tokens inside the messages are broken. `today`, as in 2026-01-31, is the date of a template that writes one;
+    None is the clock's. Raises UserError where the model has no template, or the template refuses the messages.
     """
     if not tokenizer.has_chat_template:
         raise UserError("the model has no chat template; give `prompt` as text, or a model tuned for chat")
@@ -53,10 +72,22 @@ def render(messages: Sequence[dict[str, Any]], tokenizer: TokenizerWrapper, enab
             tokenize=False,
             add_generation_prompt=True,
             enable_thinking=enable_thinking,
+            **_dated(tokenizer, today),
         )
-    # A template may refuse an order of roles or other fields of a message, which may be nested without end.
-    except (TemplateError, TypeError, RecursionError) as error:
+    except REFUSALS as error:
         raise UserError(f"the model's chat template does not take these messages ({error}); change them") from None
+
+
+def _dated(tokenizer: TokenizerWrapper, today: str | None) -> dict[str, str]:
+    """Return the chat template with `today` in place of its calls of the clock, as an argument of its rendering.
+
+    transformers keeps functions out of a template's variables, so that none of ours can replace its `strftime_now`.
+    """
+    template = tokenizer.chat_template
+    if today is None or not isinstance(template, str) or not CLOCK.search(template):
+        return {}
+    day = date.fromisoformat(today)
+    return {"chat_template": CLOCK.sub(lambda call: json.dumps(day.strftime(call[2])), template)}
 
 
 def as_data(value: Any, tokenizer: TokenizerWrapper) -> Any:
@@ -76,18 +107,65 @@ def as_data(value: Any, tokenizer: TokenizerWrapper) -> Any:
 
 @lru_cache(maxsize=4)
 def markers(tokenizer: TokenizerWrapper) -> re.Pattern[str]:
-    """Return a pattern of the tokens that data may not contain: special tokens, and added ones of the chat template.
+    """Return a pattern of what data may not contain: special tokens, added ones of the chat template, and turn marks.
 
     DeepSeek's `<｜User｜>` is no special token, and yet begins a turn. Marks of thinking are allowed: they end no turn,
     and a system message may well ask for them.
     """
     template = str(tokenizer.chat_template)
-    thoughts = (tokenizer.think_start, tokenizer.think_end)
     tokens = {
-        token.content
-        for token in tokenizer.added_tokens_decoder.values()
-        if (token.special or token.content in template) and token.content not in thoughts
+        token.content for token in tokenizer.added_tokens_decoder.values() if token.special or token.content in template
     }
+    marks = (tokens | turn_marks(tokenizer)) - {OPEN, CLOSE, tokenizer.think_start, tokenizer.think_end}
     # One letter, or a letter and blanks, mark nothing. The longest come first, since one may begin with another.
-    kept = sorted((token for token in tokens if token[1:2].strip()), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, kept)) or r"(?!)")
+    kept = sorted((mark for mark in marks if mark[1:2].strip()), key=len, reverse=True)
+    return re.compile("|".join(map(_whole, kept)) or r"(?!)")
+
+
+def _whole(mark: str) -> str:
+    """Return a pattern of a mark that is no end of a longer word."""
+    return (r"(?<!\w)" if mark[0].isalnum() else "") + re.escape(mark)
+
+
+def turn_marks(tokenizer: TokenizerWrapper) -> set[str]:
+    """Return the plain text that the chat template writes around messages: `[/INST]`, `<|user|>`, `### Response:`.
+
+    A mark is a tag in brackets, or a line between two messages with a sign that is no letter. A template's own words,
+    such as the name of a role or a date, are none.
+    """
+    marks: set[str] = set()
+    added = "|".join(re.escape(token.content) for token in tokenizer.added_tokens_decoder.values()) or r"(?!)"
+    for roles in CONVERSATIONS:
+        text = _try_render([{"role": role, "content": f"{FILLER}{i}"} for i, role in enumerate(roles)], tokenizer)
+        before, *around = re.split(rf"{FILLER}\d", text)
+        marks |= set(TAG.findall(before))  # which may say more: a system message of its own, the date
+        for line in re.split(rf"\n|{added}", "\n".join(around)):
+            marks |= set(TAG.findall(line)) or ({line.strip()} if re.search(r"[^\w\s]", line) else set())
+    return marks
+
+
+@lru_cache(maxsize=4)
+def turn_end(tokenizer: TokenizerWrapper) -> int | None:
+    """Return the token with which the chat template ends an assistant's turn; None where it writes none.
+
+    It may be another than the tokenizer's eos_token: Phi-3's template writes `<|end|>`, that of Qwen2.5's base
+    `<|im_end|>`.
+    """
+    chat = [{"role": "user", "content": FILLER}, {"role": "assistant", "content": f"{FILLER}1"}]
+    _, _, after = _try_render(chat, tokenizer, add_generation_prompt=False).partition(f"{FILLER}1")
+    token_ids = tokenizer.encode(after, add_special_tokens=False)
+    return next((token_id for token_id in token_ids if token_id in tokenizer.added_tokens_decoder), None)
+
+
+def _try_render(
+    messages: Sequence[dict[str, str]], tokenizer: TokenizerWrapper, add_generation_prompt: bool = True
+) -> str:
+    """Render messages that a template may refuse, and then return ""."""
+    if not tokenizer.has_chat_template:
+        return ""
+    try:
+        return tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False
+        )
+    except REFUSALS:
+        return ""

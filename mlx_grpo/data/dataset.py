@@ -15,7 +15,7 @@ from typing import Any, TextIO
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_grpo.config.schema import Config, DataConfig
-from mlx_grpo.data.chat import as_data, messages_problem, render
+from mlx_grpo.data.chat import as_data, markers, messages_problem, render
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError, short_repr
 from mlx_grpo.tasks.lookup import BUNDLED
@@ -83,32 +83,39 @@ def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None)
     return rows
 
 
-def load_prompts(path: Path, tokenizer: TokenizerWrapper, enable_thinking: bool = False) -> list[Prompt]:
+def load_prompts(
+    path: Path, tokenizer: TokenizerWrapper, enable_thinking: bool = False, today: str | None = None
+) -> list[Prompt]:
     """Render and tokenize every row: chat messages by the model's template, plain text as it is."""
     rows = read_rows(path)
     names = {name for row in rows for name in row}
     return [
-        replace(make_prompt(row, tokenizer, enable_thinking), absent_columns=tuple(sorted(names - row.keys())))
+        replace(make_prompt(row, tokenizer, enable_thinking, today), absent_columns=tuple(sorted(names - row.keys())))
         for row in rows
     ]
 
 
-def make_prompt(row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinking: bool = False) -> Prompt:
+def make_prompt(
+    row: dict[str, Any], tokenizer: TokenizerWrapper, enable_thinking: bool = False, today: str | None = None
+) -> Prompt:
     """Make a Prompt of one row; columns other than `id` and `prompt` go to the reward.
 
     Special tokens inside chat messages are broken (see `chat`). So are those in the columns that quote a prompt, which
     lets a rubric grade against the text that the model reads. A `prompt` of plain text is taken as rendered already:
-    its special tokens count, and whoever rendered it must keep foreign ones out.
+    its special tokens count, and whoever rendered it must keep foreign ones out. `today` is the date of a template that
+    writes one (see `chat.render`).
     """
     columns = {key: value for key, value in row.items() if key != "prompt"}
     columns |= {"completion": completion_text(row)} if "completion" in row else {}
     messages = None if isinstance(row["prompt"], str) else tuple(row["prompt"])
     if isinstance(row["prompt"], str):
         text = user_message = row["prompt"]
-        token_ids = tokenizer.encode(text)
+        # As mlx-lm does: a text that was rendered already brings its beginning of sequence along.
+        begun = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+        token_ids = tokenizer.encode(text, add_special_tokens=not begun)
     else:
         try:
-            text = render(row["prompt"], tokenizer, enable_thinking)
+            text = render(row["prompt"], tokenizer, enable_thinking, today)
         except UserError as error:
             raise UserError(f"row {row['id']}: {error}") from None
         token_ids = tokenizer.encode(text, add_special_tokens=False)
@@ -126,6 +133,23 @@ def completion_text(row: dict[str, Any]) -> Any:
         case [{"role": "assistant", "content": str(text)}]:
             return text
     return row.get("completion")
+
+
+def untemplated(prompts: Sequence[Prompt], tokenizer: TokenizerWrapper) -> str | None:
+    """Describe prompts of plain text that a model tuned for chat reads without its template; None without such.
+
+    A text with a mark of the template counts as rendered.
+    """
+    if not tokenizer.has_chat_template:
+        return None
+    texts = [prompt.text for prompt in prompts if prompt.text == prompt.user_message]
+    bare = sum(markers(tokenizer).search(text) is None for text in texts)
+    if not bare:
+        return None
+    return (
+        f"{bare} of {len(prompts)} prompts are plain text, which this model reads without its chat template; for a "
+        'chat write `prompt` as messages: [{"role": "user", "content": ...}]'
+    )
 
 
 def context_of(row: dict[str, Any]) -> Any:

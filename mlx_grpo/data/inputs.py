@@ -33,9 +33,15 @@ class Inputs:
     """SHA-256 of the training rows."""
     heldout: str | None
     """SHA-256 of the held-out rows."""
+    today: str | None = None
+    """The day on which the run began, such as 2026-01-31: the date of a chat template that writes one.
+
+    A run that is resumed, evaluated or ranked with on another day has the prompts that it began with. None in runs of
+    older versions, whose prompts have the date of the clock.
+    """
 
     @classmethod
-    def of(cls, config: Config) -> Self:
+    def of(cls, config: Config, today: str | None = None) -> Self:
         """Make the record of a config; raise UserError where one of its files can't be used."""
         train, heldout = dataset_files(config.data)
         first = read_rows(train)[0]
@@ -48,6 +54,7 @@ class Inputs:
             rubric=rubric_version(config),
             train=_fingerprint(train),
             heldout=None if heldout is None else _fingerprint(heldout),
+            today=today,
         )
 
     @classmethod

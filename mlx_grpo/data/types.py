@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import mlx.core as mx
 
+from mlx_grpo.data.thinking import OPEN
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -31,6 +33,11 @@ class Prompt:
     def context(self) -> Any:
         """Return the column `context`, or the user message where the row has none."""
         return self.columns.get("context", self.user_message)
+
+    @property
+    def opens_thought(self) -> bool:
+        """Return True if the prompt ends with the beginning of a thought, as R1's template writes it."""
+        return self.text.rstrip().endswith(OPEN)
 
     @property
     def given_ids(self) -> tuple[int, ...]:

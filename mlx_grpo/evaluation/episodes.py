@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, load_prompts, validation_rows
 from mlx_grpo.data.jsonl import Record
+from mlx_grpo.data.thinking import strip_thinking
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import load_tokenizer_of
-from mlx_grpo.rewards import Judge, Reward, strip_thinking
+from mlx_grpo.rewards import Judge, Reward
 from mlx_grpo.runs import Run
 from mlx_grpo.tasks.lookup import find_task
 from mlx_grpo.user_functions import UNTRAINED, TrainerState
@@ -27,7 +28,7 @@ def heldout_prompts(run: Run, episodes: int | None = None, others: Sequence[Run]
     if heldout is None:
         raise UserError("data.heldout: not set, and training prompts prove nothing; name a held-out file")
     tokenizer = load_tokenizer_of(config.model)
-    prompts = load_prompts(heldout, tokenizer, config.data.enable_thinking)
+    prompts = load_prompts(heldout, tokenizer, config.data.enable_thinking, run.today)
     used: set[str] = set()
     for each in (config, *(other.config for other in others)):
         if each.eval_steps:
@@ -67,7 +68,7 @@ def score_completions(
     figures = judge(prompts, completions) if judge else [{}] * len(prompts)
     episodes = []
     for i, (prompt, raw) in enumerate(zip(prompts, completions, strict=True)):
-        completion = strip_thinking(raw)
+        completion = strip_thinking(raw, prompt.opens_thought)
         episode: Record = {
             "prompt_id": prompt.id,
             "completion": completion,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import check_lengths
 from mlx_grpo.data.inputs import rubric_version
 from mlx_grpo.data.jsonl import Record
+from mlx_grpo.data.thinking import ends_in_thought
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
@@ -42,6 +43,8 @@ class Evaluation:
     """The files of both, and the pictures."""
     card: Path | None
     """The model card that now shows the results; None where RUN/hf is no export of this adapter."""
+    notes: list[str]
+    """A line for each model whose completions end inside their thought."""
 
 
 def run_eval(
@@ -87,7 +90,22 @@ def run_eval(
     completer.forget()
     pictures = folder / "plots"
     written += [*draw_training(run.metrics_file, pictures), *draw_evaluation(results, scored, pictures)]
-    return Evaluation(results, scored, written, write_card(run) if out is None else None)
+    notes = thought_notes(prompts, completions, settings.max_new_tokens)
+    return Evaluation(results, scored, written, write_card(run) if out is None else None, notes)
+
+
+def thought_notes(prompts: Sequence[Prompt], completions: Mapping[str, Sequence[str]], limit: int) -> list[str]:
+    """Describe for each model how many of its completions end inside their thought."""
+    notes = []
+    for model, texts in completions.items():
+        pairs = zip(prompts, texts, strict=True)
+        inside = sum(ends_in_thought(text, prompt.opens_thought) for prompt, text in pairs)
+        if inside:
+            notes.append(
+                f"{model}: {inside} of {len(texts)} completions end inside their thought and say nothing to grade; "
+                f"raise eval.max_new_tokens ({limit}), or set data.enable_thinking to false"
+            )
+    return notes
 
 
 def _find_runs(name: str | None, others: Sequence[str]) -> list[Run]:

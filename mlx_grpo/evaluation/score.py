@@ -11,8 +11,8 @@ import numpy as np
 from mlx_grpo.config.schema import DataConfig
 from mlx_grpo.data.dataset import context_of, dataset_files, read_rows
 from mlx_grpo.data.jsonl import Record
+from mlx_grpo.data.thinking import strip_thinking
 from mlx_grpo.errors import UserError
-from mlx_grpo.rewards import strip_thinking
 from mlx_grpo.runs import CONFIG, EPISODES, Run, find_episodes
 from reward import RUBRICS, Rubric
 from reward.checks import check_reasons, columns_problem
@@ -102,7 +102,8 @@ def _episodes_of_eval_json(file: Path, labels: dict[str, Record], grader: Rubric
 
 
 def _grade(row: Record, model: str | None, labels: dict[str, Record], grader: Rubric) -> Grade:
-    completion, columns = strip_thinking(row["completion"]), _gold_columns(row, labels, grader)
+    completion = strip_thinking(row["completion"], row.get("prompt_opens_thought", False))
+    columns = _gold_columns(row, labels, grader)
     sheet = grader(completion, **columns)
     clauses = _clauses(completion, columns["facts"]) if "facts" in columns else []
     return Grade(str(row.get("prompt_id", row["id"])), model, completion, sheet.as_dict(), sheet.lines()[:-1], clauses)

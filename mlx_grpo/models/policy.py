@@ -25,6 +25,7 @@ from mlx_grpo.models.checks import check_tokenizer, check_tokenizer_files, check
 from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.hub import CARD_SOURCES, download
 from mlx_grpo.models.logps import check_architecture
+from mlx_grpo.models.stops import stop_tokens
 
 ADAPTER_WEIGHTS = "adapters.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -109,6 +110,7 @@ def _load(folder: ModelFolder) -> tuple[nn.Module, TokenizerWrapper]:
         model, tokenizer = load_model_and_tokenizer(
             str(folder.path), tokenizer_config=NO_CODE, model_config=nested_rope_theta(folder.settings)
         )
+    tokenizer.eos_token_ids = stop_tokens(folder, tokenizer)
     check_tokenizer(folder.path, tokenizer, folder.settings)
     if folder.is_packed and not multiplies_packed(this_device()):
         model = _unpacked(model)
@@ -230,16 +232,17 @@ def load_for_inference(model: Path, adapter: Path | None, dtype: str = "auto") -
 
 
 def load_tokenizer_of(model: str | Path) -> TokenizerWrapper:
-    """Load a model's tokenizer, with every stop token that its config.json names; fetch no weights."""
+    """Load a model's tokenizer, with every stop token that `stop_tokens` finds; fetch no weights."""
     return load_tokenizer_in(ModelFolder.read(find_model(str(model), TOKENIZER_FILES)))
 
 
 def load_tokenizer_in(folder: ModelFolder) -> TokenizerWrapper:
-    """Load the tokenizer of a folder at hand, with every stop token that its config.json names."""
+    """Load the tokenizer of a folder at hand, with every stop token that `stop_tokens` finds."""
     check_tokenizer_files(folder.path)
     set_memory_limits()
     with faults_as_user_error(f"model: {folder.path}", "give a complete folder, or fetch it again"):
         tokenizer = load_tokenizer(folder.path, NO_CODE, eos_token_ids=folder.settings.get("eos_token_id"))
+    tokenizer.eos_token_ids = stop_tokens(folder, tokenizer)
     check_tokenizer(folder.path, tokenizer, folder.settings)
     return tokenizer
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
-from mlx_grpo.rewards import strip_thinking
+from mlx_grpo.data.thinking import strip_thinking
 from reward import Rubric
 from reward.checks import check_reasons
 from reward.evidence import Clause
@@ -68,12 +68,19 @@ class Answer:
         return replace(answer, reasons=reasons)
 
 
-def read_answer(candidate_id: str, completion: str, facts: Mapping[str, Any], rubric: Rubric[StrictLimits]) -> Answer:
+def read_answer(
+    candidate_id: str,
+    completion: str,
+    facts: Mapping[str, Any],
+    rubric: Rubric[StrictLimits],
+    opened: bool = False,
+) -> Answer:
     """Read a completion strictly: it is a valid answer if the strict rubric calls its format valid.
 
-    `facts` are those of the prompt; `rubric` is the strict one with a run's limits.
+    `facts` are those of the prompt; `rubric` is the strict one with a run's limits. `opened` means that the prompt
+    began a thought.
     """
-    text = strip_thinking(completion)
+    text = strip_thinking(completion, opened)
     # The format does not depend on the label, so any label will do.
     graded = rubric(text, decision="reject", score=0.0, facts=facts)
     parsed = read_strict(text)

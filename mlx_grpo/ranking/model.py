@@ -43,6 +43,8 @@ class Settings:
     max_new_tokens: int = EvalConfig().max_new_tokens
     enable_thinking: bool = False
     seed: int = 0
+    today: str | None = None
+    """The date in a run's prompts, where its chat template writes one; None is the clock's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,14 @@ def _of_run(run: Run, form: Form | None) -> RankingModel:
         find_model(config.model),
         adapter,
         trained_dtype(config.fine_tune_type, config.dtype),
-        Settings(form, instruction, DEFAULT_BUDGET[form], config.eval.max_new_tokens, config.data.enable_thinking),
+        Settings(
+            form,
+            instruction,
+            DEFAULT_BUDGET[form],
+            config.eval.max_new_tokens,
+            config.data.enable_thinking,
+            today=run.today,
+        ),
         config.eval.batch_size,
         make_rubric(config.reward if config.reward.rubric == "strict" else RewardConfig()),
     )

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from mlx_grpo.data.batch import batched
 from mlx_grpo.data.dataset import make_prompt
+from mlx_grpo.data.thinking import ends_in_thought
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
@@ -188,7 +189,7 @@ class Ranker:
         settings = self.model.settings
         chat = messages(job, candidate, settings.form, settings.instruction)
         row = {"id": candidate.id, "prompt": chat, "facts": facts_of(job, candidate)}
-        return make_prompt(row, self.policy.tokenizer, settings.enable_thinking)
+        return make_prompt(row, self.policy.tokenizer, settings.enable_thinking, settings.today)
 
     def _answer_entries(self, job_prompt: _JobPrompt, batch: _Batch) -> list[Answer]:
         """Return the answers of a batch in order; an unreadable entry's answer holds its problems."""
@@ -249,10 +250,12 @@ class Ranker:
 
     def _read(self, rollout: Rollout) -> Answer:
         prompt = rollout.prompt
-        answer = read_answer(prompt.id, rollout.completion, prompt.columns["facts"], self.model.rubric)
+        opened, facts = prompt.opens_thought, prompt.columns["facts"]
+        answer = read_answer(prompt.id, rollout.completion, facts, self.model.rubric, opened)
         if answer.valid or rollout.finish_reason == "stop":
             return answer
-        return replace(answer, note=f"{answer.note}; cut off after {len(rollout.completion_ids)} tokens")
+        where = ", inside its thought" if ends_in_thought(rollout.completion, opened) else ""
+        return replace(answer, note=f"{answer.note}; cut off after {len(rollout.completion_ids)} tokens{where}")
 
 
 def _record(log: ScoreLog, tally: Tally, batch: _Batch, answers: Sequence[Answer]) -> None:

@@ -17,11 +17,11 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import context_of, dataset_files, read_rows
 from mlx_grpo.data.inputs import rubric_version
 from mlx_grpo.data.jsonl import Record
+from mlx_grpo.data.thinking import strip_thinking
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import model_name
 from mlx_grpo.reporting import tables
 from mlx_grpo.reporting.report_curves import curves
-from mlx_grpo.rewards import strip_thinking
 from mlx_grpo.runs import EPISODES, METRICS, RESULTS, SAMPLES, Episodes, Run
 from mlx_grpo.tasks.base import Shown, ShownRow
 from mlx_grpo.tasks.lookup import find_task
@@ -205,7 +205,7 @@ def _row(row: Record, config: Config) -> Record:
 
 def _completion(scored: Record, components: dict[str, float | None], row: Record, config: Config) -> Record:
     """Return one completion: its reward and components, and its verdict and remarks as its task shows them."""
-    task, text = find_task(config), strip_thinking(scored["completion"])
+    task, text = find_task(config), strip_thinking(scored["completion"], scored.get("prompt_opens_thought", False))
     shown = task.show(text, row, config.reward) if task else Shown(None, None, None)
     return {
         "reward": _number(scored["reward"]),

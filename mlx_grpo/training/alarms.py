@@ -27,6 +27,8 @@ KL_GROWTH = 10
 KL_FLOOR = 0.05
 """Below it a KL may grow tenfold without harm, as in every run's first steps."""
 KL_WINDOW = 10
+CUT_SHARE = 0.5
+"""The share of a step's completions cut off inside their thought above which an alarm names the limit."""
 
 MOST = 0.5
 """Groups with equal rewards, or completions cut off, are most of a step's above this share."""
@@ -79,6 +81,7 @@ def alarms(history: Sequence[Metrics], of_task: TaskAlarms | None = None, functi
         _kl_runaway(steps),
         _equal_rewards(history),
         _cut_completions(history),
+        _cut_in_thought(steps),
         _no_learning(steps),
         *(_constant_function(steps, name) for name in functions),
     ]
@@ -218,4 +221,16 @@ def _constant_function(steps: Sequence[Metrics], name: str) -> Iterator[Alarm]:
                 record["step"],
                 f"warning: {name} gave {record[f'rewards/{name}/mean']:.4g} to every completion of step "
                 f"{record['step'] + 1}; if it should tell them apart, check what it reads{CHAT_SHAPE}",
+            )
+
+
+def _cut_in_thought(steps: Sequence[Metrics]) -> Iterator[Alarm]:
+    """Detect a length limit that leaves a thinking policy no room for what is graded."""
+    for record in steps:
+        share = record.get("completions/cut_in_thought") or 0
+        if share > CUT_SHARE:
+            yield (
+                record["step"],
+                f"warning: {share:.0%} of the completions are cut off inside their thought, so there is nothing to "
+                "grade in them; raise max_completion_length, or set data.enable_thinking to false",
             )

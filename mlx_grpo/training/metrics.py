@@ -10,6 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_grpo.config.schema import Config
+from mlx_grpo.data.thinking import ends_in_thought
 from mlx_grpo.data.types import Batch, Rollout
 from mlx_grpo.rewards import Scores, load_judge
 from mlx_grpo.tasks.lookup import find_task
@@ -29,6 +30,7 @@ def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, num_generations:
         **{f"rewards/{name}/std": _std(values) for name, values in scores.components.items()},
         "completions/mean_length": float(np.mean(lengths)),
         "completions/clipped_ratio": float(np.mean([r.finish_reason == "length" for r in rollouts])),
+        "completions/cut_in_thought": float(np.mean([_cut_in_thought(rollout) for rollout in rollouts])),
         "step_completion_tokens": float(sum(lengths) - repeated),  # a shared prefix is decoded once
         "num_tokens": float(sum(len(r.prompt.given_ids) + len(r.completion_ids) for r in rollouts)),
     }
@@ -97,6 +99,7 @@ def samples(step: int, rollouts: Sequence[Rollout], scores: Scores) -> list[dict
             "prompt_id": rollout.prompt.id,
             "completion": rollout.completion,
             "finish_reason": rollout.finish_reason,
+            **({"prompt_opens_thought": True} if rollout.prompt.opens_thought else {}),
             **({"stem_tokens": len(rollout.prompt.shared_prefix_ids)} if rollout.prompt.shared_prefix_ids else {}),
             "reward": _number(scores.rewards[row]),
             "rewards": {name: _number(values[row]) for name, values in scores.components.items()},
@@ -123,6 +126,10 @@ def mean_without_nan(values: np.ndarray) -> float:
     """Return the mean of the values that are not NaN; NaN where all are."""
     kept = values[~np.isnan(values)]
     return float(kept.mean()) if kept.size else math.nan
+
+
+def _cut_in_thought(rollout: Rollout) -> bool:
+    return rollout.finish_reason == "length" and ends_in_thought(rollout.completion, rollout.prompt.opens_thought)
 
 
 def _std(values: np.ndarray) -> float:

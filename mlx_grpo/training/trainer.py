@@ -9,6 +9,7 @@ import gc
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,14 @@ import mlx.core as mx
 
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch
-from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, sample_prompts, with_full_paths
+from mlx_grpo.data.dataset import (
+    check_lengths,
+    dataset_files,
+    load_prompts,
+    sample_prompts,
+    untemplated,
+    with_full_paths,
+)
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.distributed.signals import StopStep, catch_signals
@@ -130,14 +138,16 @@ def train(
     """
     ranks = ranks or Ranks()
     reporter = reporter if ranks.leads else SilentReporter()
-    state, dataset, validation = prepare(config, ranks)
+    # Of a run's first day, on every machine: a template may write the date.
+    today = ranks.from_leader(lambda: resumed.today if resumed else date.today().isoformat())
+    state, dataset, validation = prepare(config, ranks, today)
     if not resumed:
         find_warm_start(config)  # raises UserError before a folder is made
     config = state.config  # with absolute paths: `runs/latest` names another run once this one has its folder
     processes = ranks.on_this_machine()
     if ranks.leads:
         check_memory(state, dataset, reporter.note, force=force, processes=processes)
-    run = Run(Path(ranks.from_leader(lambda: str((resumed or Run.create(config)).folder))))
+    run = Run(Path(ranks.from_leader(lambda: str((resumed or Run.create(config, today)).folder))))
     _report_setup(run, state, dataset, reporter)
     gc.freeze()  # all that is loaded now stays; scanning it took the garbage collector 5% of a step
     with run.locked() if ranks.leads else nullcontext(), catch_signals() as stop:
@@ -152,28 +162,30 @@ def train(
     return run
 
 
-def prepare(config: Config, ranks: Ranks) -> tuple[TrainState, list[Prompt], list[Prompt]]:
+def prepare(config: Config, ranks: Ranks, today: str | None = None) -> tuple[TrainState, list[Prompt], list[Prompt]]:
     """Load and check a run's state, its dataset, and its validation split (empty without `eval_steps`).
 
-    Raises UserError for any fault in the model, the data or the reward.
+    `today` is the date in its prompts. Raises UserError for any fault in the model, the data or the reward.
     """
     reward = load_reward(config.reward)
     load_judge(config)  # raises UserError before the model is loaded
     policy = load_policy(config)
-    dataset = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)
+    dataset = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking, today)
     check_lengths(dataset, config.max_completion_length, policy.model.args.max_position_embeddings)
     check_columns(config.reward, dataset)
     if config.warm_start.steps:
         check_completions(dataset)
-    validation = validation_prompts(config, policy) if config.eval_steps else []
+    validation = validation_prompts(config, policy, today) if config.eval_steps else []
     config = with_full_paths(config)  # after the checks, whose messages name paths as the user wrote them
     return TrainState(policy, config, reward, warm_start_optimizer(), None, ranks), dataset, validation
 
 
 def _report_setup(run: Run, state: TrainState, dataset: Sequence[Prompt], reporter: Reporter) -> None:
-    """Report the run's folder, its processes, a model that can't share the pass over a prompt, and dropped columns."""
+    """Report the run's folder, its processes, dropped columns, and what its prompts or its model can't do."""
     model = state.policy.model
     reporter.note(f"run folder: {run.folder}")
+    if plain := untemplated(dataset, state.policy.tokenizer):
+        reporter.note(f"data.train: {plain}")
     if state.ranks.size > 1:
         reporter.note(f"{state.ranks.size} processes share each step")
     if not shares_prompt(model):

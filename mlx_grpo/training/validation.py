@@ -53,15 +53,15 @@ class Best:
         return True
 
 
-def validation_prompts(config: Config, policy: Policy) -> list[Prompt]:
+def validation_prompts(config: Config, policy: Policy, today: str | None = None) -> list[Prompt]:
     """Return the validation split: the held-out prompts that choose the adapter, none of which `mlx-grpo eval` reads.
 
-    Raises UserError where the held-out file has no row left for it.
+    `today` is the date in them. Raises UserError where the held-out file has no row left for it.
     """
     _, heldout = dataset_files(config.data)
     if heldout is None:
         raise UserError("eval_steps: set, but data.heldout is not; name a held-out file, or set eval_steps to 0")
-    prompts = load_prompts(heldout, policy.tokenizer, config.data.enable_thinking)
+    prompts = load_prompts(heldout, policy.tokenizer, config.data.enable_thinking, today)
     spare = validation_rows(config, prompts)
     if not spare:
         raise UserError(

@@ -14,7 +14,9 @@ import mlx.optimizers as optim
 from mlx_grpo import runs
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import batched, make_supervised_batch, slice_batch
+from mlx_grpo.data.chat import turn_end
 from mlx_grpo.data.dataset import sample_prompts
+from mlx_grpo.data.thinking import CLOSE, EMPTY_REST
 from mlx_grpo.data.types import Batch, Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.sampling import seed_step
@@ -131,6 +133,13 @@ def supervised_gradients(state: TrainState, batch: Batch) -> tuple[dict[str, Any
 
 
 def target_ids(policy: Policy, prompt: Prompt) -> list[int]:
-    """Return the tokens of a row's own completion, with the stop token that ends a turn in the chat template."""
-    text = prompt.columns["completion"]
-    return [*policy.tokenizer.encode(text, add_special_tokens=False), policy.tokenizer.eos_token_id]
+    """Return the tokens of a row's own completion, and the one that ends a turn in the chat template.
+
+    Where the template ends none, the tokenizer's eos_token follows. A thought that the prompt began is closed first,
+    unless the completion closes it.
+    """
+    tokenizer, text = policy.tokenizer, prompt.columns["completion"]
+    if prompt.opens_thought and CLOSE not in text:
+        text = EMPTY_REST + text
+    end = turn_end(tokenizer)
+    return [*tokenizer.encode(text, add_special_tokens=False), tokenizer.eos_token_id if end is None else end]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlx.core as mx
 from mlx.utils import tree_flatten
 from mlx_lm.models import llama, qwen3
-from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
+from transformers import PreTrainedTokenizerFast
 
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
@@ -23,6 +27,12 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n"
     "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
 )
+
+
+THINKING_TEMPLATE = TEMPLATE.replace(
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>", "{% if true %}<think>\n"
+)
+"""As R1 and Qwen3's thinking models have it: the prompt ends with the beginning of a thought."""
 
 
 QWEN3 = {
@@ -63,6 +73,14 @@ def make_model_folder(folder: Path, settings: dict) -> Path:
     return folder
 
 
+def with_template(source: Path, folder: Path, template: str) -> Path:
+    """Copy a model's folder and give it another chat template."""
+    shutil.copytree(source, folder)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "chat_template": template}))
+    return folder
+
+
 def byte_tokenizer() -> Tokenizer:
     """One token for each byte, and the three special tokens of the chat template."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -71,6 +89,17 @@ def byte_tokenizer() -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ("<|im_start|>", STOP)])
     return tokenizer
+
+
+def tiny_tokenizer(template: str | None, special: Sequence[str] = (), **names: str) -> TokenizerWrapper:
+    """Make a byte tokenizer with a chat template and more special tokens; it begins each text with its `bos_token`."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])
+    if bos := names.get("bos_token"):
+        start = (bos, tokenizer.token_to_id(bos))
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[start])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **{"eos_token": STOP, **names})
+    return TokenizerWrapper(fast)
 
 
 def tiny_config(model: Path, **changes: object) -> Config:

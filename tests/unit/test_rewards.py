@@ -21,7 +21,7 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import decode_completion
 from mlx_grpo.grpo import group_advantages
 from mlx_grpo.models.policy import load_tokenizer_of
-from mlx_grpo.rewards import LARGEST_REWARD, check_columns, load_judge, load_reward, strip_thinking
+from mlx_grpo.rewards import LARGEST_REWARD, check_columns, load_judge, load_reward
 from reward import PUBLISHED, STRICT
 from reward.checks import check_reasons
 
@@ -36,25 +36,20 @@ def functions(*names: str, weights: list[float] | None = None) -> RewardConfig:
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "left"),
-    [
-        ("<think>why</think> yes", "yes"),
-        ("<think>a</think>x<think>b</think>y", "xy"),
-        ("<think>never finished", ""),
-        ("no thought", "no thought"),
-    ],
-)
-def test_thinking_is_removed_before_scoring(text: str, left: str):
-    assert strip_thinking(text) == left
-
-
 def test_a_rubric_scores_each_completion_against_its_rows_columns():
     scores = load_reward(RewardConfig(rubric="published"))([PROMPT, PROMPT], [f"<think>hm</think>{ANSWER}", "nonsense"])
     expected = PUBLISHED(ANSWER, **LABEL, context="Python")
     assert scores.rewards[0] == pytest.approx(expected.total)
     assert scores.components["format_valid"].tolist() == [1, 0]
     assert "total" not in scores.components
+
+
+def test_a_thought_that_the_prompt_began_earns_what_the_answer_after_it_does():
+    prompt = replace(PROMPT, text="<|im_start|>assistant\n<think>\n")
+    completions = [f"hm {{}}\n</think>\n{ANSWER}", f"<think>hm</think>{ANSWER}", f"hm {ANSWER}"]
+    rewards = load_reward(RewardConfig(rubric="published"))([prompt] * 3, completions).rewards
+    whole = PUBLISHED(ANSWER, **LABEL, context="Python").total
+    assert rewards.tolist() == [whole, whole, PUBLISHED("", **LABEL, context="Python").total]
 
 
 def test_strict_is_handed_the_facts_and_published_the_user_message_without_a_context():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.paths import SHARED
-from support.tiny_models import tiny_policy
+from support.tiny_models import TEMPLATE, tiny_policy, tiny_tokenizer
 
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import DataConfig
@@ -19,6 +19,7 @@ from mlx_grpo.data.dataset import (
     make_prompt,
     read_rows,
     sample_prompts,
+    untemplated,
     with_full_paths,
 )
 from mlx_grpo.data.types import Prompt
@@ -82,6 +83,24 @@ def test_chat_prompts_are_rendered_with_thinking_off_and_columns_go_to_the_rewar
     assert prompt.token_ids.count(policy.stop_ids[0]) == 1
     thinking = make_prompt(row, policy.tokenizer, enable_thinking=True)
     assert thinking.text.endswith("assistant\n")
+
+
+def test_a_text_prompt_gets_one_beginning_of_sequence():
+    tokenizer = tiny_tokenizer("", special=["<s>"], bos_token="<s>")
+    bos = tokenizer.convert_tokens_to_ids("<s>")
+    starts = [make_prompt({"id": "r", "prompt": text}, tokenizer).token_ids for text in ("hi", "<s>hi")]
+    assert starts[0] == starts[1] == (bos, *tokenizer.encode("hi", add_special_tokens=False))
+
+
+def test_plain_text_for_a_chat_model_is_named_with_a_remedy():
+    tokenizer = tiny_tokenizer(TEMPLATE)
+    chat = [{"role": "user", "content": "hi"}]
+    rows = [{"id": str(i), "prompt": prompt} for i, prompt in enumerate(["hi", "<|im_start|>user\nhi", chat])]
+    prompts = [make_prompt(row, tokenizer) for row in rows]
+    assert untemplated(prompts, tokenizer).startswith("1 of 3 prompts are plain text")
+    assert '[{"role": "user", "content": ...}]' in untemplated(prompts, tokenizer)
+    assert untemplated(prompts[1:], tokenizer) is None
+    assert untemplated(prompts[:1], tiny_tokenizer(None)) is None
 
 
 def test_the_user_message_is_kept_for_a_reward_and_quotes_of_the_prompt_read_as_it_does(tiny_qwen3: Path):

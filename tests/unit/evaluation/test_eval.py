@@ -20,9 +20,10 @@ from mlx_grpo.cli.eval import print_comparison
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import read_rows
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.episodes import cluster_column, heldout_prompts, score_completions
-from mlx_grpo.evaluation.eval import Evaluation, run_eval
+from mlx_grpo.evaluation.eval import Evaluation, run_eval, thought_notes
 from mlx_grpo.evaluation.generators import UNFINISHED
 from mlx_grpo.evaluation.statistics import NO_SCORE
 from mlx_grpo.evaluation.summary import outcome_of
@@ -102,6 +103,14 @@ def test_torch_and_mlx_give_the_same_completions(run: Path):
         "reward_components.png",
         "reward_distribution.png",
     }
+
+
+def test_completions_that_end_in_their_thought_are_counted_by_model():
+    prompts = [Prompt("a", "<think>\n", (1,)), Prompt("b", "<think>\n", (1,))]
+    texts = {"baseline": ["hm", "hm</think>{}"], "trained": ["</think>{}", "</think>{}"]}
+    (note,) = thought_notes(prompts, texts, 12)
+    assert note.startswith("baseline: 1 of 2 completions end inside their thought")
+    assert "raise eval.max_new_tokens (12)" in note
 
 
 def test_figures_follow_from_the_episodes_that_are_written_beside_them(run: Path, tmp_path: Path):

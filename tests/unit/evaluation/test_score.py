@@ -80,6 +80,12 @@ def test_the_samples_of_a_run_find_their_labels_in_its_dataset(tmp_path: Path):
     assert grade_file(file, "strict", data["train"]) == by_run
 
 
+def test_samples_say_if_their_prompt_began_a_thought(tmp_path: Path):
+    rows = [{"completion": text, "prompt_opens_thought": True, **GOLD} for text in (f"hm</think>{GOOD}", GOOD)]
+    closed, open_ended = grade_file(write(tmp_path / "samples.jsonl", *rows), "strict", None).completions
+    assert (closed.marks, open_ended.completion) == (strict(GOOD), "")
+
+
 def test_a_row_of_a_dataset_is_graded_by_its_last_message_where_it_has_no_context(tmp_path: Path):
     chat = [{"role": "system", "content": "Judge."}, {"role": "user", "content": CONTEXT}]
     labels = write(tmp_path / "data.jsonl", {"id": "a", "prompt": chat, **LABEL, "facts": FACTS})

@@ -11,10 +11,18 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.utils import load
-from support.tiny_models import tiny_config, tiny_policy
+from support.tiny_models import STOP, TEMPLATE, tiny_config, tiny_policy, with_template
 
 from mlx_grpo.errors import UserError
-from mlx_grpo.models.policy import find_model, load_adapter, load_for_inference, load_policy, save_adapter, swapped
+from mlx_grpo.models.policy import (
+    find_model,
+    load_adapter,
+    load_for_inference,
+    load_policy,
+    load_tokenizer_of,
+    save_adapter,
+    swapped,
+)
 
 IDS = mx.array([[5, 60, 70, 80]])
 
@@ -25,6 +33,24 @@ def test_lora_adapts_every_linear_layer_and_starts_as_the_base_model(tiny_qwen3:
     assert len(names) == 2 * 7  # q, k, v, o, gate, up, down of two layers
     base, _ = load(str(tiny_qwen3))
     np.testing.assert_array_equal(np.array(policy.model(IDS)), np.array(base(IDS)))
+
+
+def test_mlx_and_pytorch_stop_at_the_same_tokens_which_are_all_that_are_named(tiny_qwen3: Path, tmp_path: Path):
+    folder = with_template(tiny_qwen3, tmp_path / "m", TEMPLATE.replace("<|im_end|>", "<|im_start|>"))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6]}))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": 7}))
+    im_start, im_end = (config["vocab_size"] - 2, config["vocab_size"] - 1)  # ends a turn; the tokenizer's eos_token
+    policy = load_policy(tiny_config(folder))
+    assert policy.stop_ids == (5, 6, 7, im_start, im_end)
+    assert load_tokenizer_of(folder).eos_token_ids == set(policy.stop_ids)  # what the PyTorch evaluation reads
+
+
+def test_stop_tokens_that_are_no_ids_are_refused(tiny_qwen3: Path, tmp_path: Path):
+    folder = shutil.copytree(tiny_qwen3, tmp_path / "m")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [STOP]}))
+    with pytest.raises(UserError, match=r"generation_config\.json: eos_token_id is .*give a token's number"):
+        load_tokenizer_of(folder)
 
 
 def test_lora_keys_and_layers_limit_the_trained_parameters(tiny_qwen3: Path):

@@ -35,6 +35,11 @@ def test_clauses_of_a_valid_answer_are_marked_one_by_one():
     assert answer.reasons[1].marks[1].why == "the profile has 'Python: expert, 40 months'"
 
 
+def test_an_answer_after_a_thought_that_the_prompt_began_is_valid():
+    assert read_answer("C1", f"hm {{}}</think>{GOOD}", FACTS, STRICT, opened=True).valid
+    assert not read_answer("C1", GOOD, FACTS, STRICT, opened=True).valid
+
+
 def test_a_reason_has_the_status_of_its_worst_clause():
     assert [reason.status for reason in read(GOOD).reasons] == ["confirmed", "refuted", "confirmed"]
     assert Reason("", ()).status == "unread"

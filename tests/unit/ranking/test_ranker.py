@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 from support.answering_model import make_answering_model
 from support.command import cli
+from support.facts import FACTS
 from support.paths import BUNDLED_ROWS
 from support.tiny_models import tiny_config, tiny_policy
 
 from mlx_grpo import Ranker
 from mlx_grpo.data.dataset import read_rows
+from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation import decoding
 from mlx_grpo.models.policy import save_adapter
@@ -266,6 +268,15 @@ def test_run_is_asked_with_the_instruction_of_its_own_rows(tiny_qwen3: Path, tmp
     (run / INPUTS).unlink()
     with pytest.raises(UserError, match="is older than the prompts of this version"):
         Ranker(run)
+
+
+@pytest.mark.parametrize(
+    ("start", "note"), [("<think>\n", "cut off after 2 tokens, inside its thought"), ("", "cut off after 2 tokens")]
+)
+def test_answer_cut_off_in_its_thought_says_so(model: Path, start: str, note: str):
+    prompt = Prompt("C1", f"assistant\n{start}", (1,), {"facts": FACTS})
+    answer = ranker(model)._read(Rollout(prompt, (1, 2), "hm, so", "length"))
+    assert answer.note.split("; ")[-1] == note
 
 
 def test_run_of_another_task_needs_a_form(tiny_qwen3: Path, tmp_path: Path):

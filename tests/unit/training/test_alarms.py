@@ -97,6 +97,15 @@ def test_kl_above_its_bound_or_tenfold_raises_an_alarm():
     assert alarms(history(kl=[0.0, 1e-6, 1e-4, 1e-3, 1e-2] + [0.03] * 35)) == []
 
 
+def test_completions_cut_off_in_their_thought_raise_an_alarm():
+    records = history()
+    for record, share in zip(records[1:], [0.4, 0.5, 0.75, 1.0], strict=False):
+        record["completions/cut_in_thought"] = share
+    [(step, line)] = alarms(records)
+    assert step == 2
+    assert "75% of the completions are cut off inside their thought" in line and "max_completion_length" in line
+
+
 def test_raised_at_returns_an_alarm_only_at_its_first_step():
     records = history(entropy=[1.0] * 20 + [0.01] * 20)
     lines = [line for step in range(40) for line in raised_at(step, records[: step + 2])]

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from support.tiny_models import tiny_config, tiny_policy
+from support.tiny_models import TEMPLATE, THINKING_TEMPLATE, tiny_config, tiny_policy, with_template
 from support.tiny_runs import make_state, reward_by, rewards_over, rows_file, take_step
 
 from mlx_grpo import grpo, runs
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import make_prompt
-from mlx_grpo.data.types import Batch
+from mlx_grpo.data.types import Batch, Prompt
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
-from mlx_grpo.generation.rollout import generate
+from mlx_grpo.evaluation.episodes import heldout_prompts
+from mlx_grpo.generation.rollout import decode_completion, generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import load_policy
+from mlx_grpo.ranking.model import find_ranking_model
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training import trainer
 from mlx_grpo.training.checkpoint import load_checkpoint
@@ -31,6 +34,16 @@ from mlx_grpo.training.state import TrainState, grpo_optimizer
 from mlx_grpo.training.trainer import grpo_steps, train
 from mlx_grpo.training.update import FixedLogps, entropy_mask, loss_gradients, update_policy
 from mlx_grpo.training.warm_start import check_completions, target_ids
+
+
+class NoteReporter(SilentReporter):
+    """Keeps what is noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def test_policy_learns_to_write_rewarded_letters(tiny_qwen3: Path):
@@ -159,7 +172,9 @@ def test_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_pat
         warm_start={"steps": 3, "batch_size": 2, "learning_rate": 1e-2},
         beta=0.04,
     )
-    run = train(config, SilentReporter()).folder
+    reporter = NoteReporter()
+    run = train(config, reporter).folder
+    assert sum("6 of 6 prompts are plain text" in note for note in reporter.notes) == 1
     assert (tmp_path / "runs" / "latest").resolve() == run.resolve()
     assert runs.Run(run).config == config
     metrics = runs.read_jsonl(run / runs.METRICS)
@@ -176,12 +191,44 @@ def test_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_pat
         assert (run / folder / "adapters.safetensors").is_file()
 
 
+def test_a_template_that_opens_the_thought_trains_and_the_limit_names_it(tiny_qwen3: Path, tmp_path: Path):
+    prompt = [{"role": "user", "content": "say 1"}]
+    config = tiny_config(
+        with_template(tiny_qwen3, tmp_path / "r1", THINKING_TEMPLATE),
+        data={"train": rows_file(tmp_path, prompt=prompt), "enable_thinking": True},
+        reward=reward_by("share_of_letters"),
+        output_dir=str(tmp_path / "runs"),
+        max_steps=1,
+    )
+    reporter = NoteReporter()
+    run = train(config, reporter)
+    assert run.metrics()[0]["completions/cut_in_thought"] > 0.5
+    assert any("cut off inside their thought" in note for note in reporter.notes)
+    assert not any("plain text" in note for note in reporter.notes)
+    assert all(sample["prompt_opens_thought"] for sample in run.samples())
+
+
 def test_warm_start_targets_end_with_the_stop_token(tiny_qwen3: Path):
     policy = tiny_policy(tiny_qwen3)
     prompt = make_prompt({"id": "0", "prompt": "hi", "completion": "ab"}, policy.tokenizer)
     *text, stop = target_ids(policy, prompt)
     assert policy.tokenizer.decode(text) == "ab"
     assert stop in policy.stop_ids
+
+
+def test_warm_start_ends_a_turn_as_the_template_does(tiny_qwen3: Path, tmp_path: Path):
+    policy = tiny_policy(with_template(tiny_qwen3, tmp_path / "m", TEMPLATE.replace("<|im_end|>", "<|im_start|>")))
+    prompt = make_prompt({"id": "0", "prompt": "hi", "completion": "ab"}, policy.tokenizer)
+    assert policy.tokenizer.decode(target_ids(policy, prompt)) == "ab<|im_start|>"  # its eos_token is <|im_end|>
+
+
+def test_warm_start_closes_a_thought_that_the_prompt_began(tiny_qwen3: Path):
+    policy = tiny_policy(tiny_qwen3)
+    texts = []
+    for completion in ("ab", "hm</think>ab"):
+        prompt = Prompt("0", "assistant\n<think>\n", (1,), {"completion": completion})
+        texts.append(decode_completion(policy.tokenizer, target_ids(policy, prompt)))
+    assert texts == ["\n</think>\n\nab", "hm</think>ab"]
 
 
 def test_same_seed_gives_the_same_samples_and_adapter_bit_for_bit(tiny_qwen3: Path, tmp_path: Path):
@@ -300,3 +347,31 @@ def test_mistakes_are_reported_before_a_run_folder_is_made(
     with pytest.raises(UserError, match=message):
         train(tiny_config(tiny_qwen3, output_dir=str(tmp_path / "runs"), **settings), SilentReporter())
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_keeps_the_date_of_its_first_day(tiny_qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Clock(date):
+        day = date(2026, 1, 31)
+
+        @classmethod
+        def today(cls) -> date:
+            return cls.day
+
+    monkeypatch.setattr(trainer, "date", Clock)
+    starts: list[str] = []
+    monkeypatch.setattr(trainer, "check_columns", lambda _, prompts: starts.append(prompts[0].text[:10]))
+    data = {"train": rows_file(tmp_path, prompt=[{"role": "user", "content": "hi"}])}
+    model = with_template(tiny_qwen3, tmp_path / "m", "{{ strftime_now('%Y-%m-%d') }}" + TEMPLATE)
+    config = tiny_config(
+        model,
+        data={**data, "heldout": data["train"]},
+        reward=reward_by("share_of_letters"),
+        output_dir=str(tmp_path / "runs"),
+        max_steps=1,
+    )
+    run = train(config, SilentReporter())
+    monkeypatch.setattr(Clock, "day", date(2026, 2, 1))
+    train(config.model_copy(update={"max_steps": 2}), SilentReporter(), runs.Run(run.folder))
+    assert starts == ["2026-01-31"] * 2
+    assert heldout_prompts(runs.Run(run.folder))[0].text.startswith("2026-01-31")
+    assert find_ranking_model(str(run.folder), "compact").settings.today == "2026-01-31"
