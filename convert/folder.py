@@ -61,12 +61,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path}: holds {type(value).__name__}, not an object")
     return value
-
-
-def nested_rope_theta(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the `rope_theta` of a config.json in the place where mlx-lm's Llama reads it, None where it is there.
-
-    transformers 5 nests it in `rope_parameters`, and mlx-lm would fall back to 10,000 in silence.
-    """
-    theta = (config.get("rope_parameters") or {}).get("rope_theta")
-    return {"rope_theta": theta} if theta is not None and "rope_theta" not in config else None

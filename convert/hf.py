@@ -17,8 +17,9 @@ import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the B
 import mlx.core as mx
 
 from convert.adapter import Adapter, load_adapter, read_tensors
-from convert.folder import nested_rope_theta, read_json, refuse_foreign, whole_folder, write_json
+from convert.folder import read_json, refuse_foreign, whole_folder, write_json
 from convert.quantize import quantize_folder
+from convert.rope import rope_changes
 from convert.verify import Verification, verify_export
 from mlx_grpo.errors import UserError
 
@@ -201,7 +202,7 @@ def _export_config(config: dict[str, Any], tied: bool, dtype: str) -> dict[str, 
     exported = {key: value for key, value in config.items() if key not in ("quantization", "quantization_config")}
     # transformers reads `dtype` since 4.56 and `torch_dtype` before.
     exported |= {"tie_word_embeddings": tied, "dtype": dtype, "torch_dtype": dtype}
-    exported |= nested_rope_theta(config) or {}
+    exported |= rope_changes(config)
     if not exported.get("architectures"):
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 

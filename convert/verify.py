@@ -26,8 +26,9 @@ from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load
 
-from convert.folder import nested_rope_theta, read_json
+from convert.folder import read_json
 from convert.quantize import quantize
+from convert.rope import rope_changes
 from convert.torch_eval import layer_outputs
 from mlx_grpo.errors import UserError
 
@@ -182,7 +183,7 @@ def _load(folder: Path) -> tuple[nn.Module, TokenizerWrapper]:
     return load(
         str(folder),
         tokenizer_config={"trust_remote_code": False},
-        model_config=nested_rope_theta(read_json(folder / "config.json")),
+        model_config=rope_changes(read_json(folder / "config.json")),
         lazy=True,
     )
 

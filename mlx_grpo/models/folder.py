@@ -23,6 +23,11 @@ class ModelFolder:
         return cls(path, read_settings(path))
 
     @property
+    def config_file(self) -> Path:
+        """Return the path of config.json."""
+        return self.path / "config.json"
+
+    @property
     def quantization(self) -> dict[str, Any] | None:
         """Return the group size and bits of packed weights, None if the weights are plain."""
         return self.settings.get("quantization")

@@ -17,7 +17,7 @@ from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 from mlx_lm.utils import load as load_model_and_tokenizer
 
-from convert.folder import nested_rope_theta
+from convert.rope import check_rope_keys, check_rope_modules, rope_changes
 from mlx_grpo.backend.device import auto_dtype, multiplies_packed, set_memory_limits, this_device
 from mlx_grpo.config.schema import Config
 from mlx_grpo.errors import UserError
@@ -107,9 +107,11 @@ def _load(folder: ModelFolder) -> tuple[nn.Module, TokenizerWrapper]:
     check_tokenizer_files(folder.path)
     set_memory_limits()
     with faults_as_user_error(f"model: {folder.path}", "give a complete folder, or fetch it again"):
+        check_rope_keys(folder.settings, folder.config_file)
         model, tokenizer = load_model_and_tokenizer(
-            str(folder.path), tokenizer_config=NO_CODE, model_config=nested_rope_theta(folder.settings)
+            str(folder.path), tokenizer_config=NO_CODE, model_config=rope_changes(folder.settings)
         )
+        check_rope_modules(model, folder.settings, folder.config_file)
     tokenizer.eos_token_ids = stop_tokens(folder, tokenizer)
     check_tokenizer(folder.path, tokenizer, folder.settings)
     if folder.is_packed and not multiplies_packed(this_device()):
@@ -130,11 +132,12 @@ def outline(folder: ModelFolder, config: Config, bits: int | None = None, packed
     unless the device keeps it `packed`.
     """
     try:
-        changes = nested_rope_theta(folder.settings)
+        check_rope_keys(folder.settings, folder.config_file)
+        changes = rope_changes(folder.settings)
         model, _ = load_model(folder.path, lazy=True, strict=False, model_config=changes)
-    except (KeyError, TypeError, ValueError) as error:
-        file = folder.path / "config.json"
-        raise UserError(f"model: {file} describes no model that mlx-lm knows ({error})") from None
+        check_rope_modules(model, folder.settings, folder.config_file)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"model: {folder.config_file} describes no model that mlx-lm knows ({error})") from None
     quantization = {"group_size": 64, "bits": bits} if bits else folder.quantization
     if quantization and not _has_packed_layers(model):
         _quantize(model, quantization)
