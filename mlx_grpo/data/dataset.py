@@ -16,7 +16,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_grpo.config.schema import Config, DataConfig
 from mlx_grpo.data.chat import as_data, markers, messages_problem, render
-from mlx_grpo.data.types import Prompt
+from mlx_grpo.data.types import LengthLimit, Prompt
 from mlx_grpo.errors import UserError, short_repr
 from mlx_grpo.tasks.lookup import BUNDLED
 
@@ -160,15 +160,13 @@ def context_of(row: dict[str, Any]) -> Any:
     return prompt if isinstance(prompt, str) else prompt[-1]["content"]
 
 
-def check_lengths(
-    prompts: Sequence[Prompt], most: int, context: int | None, key: str = "max_completion_length"
-) -> None:
-    """Raise UserError where a prompt with a completion of `most` tokens, which `key` allows, exceeds the context."""
+def check_lengths(prompts: Sequence[Prompt], most: int, limit: LengthLimit, key: str = "max_completion_length") -> None:
+    """Raise UserError where a prompt with a completion of `most` tokens, which `key` allows, exceeds the limit."""
     for prompt in prompts:
-        if context is not None and len(prompt.token_ids) + most > context:
+        if limit.tokens is not None and len(prompt.token_ids) + most > limit.tokens:
             raise UserError(
-                f"row {prompt.id}: {len(prompt.token_ids)} prompt tokens and {key} {most} exceed the model's context "
-                f"of {context}; shorten the prompt or the completion"
+                f"row {prompt.id}: {len(prompt.token_ids)} prompt tokens and {key} {most} exceed {limit}; shorten the "
+                "prompt or the completion"
             )
 
 

@@ -12,6 +12,19 @@ from mlx_grpo.data.thinking import OPEN
 
 
 @dataclass(frozen=True, slots=True)
+class LengthLimit:
+    """The most tokens of a prompt with its completion, None if a model names no limit."""
+
+    tokens: int | None
+    name: str = "context"
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """Return the limit in words, for an error's text."""
+        return f"the model's {self.name} of {self.tokens}{self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One row of the dataset, rendered by the chat template and tokenized."""
 

@@ -22,7 +22,7 @@ from mlx_grpo.evaluation.generators import Completer, GreedySettings, Progress
 from mlx_grpo.evaluation.run_matrix import RunMatrix, build_run_matrix
 from mlx_grpo.evaluation.summary import summarize
 from mlx_grpo.export.export import write_card
-from mlx_grpo.models.checks import read_settings
+from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import find_model, load_tokenizer_of, model_name, trained_dtype
 from mlx_grpo.reporting.plots_eval import draw_evaluation
 from mlx_grpo.reporting.plots_training import draw_training
@@ -151,8 +151,8 @@ def _pick_device(backend: str, device: str, ranks: Ranks) -> str:
 def _check(prompts: Sequence[Prompt], config: Config, settings: GreedySettings) -> None:
     """Raise UserError where the reward can't grade a prompt, or a completion would not fit the model's context."""
     check_columns(config.reward, prompts)
-    context = read_settings(find_model(config.model)).get("max_position_embeddings")
-    check_lengths(prompts, settings.max_new_tokens, context, "max_new_tokens")
+    limit = ModelFolder.read(find_model(config.model)).length_limit
+    check_lengths(prompts, settings.max_new_tokens, limit, "max_new_tokens")
 
 
 def _facts(run: Run, matrix: RunMatrix, settings: GreedySettings, n_episodes: int) -> Record:

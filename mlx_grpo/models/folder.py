@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_grpo.data.types import LengthLimit
 from mlx_grpo.models.checks import read_settings
+
+WINDOWED = {"mistral": 4096, "mixtral": None, "phi3": None, "phimoe": None, "starcoder2": None}
+"""Families whose layers all have a sliding window in transformers, and its default. mlx-lm gives them none."""
+WINDOWED_ON_REQUEST = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe")
+"""Families that have one where config.json sets `use_sliding_window`; mlx-lm gives them none either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,25 @@ class ModelFolder:
     def is_packed(self) -> bool:
         """Return True if the weights are packed integers, as in mlx-community's 4- and 8-bit checkpoints."""
         return self.quantization is not None
+
+    @property
+    def length_limit(self) -> LengthLimit:
+        """Return the most tokens up to which mlx-lm computes what the model was trained for."""
+        context, window = self.settings.get("max_position_embeddings"), self._ignored_window
+        if window and (not context or window < context):
+            return LengthLimit(window, "sliding window", ", which mlx-lm does not apply")
+        return LengthLimit(context)
+
+    @property
+    def _ignored_window(self) -> int | None:
+        """Return the sliding window that transformers applies and mlx-lm does not; None if there is none."""
+        family = self.settings["model_type"]
+        if family in WINDOWED:
+            return self.settings.get("sliding_window", WINDOWED[family])
+        if family not in WINDOWED_ON_REQUEST or not self.settings.get("use_sliding_window"):
+            return None
+        layers = self.settings.get("layer_types")
+        return self.settings.get("sliding_window") if not layers or "sliding_attention" in layers else None
 
     @property
     def stored_weight_bytes(self) -> int:

@@ -20,6 +20,7 @@ from mlx_lm.utils import load as load_model_and_tokenizer
 from convert.rope import check_rope_keys, check_rope_modules, rope_changes
 from mlx_grpo.backend.device import auto_dtype, multiplies_packed, set_memory_limits, this_device
 from mlx_grpo.config.schema import Config
+from mlx_grpo.data.types import LengthLimit
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.checks import check_tokenizer, check_tokenizer_files, check_weights, faults_as_user_error
 from mlx_grpo.models.folder import ModelFolder
@@ -47,6 +48,12 @@ class Policy:
     def stop_ids(self) -> tuple[int, ...]:
         """Return the tokens that end a completion, ascending."""
         return tuple(sorted(self.tokenizer.eos_token_ids))
+
+    @property
+    def length_limit(self) -> LengthLimit:
+        """Return the most tokens of a prompt with its completion."""
+        limit = self.base.length_limit
+        return limit if limit.tokens else LengthLimit(self.model.args.max_position_embeddings)
 
 
 def model_name(model: str) -> str:

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 from mlx_grpo.data.batch import batched
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.thinking import ends_in_thought
-from mlx_grpo.data.types import Prompt, Rollout
+from mlx_grpo.data.types import LengthLimit, Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.decoding import Start, shared_start
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.models.checks import read_settings
+from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import Policy, load_for_inference
 from mlx_grpo.ranking.answers import Answer, read_answer
 from mlx_grpo.ranking.files import ScoreLog, outputs, write_ranked
@@ -224,13 +224,13 @@ class Ranker:
         )
         prompt = self._prompt(job_prompt.job, shortened)
         needed = len(prompt.token_ids) + settings.max_new_tokens
-        if not fault and self._context and needed > self._context:
-            fault = f"prompt and answer of up to {needed} tokens exceed the model's context of {self._context}"
+        if not fault and self._length_limit.tokens and needed > self._length_limit.tokens:
+            fault = f"prompt and answer of up to {needed} tokens exceed {self._length_limit}"
         return prompt, fault
 
     @cached_property
-    def _context(self) -> int | None:
-        return read_settings(self.model.base).get("max_position_embeddings")
+    def _length_limit(self) -> LengthLimit:
+        return ModelFolder.read(self.model.base).length_limit
 
     def _complete(
         self, job_prompt: _JobPrompt, prompts: dict[int, Prompt], sampling: Sampling, number: int

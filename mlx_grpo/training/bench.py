@@ -52,8 +52,8 @@ def bench(
     state = TrainState(policy, config, load_reward(config.reward), grpo_optimizer(config), None, ranks or Ranks())
     row = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)[0]
     for shape in shapes:
-        longest = policy.model.args.max_position_embeddings
-        check_lengths([prompt_of_length(row, shape.prompt_tokens)], shape.completion_tokens, longest)
+        prompt = prompt_of_length(row, shape.prompt_tokens)
+        check_lengths([prompt], shape.completion_tokens, policy.length_limit)
     speed = matrix_speed(policy.model.model.norm.weight.dtype)
     results = []
     for shape in shapes:

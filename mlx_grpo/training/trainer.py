@@ -171,7 +171,7 @@ def prepare(config: Config, ranks: Ranks, today: str | None = None) -> tuple[Tra
     load_judge(config)  # raises UserError before the model is loaded
     policy = load_policy(config)
     dataset = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking, today)
-    check_lengths(dataset, config.max_completion_length, policy.model.args.max_position_embeddings)
+    check_lengths(dataset, config.max_completion_length, policy.length_limit)
     check_columns(config.reward, dataset)
     if config.warm_start.steps:
         check_completions(dataset)

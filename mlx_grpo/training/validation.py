@@ -70,7 +70,7 @@ def validation_prompts(config: Config, policy: Policy, today: str | None = None)
         )
     check_columns(config.reward, spare)
     tokens = min(config.eval.max_new_tokens, config.max_completion_length)
-    check_lengths(spare, tokens, policy.model.args.max_position_embeddings)
+    check_lengths(spare, tokens, policy.length_limit)
     return spare
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 from support.tiny_models import QWEN3, tiny_config
 from support.tiny_runs import reward_by, rows_file
 
+from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
 from mlx_grpo.models import checks
 from mlx_grpo.models import policy as policy_module
 from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.training.progress import SilentReporter
-from mlx_grpo.training.trainer import train
+from mlx_grpo.training.trainer import prepare, train
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +82,34 @@ def test_folder_is_packed_if_config_json_names_a_quantization(tmp_path: Path):
 def test_folder_with_code_of_its_own_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="never run"):
         folder_with(tmp_path, model_file="model.py")
+
+
+MISTRAL, PHI3, QWEN2 = ({"model_type": family} for family in ("mistral", "phi3", "qwen2"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit"),
+    [
+        ({**MISTRAL, "sliding_window": 300}, 300),
+        ({**MISTRAL, "sliding_window": None}, 512),
+        ({**MISTRAL, "max_position_embeddings": 8192}, 4096),  # transformers' default
+        ({**PHI3, "sliding_window": 300}, 300),
+        (PHI3, 512),
+        ({**QWEN2, "sliding_window": 300, "use_sliding_window": True}, 300),
+        ({**QWEN2, "sliding_window": 300, "use_sliding_window": False}, 512),
+        ({**QWEN2, "sliding_window": 300, "use_sliding_window": True, "layer_types": ["full_attention"] * 2}, 512),
+        ({"model_type": "gemma3_text", "sliding_window": 300}, 512),  # mlx-lm applies that one
+    ],
+)
+def test_sliding_window_that_mlx_lm_ignores_limits_a_sequence(settings: dict, limit: int, tmp_path: Path):
+    assert folder_with(tmp_path, **settings).length_limit.tokens == limit
+
+
+def test_training_refuses_a_prompt_longer_than_a_window_that_mlx_lm_ignores(tiny_llama: Path, tmp_path: Path):
+    shutil.copytree(tiny_llama, tmp_path / "m")
+    settings = json.loads((tmp_path / "m/config.json").read_text())
+    (tmp_path / "m/config.json").write_text(json.dumps({**settings, **MISTRAL, "sliding_window": 10}))
+    config = tiny_config(tmp_path / "m", data={"train": rows_file(tmp_path)}, reward=reward_by("share_of_letters"))
+    assert prepare(config.model_copy(update={"max_completion_length": 5}), Ranks())
+    with pytest.raises(UserError, match="sliding window of 10, which mlx-lm does not apply; shorten"):
+        prepare(config, Ranks())
