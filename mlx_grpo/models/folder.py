@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlx_grpo.data.types import LengthLimit
+from mlx_grpo.errors import UserError
 from mlx_grpo.models.checks import read_settings
 
 WINDOWED = {"mistral": 4096, "mixtral": None, "phi3": None, "phimoe": None, "starcoder2": None}
@@ -42,6 +43,17 @@ class ModelFolder:
     def is_packed(self) -> bool:
         """Return True if the weights are packed integers, as in mlx-community's 4- and 8-bit checkpoints."""
         return self.quantization is not None
+
+    def check_quantization(self) -> None:
+        """Raise UserError if the weights are packed in another way than MLX's: no export of a trained one is right."""
+        stated = self.settings.get("quantization_config")
+        if self.is_packed or not (stated or (self.path / "hf_quant_config.json").is_file()):
+            return
+        method = stated.get("quant_method", "another library") if isinstance(stated, dict) else "ModelOpt"
+        raise UserError(
+            f"model: {self.config_file}: its weights are quantized by {method} (quantization_config), which can be "
+            "neither trained nor exported; use the model that it was quantized from, or an MLX quantization of that"
+        )
 
     @property
     def length_limit(self) -> LengthLimit:

@@ -83,6 +83,7 @@ def load_policy(config: Config) -> Policy:
     folder = ModelFolder.read(find_model(config.model))
     mx.random.seed(config.seed)  # LoRA's starting matrices
     if config.fine_tune_type == "full" and folder.is_packed:
+    folder.check_quantization()
         raise UserError(
             f"fine_tune_type: full, but {model_name(config.model)} is quantized, and packed weights cannot learn; "
             "use fine_tune_type lora, or the model that it was quantized from"
@@ -140,6 +141,7 @@ def outline(folder: ModelFolder, config: Config, bits: int | None = None, packed
     """
     try:
         check_rope_keys(folder.settings, folder.config_file)
+    folder.check_quantization()
         changes = rope_changes(folder.settings)
         model, _ = load_model(folder.path, lazy=True, strict=False, model_config=changes)
         check_rope_modules(model, folder.settings, folder.config_file)

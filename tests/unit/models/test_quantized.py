@@ -28,8 +28,9 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.generators import GreedySettings, complete_with_mlx, complete_with_torch
 from mlx_grpo.export.export import export_run
 from mlx_grpo.models import policy as policy_module
+from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.logps import output_head, score_tokens
-from mlx_grpo.models.policy import load_for_inference, load_policy
+from mlx_grpo.models.policy import load_for_inference, load_policy, outline
 from mlx_grpo.runs import ADAPTER, METRICS, Run, read_jsonl
 from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.progress import SilentReporter
@@ -96,6 +97,28 @@ def test_micro_batches_sum_to_the_batch_on_packed_weights(packed: Path, kept_pac
 def test_full_fine_tune_of_packed_weights_is_refused_with_a_remedy(packed: Path):
     with pytest.raises(UserError, match="fine_tune_type lora"):
         load_policy(tiny_config(packed, fine_tune_type="full"))
+
+
+@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("method", ["awq", "gptq", "compressed-tensors", "fp8"])
+def test_weights_packed_by_another_library_are_refused_before_they_are_loaded(
+    method: str, kind: str, tiny_llama: Path, tmp_path: Path
+):
+    settings = json.loads((tiny_llama / "config.json").read_text())
+    settings["quantization_config"] = {"quant_method": method, "bits": 4}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    config = tiny_config(tmp_path, fine_tune_type=kind, lora={})
+    for load in (load_policy, lambda config: outline(ModelFolder.read(tmp_path), config)):
+        with pytest.raises(UserError, match=f"quantized by {method} .* use the model that it was quantized from") as e:
+            load(config)
+        assert len(e.value.problems) == 1
+
+
+def test_weights_packed_by_modelopt_are_refused(tiny_llama: Path, tmp_path: Path):
+    (tmp_path / "config.json").write_text((tiny_llama / "config.json").read_text())
+    (tmp_path / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "NVFP4"}}')
+    with pytest.raises(UserError, match="quantized by ModelOpt"):
+        load_policy(tiny_config(tmp_path))
 
 
 def test_weights_unpacked_on_a_cpu_equal_those_of_the_export(packed: Path, tmp_path: Path):
