@@ -15,6 +15,7 @@ import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the B
 
 # isort: split
 import mlx.core as mx
+from mlx_lm.utils import load_model
 
 from convert.adapter import Adapter, load_adapter, read_tensors
 from convert.folder import read_json, refuse_foreign, whole_folder, write_json
@@ -86,7 +87,7 @@ def export_hf(
     change = load_adapter(adapter, shapes) if adapter else Adapter("none", {}, {})
     tied = bool(config.get("tie_word_embeddings", "lm_head.weight" not in shapes))
     with whole_folder(out, MARKER) as folder:
-        weights = _trained_weights(base, config, change, tied, dtype)
+        weights = _trained_weights(base, change, tied, dtype)
         parameters = _write_weights(weights, folder, dtype, shard_bytes)
         write_json(folder / "config.json", _export_config(config, tied, dtype))
         if bits is not None:
@@ -113,42 +114,49 @@ def _shards(base: Path) -> list[str]:
     return names
 
 
-def _plain_weights(path: Path, config: dict[str, Any]) -> Iterator[tuple[str, mx.array]]:
+def _packed_layers(base: Path) -> dict[str, Any]:
+    """Return the packed layers of a base by name, each with the bits and group size that its own arrays have.
+
+    config.json need not name the layers that differ from the others, so mlx-lm goes by the arrays.
+    """
+    config = read_json(base / "config.json")
+    if "quantization" not in config:
+        return {}
+    model, _ = load_model(base, lazy=True, model_config=rope_changes(config))
+    return {name: module for name, module in model.named_modules() if "scales" in module}
+
+
+def _plain_weights(path: Path, packed: dict[str, Any]) -> Iterator[tuple[str, mx.array]]:
     """Yield each weight of a file by name, dequantized where the base is an MLX quantization."""
     stored = read_tensors(path)
     for name in [name for name in stored if not name.endswith((".scales", ".biases"))]:
         module = name.removesuffix(".weight")
         scales, biases = stored.pop(f"{module}.scales", None), stored.pop(f"{module}.biases", None)
         weight = stored.pop(name)
-        yield name, weight if scales is None else _dequantize(weight, scales, biases, module, config)
+        if scales is not None and module not in packed:
+            raise UserError(f"{module} is quantized, but config.json has no MLX 'quantization' that says how")
+        if scales is not None:
+            weight = _dequantize(weight, scales, biases, packed[module])
+        yield name, weight
 
 
-def _dequantize(
-    weight: mx.array, scales: mx.array, biases: mx.array | None, module: str, config: dict[str, Any]
-) -> mx.array:
-    settings = config.get("quantization")
-    if not isinstance(settings, dict):
-        raise UserError(f"{module} is quantized, but config.json has no MLX 'quantization' that says how")
-    own = settings.get(module)
-    chosen = settings | own if isinstance(own, dict) else settings
-    mode = chosen.get("mode", "affine")
-    if mode == "affine" and biases is not None:  # in fp32, or the products would be rounded to the scales' bf16
+def _dequantize(weight: mx.array, scales: mx.array, biases: mx.array | None, layer: Any) -> mx.array:
+    if layer.mode == "affine" and biases is not None:  # in fp32, or the products would be rounded to the scales' bf16
         scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
-    return mx.dequantize(weight, scales, biases, chosen["group_size"], chosen["bits"], mode)
+    return mx.dequantize(weight, scales, biases, layer.group_size, layer.bits, layer.mode)
 
 
 def base_shapes(base: Path) -> dict[str, tuple[int, ...]]:
     """Return the shape of each of a model's weights, as it is once dequantized."""
-    config = read_json(base / "config.json")
-    return {name: weight.shape for shard in _shards(base) for name, weight in _plain_weights(base / shard, config)}
+    packed = _packed_layers(base)
+    return {name: weight.shape for shard in _shards(base) for name, weight in _plain_weights(base / shard, packed)}
 
 
-def _trained_weights(
-    base: Path, config: dict[str, Any], change: Adapter, tied: bool, dtype: str
-) -> Iterator[tuple[str, mx.array]]:
+def _trained_weights(base: Path, change: Adapter, tied: bool, dtype: str) -> Iterator[tuple[str, mx.array]]:
     """Yield the base's weights after training, in `dtype`; without the head where it is the embedding."""
+    packed = _packed_layers(base)
     for shard in _shards(base):
-        for name, weight in _plain_weights(base / shard, config):
+        for name, weight in _plain_weights(base / shard, packed):
             if not (tied and name == "lm_head.weight"):
                 yield name, _cast(change.apply(name, weight), dtype)
 

@@ -99,6 +99,23 @@ def test_a_quantized_base_is_exported_as_plain_weights(llama_base, tmp_path, mix
     assert_all_agree(base, adapter, tmp_path / "out")
 
 
+@pytest.mark.parametrize("group_size", [32, 64])
+def test_layers_of_another_width_that_config_json_does_not_name_are_exported(llama_base, tmp_path, group_size):
+    def bits(path: str, _: object) -> dict:
+        return {"group_size": group_size, "bits": 8} if "o_proj" in path else {"group_size": 32, "bits": 4}
+
+    base = tmp_path / "base"
+    mlx_lm.convert(
+        str(llama_base), str(base), quantize=True, q_group_size=32, q_bits=4, dtype="float32", quant_predicate=bits
+    )
+    config = json.loads((base / "config.json").read_text())
+    config["quantization"] = config["quantization_config"] = {"group_size": 32, "bits": 4}
+    (base / "config.json").write_text(json.dumps(config))
+    adapter = make_lora(base, tmp_path / "adapter")
+    export_hf(base, tmp_path / "out", adapter=adapter, dtype="float32", verify=True)
+    assert_all_agree(base, adapter, tmp_path / "out")
+
+
 def test_a_rope_theta_in_the_place_of_transformers_5_reaches_mlx_lm(llama_base, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(llama_base, base)
