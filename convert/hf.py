@@ -137,7 +137,17 @@ def _plain_weights(path: Path, packed: dict[str, Any]) -> Iterator[tuple[str, mx
             raise UserError(f"{module} is quantized, but config.json has no MLX 'quantization' that says how")
         if scales is not None:
             weight = _dequantize(weight, scales, biases, packed[module])
+        yield from _as_on_the_hub(name, weight)
+
+
+def _as_on_the_hub(name: str, weight: mx.array) -> Iterator[tuple[str, mx.array]]:
+    """Yield a weight under its name; experts that mlx-lm stacked, [experts, out, in], one by one."""
+    layer, stacked, leaf = name.partition(".switch_mlp.")
+    if not stacked:
         yield name, weight
+        return
+    for expert in range(weight.shape[0]):
+        yield f"{layer}.experts.{expert}.{leaf}", weight[expert]
 
 
 def _dequantize(weight: mx.array, scales: mx.array, biases: mx.array | None, layer: Any) -> mx.array:

@@ -23,6 +23,7 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.types import LengthLimit
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.checks import check_tokenizer, check_tokenizer_files, check_weights, faults_as_user_error
+from mlx_grpo.models.experts import check_frozen_experts, lora_keys
 from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.hub import CARD_SOURCES, download
 from mlx_grpo.models.logps import check_architecture
@@ -82,8 +83,8 @@ def load_policy(config: Config) -> Policy:
     """Load the base model and make it trainable, as LoRA adapters or in full; dropout stays off until training."""
     folder = ModelFolder.read(find_model(config.model))
     mx.random.seed(config.seed)  # LoRA's starting matrices
-    if config.fine_tune_type == "full" and folder.is_packed:
     folder.check_quantization()
+    if config.fine_tune_type == "full" and folder.is_packed:
         raise UserError(
             f"fine_tune_type: full, but {model_name(config.model)} is quantized, and packed weights cannot learn; "
             "use fine_tune_type lora, or the model that it was quantized from"
@@ -102,10 +103,11 @@ def make_trainable(model: nn.Module, config: Config) -> None:
     if config.fine_tune_type == "lora":
         model.set_dtype(compute_dtype(config.dtype))
         model.freeze()
-        linear_to_lora_layers(model, config.lora.num_layers, lora_parameters(config))
+        linear_to_lora_layers(model, config.lora.num_layers, lora_parameters(model, config))
     else:
         # Adam's steps vanish in bf16 (0.02 + 1e-6 is 0.02), so a full fine-tune computes on its fp32 weights.
         model.set_dtype(mx.float32)
+    check_frozen_experts(model, config.fine_tune_type)
     if not tree_flatten(model.trainable_parameters()):
         raise UserError(f"lora.keys: {config.lora.keys} matches no linear layer of this model; leave it out for all")
 
@@ -139,9 +141,9 @@ def outline(folder: ModelFolder, config: Config, bits: int | None = None, packed
     Evaluated, it is a model with random weights. `bits` quantizes a plain base. A quantized base is unpacked
     unless the device keeps it `packed`.
     """
+    folder.check_quantization()
     try:
         check_rope_keys(folder.settings, folder.config_file)
-    folder.check_quantization()
         changes = rope_changes(folder.settings)
         model, _ = load_model(folder.path, lazy=True, strict=False, model_config=changes)
         check_rope_modules(model, folder.settings, folder.config_file)
@@ -184,10 +186,11 @@ def check_range(model: nn.Module) -> None:
         raise UserError("dtype: this model's activations are too large for it; set dtype: float32")
 
 
-def lora_parameters(config: Config) -> dict[str, Any]:
+def lora_parameters(model: nn.Module, config: Config) -> dict[str, Any]:
     """Return the LoRA settings under the names of mlx-lm's adapter_config.json."""
     lora = config.lora
-    return {"rank": lora.rank, "scale": lora.scale, "dropout": lora.dropout, "keys": lora.keys}
+    keys = lora_keys(model, lora.keys)
+    return {"rank": lora.rank, "scale": lora.scale, "dropout": lora.dropout, "keys": keys}
 
 
 @contextmanager
@@ -216,7 +219,7 @@ def save_adapter(policy: Policy, config: Config, folder: Path) -> None:
         "model": model_name(config.model),
         "fine_tune_type": config.fine_tune_type,
         "num_layers": config.lora.num_layers,
-        "lora_parameters": lora_parameters(config),
+        "lora_parameters": lora_parameters(policy.model, config),
     }
     (folder / ADAPTER_CONFIG).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 

@@ -32,6 +32,7 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import OnToken
 from mlx_grpo.generation.sampling import seed_step
 from mlx_grpo.grpo import group_advantages
+from mlx_grpo.models.experts import has_experts
 from mlx_grpo.models.policy import load_adapter, load_policy
 from mlx_grpo.models.prefix import shares_prompt
 from mlx_grpo.rewards import Scores, check_columns, column_warnings, load_judge, load_reward
@@ -188,6 +189,8 @@ def _report_setup(run: Run, state: TrainState, dataset: Sequence[Prompt], report
         reporter.note(f"data.train: {plain}")
     if state.ranks.size > 1:
         reporter.note(f"{state.ranks.size} processes share each step")
+    if has_experts(model):
+        reporter.note(f"{model.model_type} is a mixture of experts: the experts stay as they are, all else learns")
     if not shares_prompt(model):
         reporter.note(f"{model.model_type} keeps no plain key-value cache: each completion runs its own prompt")
     for warning in column_warnings(state.config.reward, dataset):
