@@ -47,7 +47,7 @@ def export_run(
         adapter=adapter,
         dtype=dtype or trained_dtype(config.fine_tune_type, config.dtype),
         bits=bits,
-        card=model_card(run, base, repo),
+        card=model_card(run, base, repo, "mlx" if formats[0] == "mlx" else "transformers"),
         extra_files=_beside_card(run, base),
         verify=verify,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
@@ -13,12 +13,16 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 from convert.folder import read_json
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, read_rows
+from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import ADAPTER_CONFIG
 from mlx_grpo.reporting import tables
 from mlx_grpo.runs import Run
 from mlx_grpo.tasks.lookup import BUNDLED, TASK_OF_RUBRIC, find_task
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
+
+Library = Literal["transformers", "mlx"]
+"""The libraries that load an export, by their names on the Hub."""
 
 PICTURES = {
     "training_curves": "Reward and loss by step",
@@ -33,15 +37,16 @@ PICTURES = {
 }
 
 
-def model_card(run: Run, base: Path, repo: str | None = None) -> str:
+def model_card(run: Run, base: Path, repo: str | None = None, library: Library = "transformers") -> str:
     """Return Markdown with metadata: what was trained on what, how, the measured results, and how to use it.
 
-    `base` is the base model's folder, read for its licence and template. `repo` is the export's name on the Hub.
+    `base` is the base model's folder, read for its licence and template. `repo` is the export's name on the Hub, and
+    `library` the one that loads the export.
     """
     config, results, task = run.config, run.results(), find_task(run.config)
     title = repo.rpartition("/")[2] if repo else run.name
     card = ModelCard.from_template(
-        _metadata(run, base, title, results),
+        _metadata(run, base, title, library, results),
         str(TEMPLATE),
         title=title,
         repo=repo or "USER/NAME",
@@ -52,8 +57,9 @@ def model_card(run: Run, base: Path, repo: str | None = None) -> str:
         weights=_weights(config),
         caution=task.caution if task else "",
         rubric=run.inputs.rubric if run.inputs else config.reward.rubric,
-        messages=json.dumps(_example_prompt(config), ensure_ascii=False, indent=4),
-        thinks=_thinks(base),
+        library=library,
+        messages=_example_prompt(config, base),
+        thinks="enable_thinking" in _chat_template(base),
         results=results,
         tables=_tables(results) if results else [],
         gain=tables.grpo_gain(results) if results else None,
@@ -65,12 +71,12 @@ def model_card(run: Run, base: Path, repo: str | None = None) -> str:
     return f"{card}\n"
 
 
-def _metadata(run: Run, base: Path, title: str, results: dict[str, Any] | None) -> ModelCardData:
+def _metadata(run: Run, base: Path, title: str, library: Library, results: dict[str, Any] | None) -> ModelCardData:
     licence = _licence(base)
     eval_results = _eval_results(run.config, results) if results else None
     return ModelCardData(
         base_model=_hub_id(run, run.config),
-        library_name="transformers",
+        library_name=library,
         pipeline_tag="text-generation",
         tags=["grpo", "mlx", "mlx-grpo"],
         model_name=title if eval_results else None,
@@ -109,19 +115,34 @@ def _weights(config: Config) -> str:
     return ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
 
 
-def _example_prompt(config: Config) -> list[dict[str, str]]:
-    """Return a bundled row's prompt, else a made-up one: a user's row could be a real person's profile."""
+def _example_prompt(config: Config, base: Path) -> str:
+    """Return the messages of an example as JSON, "" for a run whose prompts are plain text.
+
+    They are a bundled row's, else made up: a user's row could be a real person's profile.
+    """
+    messages = [{"role": "user", "content": "..."}]
     if config.data.train in BUNDLED and (config.data.heldout is None or config.data.heldout in BUNDLED):
-        _, heldout = dataset_files(config.data)
-        if heldout is not None:
-            return read_rows(heldout)[0]["prompt"]
-    return [{"role": "user", "content": "..."}]
+        train, heldout = dataset_files(config.data)
+        messages = read_rows(heldout or train)[0]["prompt"]
+    elif _has_text_prompts(config, base):
+        return ""
+    return json.dumps(messages, ensure_ascii=False, indent=4)
 
 
-def _thinks(base: Path) -> bool:
-    """Return True if the base model's chat template can switch thinking off."""
-    files = (base / "chat_template.jinja", base / "tokenizer_config.json")
-    return any("enable_thinking" in file.read_text(encoding="utf-8") for file in files if file.is_file())
+def _has_text_prompts(config: Config, base: Path) -> bool:
+    """Return True if the prompts of a run are plain text: by its first row, or by the base where the rows are gone."""
+    try:
+        return isinstance(read_rows(dataset_files(config.data)[0])[0]["prompt"], str)
+    except UserError:
+        return not _chat_template(base)
+
+
+def _chat_template(base: Path) -> str:
+    """Return the base model's chat template, "" where it has none."""
+    file, settings = base / "chat_template.jinja", base / "tokenizer_config.json"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    return str(read_json(settings).get("chat_template") or "") if settings.is_file() else ""
 
 
 def _tables(results: dict[str, Any]) -> list[str]:

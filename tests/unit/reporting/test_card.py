@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from support.tiny_models import tiny_config, tiny_policy
 from support.tiny_runs import evaluated_run
 
 from mlx_grpo.export.export import export_run
+from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.reporting import tables
 from mlx_grpo.reporting.card import model_card
 from mlx_grpo.runs import Run
@@ -151,10 +153,30 @@ def test_thinking_is_switched_off_in_the_snippet_of_a_model_that_thinks_and_not_
     assert "enable_thinking=" not in model_card(Run(run), base)
 
 
-def test_the_snippet_runs(run: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(("format", "bits"), [("hf", None), ("mlx", None), ("mlx", 8)])
+@pytest.mark.parametrize("prompts", ["bundled", "chat", "text", "text of a model without a chat template"])
+def test_the_snippet_of_each_kind_of_card_runs(
+    prompts: str, format: str, bits: int | None, tiny_qwen3: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     pytest.importorskip("torch", reason="needs torch")
-    folder, _ = export_run(str(run), ["hf"])
-    snippet = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)[1]
+    base = Path(shutil.copytree(tiny_qwen3, tmp_path / "base"))
+    if "without" in prompts:
+        settings = json.loads((base / "tokenizer_config.json").read_text())
+        del settings["chat_template"]
+        (base / "tokenizer_config.json").write_text(json.dumps(settings))
+    prompt = [{"role": "user", "content": "say it"}] if prompts == "chat" else "say it"
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": prompt}))
+    data = {"train": "shortlist" if prompts == "bundled" else str(tmp_path / "rows.jsonl")}
+    config = tiny_config(base, data=data, eval={"max_new_tokens": 4}, output_dir=str(tmp_path / "runs"))
+    run = Run.create(config)
+    save_adapter(tiny_policy(base), config, run.folder / "adapter")
+    folder, _ = export_run(str(run.folder), [format], bits=bits, verify=False)
+    card = (folder / "README.md").read_text()
+    assert ModelCard(card).data.library_name == {"hf": "transformers", "mlx": "mlx"}[format]
+    assert ("apply_chat_template" in card) == (prompts in ("bundled", "chat"))
+    (tmp_path / "rows.jsonl").unlink()
+    assert ("without" in prompts) == ("apply_chat_template" not in model_card(run, base))
+    snippet = re.search(r"```python\n(.*?)```", card, flags=re.DOTALL)[1]
     exec(snippet.replace("USER/NAME", str(folder)), {})
     assert capsys.readouterr().out
 
