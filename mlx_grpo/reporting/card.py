@@ -180,10 +180,15 @@ def _public(run: Run, config: Config) -> dict[str, Any]:
     return values
 
 
-def _licence(base: Path) -> dict[str, str]:
-    """Return the base model's licence as its own card states it; empty where it has no card that can be read."""
+def _licence(base: Path) -> dict[str, Any]:
+    """Return the base model's licence, or its list of them, as its own card states it; empty where none can be read."""
     try:
         stated = metadata_load(base / "README.md") or {}
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return {key: stated[key] for key in ("license", "license_name", "license_link") if isinstance(stated.get(key), str)}
+    keys = ("license", "license_name", "license_link")
+    licence: dict[str, Any] = {key: stated[key] for key in keys if isinstance(stated.get(key), str)}
+    several = stated.get("license")
+    if isinstance(several, list) and several and all(isinstance(name, str) for name in several):
+        licence["license"] = several
+    return licence

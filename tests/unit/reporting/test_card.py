@@ -181,6 +181,14 @@ def test_the_snippet_of_each_kind_of_card_runs(
     assert capsys.readouterr().out
 
 
+def test_every_licence_of_a_base_card_that_lists_several_is_kept(run: Path, tiny_qwen3: Path, tmp_path: Path):
+    base = Path(shutil.copytree(tiny_qwen3, tmp_path / "base"))
+    (base / "README.md").write_text("---\nlicense:\n- apache-2.0\n- mit\n---\n# Base\n")
+    text = model_card(Run(run), base)
+    assert ModelCard(text).data.license == ["apache-2.0", "mit"]
+    assert "under its licence, `apache-2.0`, `mit`." in text
+
+
 def test_a_run_that_was_not_evaluated_says_so_and_lists_no_results(copied: Path, tiny_qwen3: Path):
     (copied / "eval.json").unlink()
     text = model_card(Run(copied), tiny_qwen3)
