@@ -25,6 +25,9 @@ from mlx_grpo.errors import UserError
 CARD_SOURCES = ("LICENSE*", "README.md")
 """Files that an export's card quotes; a model runs without them."""
 
+DOUBLES = ("*/*", "model.*.safetensors")
+"""Files that are never fetched: what is in folders of a repository, and the weights again in another dtype."""
+
 SECONDS = 10
 """Longest wait for a small answer of the Hub; by default huggingface_hub's client waits for ever."""
 TOKENS = "https://huggingface.co/settings/tokens"
@@ -48,7 +51,14 @@ def download(model: str, files: tuple[str, ...]) -> Path:
     except (HfHubHTTPError, HFValidationError):
         pass  # the download below raises it again, with more words
     try:
-        return Path(snapshot_download(model, allow_patterns=list(files), local_files_only=unreachable is not None))
+        return Path(
+            snapshot_download(
+                model,
+                allow_patterns=list(files),
+                ignore_patterns=list(DOUBLES),
+                local_files_only=unreachable is not None,
+            )
+        )
     except (HFValidationError, LocalEntryNotFoundError, httpx2.HTTPError, OSError) as error:
         reason = describe_error(unreachable or error)
         cache = ", and the cache lacks it" if unreachable else ""

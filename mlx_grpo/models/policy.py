@@ -33,8 +33,9 @@ ADAPTER_WEIGHTS = "adapters.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 NO_CODE = {"trust_remote_code": False}  # unset, transformers would ask at the terminal whether to run a model's code
 TOKENIZER_FILES = ("*.json", "*.jinja", "tokenizer.model", "*.txt")
-# What mlx-lm and the exporter read; anything else in a Hub repository (ONNX, GGUF, pickles) stays there.
-HUB_FILES = (*TOKENIZER_FILES, "*.safetensors", *CARD_SOURCES)
+# What mlx-lm and the exporter read; anything else in a Hub repository (ONNX, GGUF, pickles, Mistral's
+# consolidated.safetensors) stays there.
+HUB_FILES = (*TOKENIZER_FILES, "model*.safetensors", *CARD_SOURCES)
 
 
 @dataclass(frozen=True, slots=True)
