@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from mlx_grpo import __version__
@@ -57,6 +59,8 @@ class Commands(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Train a small language model with GRPO on one Mac, and measure the gain."""
+    # Read when transformers is imported, later. What it warns of is a base model's business; a user may ask for it.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if openblas.on_linux_cpu() and openblas.BLAS is None:
         tell(f"warning: {openblas.REMEDY}")
 

@@ -71,10 +71,17 @@ def test_each_format_goes_to_a_folder_of_its_own_and_is_verified(
     assert summary.verification.adapter_effect > 1e-2
 
 
-def test_the_command_says_how_far_the_export_is_or_that_it_was_not_verified(tiny_llama: Path, tmp_path: Path):
-    make_run(tiny_llama, tmp_path)
+def test_the_command_says_how_far_the_export_is_or_that_it_was_not_verified_and_no_library_adds_to_it(
+    tiny_llama: Path, tmp_path: Path
+):
+    base = Path(shutil.copytree(tiny_llama, tmp_path / "base"))
+    settings = json.loads((base / "config.json").read_text())
+    settings["rope_scaling"] = {"rope_type": "default", "unknown": 1}  # transformers warns of it
+    (base / "config.json").write_text(json.dumps(settings))
+    make_run(base, tmp_path)
     shown = cli("export", "--mlx", folder=tmp_path)
     assert "the export keeps 100% of it" in shown.stdout, shown.stdout + shown.stderr
+    assert "transformers" not in shown.stderr
     unchecked = cli("export", "--mlx", "--no-verify", "--json", folder=tmp_path)
     assert json.loads(unchecked.stdout)["verification"] is None
 
