@@ -16,7 +16,7 @@ import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the B
 
 # isort: split
 import mlx.nn as nn
-from mlx_lm.models.rope_utils import Llama3RoPE, ProportionalRoPE, SuScaledRoPE, YarnRoPE
+from mlx_lm.models.rope_utils import DynamicNTKScalingRoPE, Llama3RoPE, ProportionalRoPE, SuScaledRoPE, YarnRoPE
 
 from mlx_grpo.errors import UserError, short_repr
 
@@ -24,8 +24,11 @@ MODULES: dict[str, type[nn.Module]] = {
     "default": nn.RoPE,
     "linear": nn.RoPE,
     "mrope": nn.RoPE,
+    "dynamic": DynamicNTKScalingRoPE,
     "llama3": Llama3RoPE,
     "yarn": YarnRoPE,
+    "deepseek_yarn": YarnRoPE,
+    "telechat3-yarn": YarnRoPE,
     "longrope": SuScaledRoPE,
     "proportional": ProportionalRoPE,
 }
@@ -118,8 +121,6 @@ def _at_the_top(rope: Rope) -> dict[str, Any]:
 def _unread(rope: Rope, config: dict[str, Any]) -> list[Problem]:
     """Return each key whose value changes what transformers computes and not what mlx-lm does, with the remedy."""
     kind = rope["rope_type"]
-    if kind == "dynamic":
-        return [("rope_type", "it changes nothing up to max_position_embeddings, and is not supported; remove it")]
     if kind not in MODULES:
         return [("rope_type", f"mlx-lm has no such RoPE; take a model with one of {', '.join(MODULES)}")]
     if kind == "yarn":
@@ -166,18 +167,22 @@ def _other_scale(rope: Rope, keys: Sequence[str], in_torch: float, in_mlx: float
 def _left_out(model: nn.Module, rope: Rope, config: dict[str, Any]) -> list[Problem]:
     """Return the keys that a loaded model's RoPE modules show no trace of."""
     remedy = f"mlx-lm's {model.model_type} leaves it out; take another model"
+    kind = rope["rope_type"]
     modules: list[Any] = [module for module in model.modules() if isinstance(module, tuple(MODULES.values()))]
-    of_kind = [module for module in modules if type(module) is MODULES[rope["rope_type"]]]
-    plain = rope["rope_type"] in ("default", "mrope")
-    if not of_kind and not (plain and not modules):  # some families have RoPE modules of their own
+    if not modules:
+        return []  # a family with RoPE modules of its own
+    of_kind = [module for module in modules if type(module) is MODULES[kind]]
+    if kind == "dynamic" and of_kind:  # it needs one position for all rows, and rows that decode have their own
+        return [("rope_type", "it changes nothing up to max_position_embeddings, and is not supported; remove it")]
+    if not of_kind:
         return [("rope_type", remedy)]
     problems = []
-    if rope["rope_type"] == "linear" and all(module.scale != 1 / rope["factor"] for module in of_kind):
+    if kind == "linear" and all(module.scale != 1 / rope["factor"] for module in of_kind):
         problems.append(("factor", remedy))
-    if plain and of_kind and all(module.base != rope.get("rope_theta", module.base) for module in of_kind):
+    if kind in ("default", "mrope") and all(module.base != rope.get("rope_theta", module.base) for module in of_kind):
         problems.append(("rope_theta", remedy))
     share = rope.get("partial_rotary_factor", 1.0)
-    if share != 1.0 and rope["rope_type"] != "proportional":  # that one has all dimensions, and turns some by 0
+    if share != 1.0 and kind != "proportional":  # that one has all dimensions, and turns some by 0
         head = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
         if all(_turned(module) != int(head * share) for module in of_kind):
             problems.append(("partial_rotary_factor", remedy))
