@@ -130,7 +130,7 @@ def three_peaks(spec: dict[str, Any]) -> tuple[int, int, int]:
     mx.eval(policy.model.parameters())
     rng = np.random.default_rng(0)
 
-    def reward(prompts: list[Prompt], completions: list[str]) -> Scores:
+    def reward(prompts: list[Prompt], completions: list[str], *_: object) -> Scores:
         values = rng.random(len(completions))
         return Scores(values, {"chance": values})
 
