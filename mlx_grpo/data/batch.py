@@ -14,7 +14,7 @@ and it still counts as a row.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, islice, pairwise
+from itertools import islice
 from typing import TypeVar
 
 import mlx.core as mx
@@ -53,37 +53,20 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-def split_batch(batch: Batch, rows: int) -> list[Batch]:
-    """Split a batch into micro-batches of at most `rows` rows; one spans several groups only if they fit whole."""
-    index = batch.prompt_index
-    starts = [i for i in range(len(index)) if i == 0 or index[i] != index[i - 1]] + [len(index)]
-    largest = max(b - a for a, b in pairwise(starts))
-    if largest <= rows:
-        bounds = [*starts[: -1 : rows // largest], len(index)]
-    else:
-        bounds = [i for a, b in pairwise(starts) for i in range(a, b, rows)] + [len(index)]
-    return [slice_batch(batch, a, b) for a, b in pairwise(bounds)]
-
-
-def by_prompt(parts: Sequence[Batch]) -> list[list[Batch]]:
-    """Group consecutive micro-batches that continue the same prompt; one with several prompts is a group by itself."""
-    runs = groupby(parts, key=lambda part: id(part.prompt_ids[0]) if len(part.prompt_ids) == 1 else id(part))
-    return [list(run) for _, run in runs]
-
-
-def slice_batch(batch: Batch, start: int, stop: int) -> Batch:
-    """Return rows start to stop of a batch, with the prompts that they continue."""
-    index = batch.prompt_index[start:stop]
-    kept = sorted(set(index))
+def take_rows(batch: Batch, rows: Sequence[int]) -> Batch:
+    """Return some rows of a batch, with the prompts that they continue; rows of one prompt must be neighbours."""
+    index = [batch.prompt_index[row] for row in rows]
+    kept = list(dict.fromkeys(index))
+    places = mx.array(rows)
     return Batch(
         prompt_ids=tuple(batch.prompt_ids[i] for i in kept),
         prompt_index=tuple(kept.index(i) for i in index),
-        completion_ids=batch.completion_ids[start:stop],
-        mask=batch.mask[start:stop],
-        advantages=batch.advantages[start:stop],
-        sampled_logps=batch.sampled_logps[start:stop],
-        sampled_entropies=batch.sampled_entropies[start:stop],
-        rows=(batch.rows[0] + start, batch.rows[0] + stop),
+        completion_ids=batch.completion_ids[places],
+        mask=batch.mask[places],
+        advantages=batch.advantages[places],
+        sampled_logps=batch.sampled_logps[places],
+        sampled_entropies=batch.sampled_entropies[places],
+        rows=tuple(batch.rows[row] for row in rows),
     )
 
 
@@ -119,5 +102,5 @@ def _assemble(
         advantages=advantages,
         sampled_logps=mx.array(logps),
         sampled_entropies=mx.array(entropies),
-        rows=(0, len(prompts)),
+        rows=tuple(range(len(prompts))),
     )

@@ -97,5 +97,5 @@ class Batch:
     """f32 [B, T]: the sampler's log-probabilities, 0 where there are none."""
     sampled_entropies: mx.array
     """f32 [B, T]: the entropies of the distributions that the tokens were drawn from, 0 where there are none."""
-    rows: tuple[int, int]
-    """The range of rows in the step's whole batch: 0 to B, or a micro-batch's part."""
+    rows: tuple[int, ...]
+    """The place of each row in the step's whole batch: 0 to B - 1, or those of a part."""

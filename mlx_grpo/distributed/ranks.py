@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import mlx.core as mx
@@ -102,11 +102,11 @@ class Ranks:
             return None
         return self.sum(tree_map(mx.zeros_like, like) if gradients is None else gradients)
 
-    def assemble(self, parts: Sequence[Batch], values: Sequence[mx.array], shape: tuple[int, ...]) -> mx.array:
+    def assemble(self, parts: Iterable[Batch], values: Sequence[mx.array], shape: tuple[int, ...]) -> mx.array:
         """Return a whole batch's array [N, T] from the rows [B, T] that each rank computed for its micro-batches."""
         whole = mx.zeros(shape)
         for part, rows in zip(parts, values, strict=True):
-            whole[slice(*part.rows)] = rows
+            whole[mx.array(part.rows)] = rows
         return self.sum(whole)
 
 

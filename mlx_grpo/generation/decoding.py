@@ -17,7 +17,8 @@ import numpy as np
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
 from mlx_grpo.models.attention import Partial, dispatch_on_cache, merge, over_prefix, partial_attention
-from mlx_grpo.models.prefix import SHARED_TOKENS, KeysValues, Prefix, common_start, extend, shares_prompt
+from mlx_grpo.models.prefix import KeysValues, Prefix, extend, shares_prompt
+from mlx_grpo.models.tree import SHARED_TOKENS, common_start
 
 PREFILL_CHUNK = 512
 """Prompt tokens run in one evaluation, so that a long prompt does not keep a GPU from drawing the display."""
@@ -38,7 +39,7 @@ def shared_start(model: nn.Module, prompts: Sequence[tuple[int, ...]]) -> Start:
 
     Returns NO_START where the prompts or the model have nothing to share.
     """
-    length = common_start([mx.array(ids) for ids in prompts]) if shares_prompt(model) else 0
+    length = common_start(prompts) if shares_prompt(model) else 0
     if not length:
         return NO_START
     token_ids = prompts[0][:length]
@@ -62,7 +63,8 @@ def prefill(model: nn.Module, prompts: Sequence[tuple[int, ...]], start: Start =
         kept = length if length >= SHARED_TOKENS else 0
         prefix = cut(known, kept) if known and kept else None
         for first in range(kept, len(ids), PREFILL_CHUNK):
-            prefix = extend(model, mx.array(ids[first : first + PREFILL_CHUNK]), prefix)
+            own = extend(model, mx.array(ids[first : first + PREFILL_CHUNK]), (prefix,) if prefix else ())
+            prefix = joined(prefix, own) if prefix else own
             mx.eval(prefix)
         latest = Start(ids, prefix)
         prefixes[index] = prefix or []
@@ -76,6 +78,12 @@ def _common_length(left: Sequence[int], right: Sequence[int]) -> int:
 def cut(prefix: Prefix, length: int) -> Prefix:
     """Return the first tokens of a prefix; keys and values of a token do not depend on later ones."""
     return [KeysValues(known.keys[..., :length, :], known.values[..., :length, :]) for known in prefix]
+
+
+def joined(prefix: Prefix, own: Prefix) -> Prefix:
+    """Return the keys and values of a prefix and of the tokens after it, as one."""
+    pairs = zip(prefix, own, strict=True)
+    return [KeysValues(*(mx.concatenate(list(both), axis=2) for both in zip(*pair, strict=True))) for pair in pairs]
 
 
 class Layout:

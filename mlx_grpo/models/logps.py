@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mlx_grpo.data.batch import by_prompt
+from mlx_grpo.data.batch import LENGTH_BUCKET
 from mlx_grpo.data.types import Batch
 from mlx_grpo.errors import UserError
-from mlx_grpo.models.prefix import Prefix, common_start, plain_hidden, prompt_prefixes, shared_hidden, shares_prompt
+from mlx_grpo.models.prefix import Chain, caches_after, chain_length, extend
+from mlx_grpo.models.tree import Node
 
 HEAD_CHUNK = 512
 """Positions whose logits exist at once: 512 of Qwen3's 151,936-wide fp32 rows are 0.3 GB."""
@@ -28,52 +29,61 @@ class TokenScores(NamedTuple):
     entropies: mx.array
 
 
-def score_tokens(
-    model: nn.Module,
-    batch: Batch,
-    temperature: float = 1.0,
-    *,
-    prefixes: Sequence[Prefix | None] | None = None,
-    shared: bool | None = None,
-) -> TokenScores:
+def score_tokens(model: nn.Module, batch: Batch, temperature: float = 1.0, chain: Chain = ()) -> TokenScores:
     """Compute log-softmax of `logits / temperature` at each completion token, and its entropy (no gradient).
 
-    `prefixes` are the batch's `prompt_prefixes` if they are computed already. `shared` False runs every row's prompt
-    by itself. None shares a group's prompt, or the tokens that all prompts begin with, if the model allows it.
+    All rows continue `chain`, the keys and values of what their prompts begin with; without it each runs whole.
     """
-    if shared is None:
-        shared = shares_prompt(model)
-    if shared and (prefixes is not None or len(batch.prompt_ids) < len(batch.prompt_index)):
-        hidden = shared_hidden(model, batch, prefixes)  # [B, T, D]
-    else:
-        hidden = plain_hidden(model, batch, common_start(batch.prompt_ids) if shared else 0)
-    return _head_scores(model, hidden, batch, temperature)
-
-
-def score_parts(model: nn.Module, parts: Sequence[Batch], temperature: float = 1.0) -> list[TokenScores]:
-    """Score micro-batches without gradient, one at a time; each prompt is run once."""
-    scored = []
-    for group in by_prompt(parts):
-        known = prompt_prefixes(model, group[0]) if len(group) > 1 and shares_prompt(model) else None
-        for part in group:
-            scored.append(score_tokens(model, part, temperature, prefixes=known))
-            mx.eval(scored[-1])
-    return scored
-
-
-def _head_scores(model: nn.Module, hidden: mx.array, batch: Batch, temperature: float) -> TokenScores:
-    """Apply the vocabulary head to the unmasked positions, a chunk at a time, never holding [B, T, V]."""
+    hidden, positions = _hidden_states(model, batch, chain)
     shape = batch.mask.shape
-    positions = np.flatnonzero(np.array(batch.mask))  # M masked-in positions of B·T
-    flat = hidden.reshape(-1, hidden.shape[-1])  # [B·T, D]
+    masked_in = np.flatnonzero(np.array(batch.mask))  # M of B·T
     targets = batch.completion_ids.flatten()  # [B·T]
-    logps, entropies = mx.zeros(flat.shape[0]), mx.zeros(flat.shape[0])
-    for start in range(0, positions.size, HEAD_CHUNK):
-        chunk = mx.array(positions[start : start + HEAD_CHUNK])
-        chunk_logps, chunk_entropies = _chunk_scores(model, flat[chunk], targets[chunk], temperature)
+    logps, entropies = mx.zeros(batch.mask.size), mx.zeros(batch.mask.size)
+    for start in range(0, masked_in.size, HEAD_CHUNK):
+        chosen = masked_in[start : start + HEAD_CHUNK]
+        places, chunk = mx.array(positions[chosen]), mx.array(chosen)
+        chunk_logps, chunk_entropies = _chunk_scores(model, hidden[places], targets[chunk], temperature)
         logps = logps.at[chunk].add(chunk_logps)
         entropies = entropies.at[chunk].add(chunk_entropies)
     return TokenScores(logps.reshape(shape), entropies.reshape(shape))
+
+
+def score_tree(model: nn.Module, tree: Node, temperature: float = 1.0) -> list[TokenScores]:
+    """Score a tree's micro-batches without gradient, one at a time and in their order; each node is run once."""
+
+    def below(node: Node, chain: Chain) -> Iterator[TokenScores]:
+        for child in node.children:
+            keys_values = extend(model, mx.array(child.token_ids), chain)
+            mx.eval(keys_values)
+            yield from below(child, (*chain, keys_values))
+        for part in node.parts:
+            scores = score_tokens(model, part, temperature, chain)
+            mx.eval(scores)
+            yield scores
+
+    return list(below(tree, ()))
+
+
+def _hidden_states(model: nn.Module, batch: Batch, chain: Chain) -> tuple[mx.array, np.ndarray]:
+    """Run rows that continue a chain, as one right-padded batch.
+
+    Returns the hidden states [B·L, D], and for each completion token the place of the one that predicts it, [B·T].
+    """
+    rows, width = batch.mask.shape
+    start = chain_length(chain)
+    lengths = np.array([batch.prompt_ids[i].size - start for i in batch.prompt_index])  # of the rest of each prompt
+    # Tokens after a row's last unmasked one change nothing: causal attention never looks ahead.
+    last = (np.array(batch.mask) * np.arange(width)).max(axis=1).astype(int)
+    longest = -(-int((lengths + last).max()) // LENGTH_BUCKET) * LENGTH_BUCKET  # L
+    padded = []
+    for row, index in enumerate(batch.prompt_index):
+        ids = mx.concatenate([batch.prompt_ids[index][start:], batch.completion_ids[row, :-1]])[:longest]
+        padded.append(mx.pad(ids, (0, longest - ids.size)))
+    caches = [caches_after(model, chain)] if chain else []
+    hidden = model.model(mx.stack(padded), *caches)  # [B, L, D]
+    first = np.arange(rows) * longest + lengths - 1  # the prompt's last token
+    positions = np.minimum(first[:, None] + np.arange(width), hidden.shape[0] * longest - 1)
+    return hidden.reshape(-1, hidden.shape[-1]), positions.flatten()
 
 
 def _chunk_scores(

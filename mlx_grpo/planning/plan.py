@@ -26,7 +26,7 @@ from mlx_grpo.models.policy import (
     outline,
     trained_dtype,
 )
-from mlx_grpo.models.prefix import common_start
+from mlx_grpo.models.tree import common_start
 from mlx_grpo.planning.architecture import count
 from mlx_grpo.planning.flops import Shape, forward_flops, matrix_speed, training_flops
 from mlx_grpo.planning.memory import Estimate, Lengths, Workload, estimate
@@ -178,8 +178,7 @@ def measured_lengths(prompts: Sequence[Prompt], completions: Sequence[str], toke
     """Measure the longest prompt, the longest completion with its stop token, and the prompts' common start."""
     ids = [prompt.token_ids for prompt in prompts]
     targets = [len(tokenizer.encode(text, add_special_tokens=False)) + 1 for text in longest(completions, str)]
-    shared = common_start([mx.array(min(ids)), mx.array(max(ids))])  # all share what the first and last share
-    return Lengths(max(map(len, ids)), max(targets, default=0), shared)
+    return Lengths(max(map(len, ids)), max(targets, default=0), common_start(ids))
 
 
 def longest(items: Sequence[Item], text: Callable[[Item], str]) -> list[Item]:

@@ -1,9 +1,15 @@
-"""Gradients of micro-batches, summed; those of one prompt share its pass, forward and backward."""
+"""Gradients of a tree's micro-batches, summed; rows that begin alike share that beginning, forward and backward.
+
+Each micro-batch's gradient is taken with respect to the parameters and to the keys and values of the nodes that it
+continues. A node sums what its micro-batches and children send back to its keys and values, and takes that sum back
+through its own pass, to the parameters and to the nodes before it. Every pass is made once in each direction.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import mlx.core as mx
@@ -11,167 +17,188 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_map, tree_unflatten
 
 from mlx_grpo.backend.device import splits_evaluations, this_device
-from mlx_grpo.data.batch import by_prompt
 from mlx_grpo.data.types import Batch
-from mlx_grpo.models.prefix import KeysValues, Prefix, checkpointed_layers, prompt_prefixes, random_seed, shares_prompt
+from mlx_grpo.models.prefix import Chain, KeysValues, Prefix, checkpointed_layers, extend, random_seed
+from mlx_grpo.models.tree import Node
 
 Values = tuple[mx.array, ...]
 Gradients = dict[str, Any]
+
+NodeArrays = dict[str, mx.array]
+"""A node's keys and values by "layer.0" and "layer.1", since MLX differentiates dictionaries and lists."""
 
 
 class Loss(Protocol):
     """A function from one micro-batch to its loss, and to whatever else is evaluated with it."""
 
-    def __call__(self, part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> Values:
-        """Return the loss first; `prefixes` are those of the part's prompts, where they are computed already."""
+    def __call__(self, part: Batch, chain: Chain = ()) -> Values:
+        """Return the loss first; `chain` holds the keys and values of what the part's rows continue."""
+
+
+@dataclass(slots=True)
+class Sums:
+    """The values of the micro-batches so far, and the sums of their gradients; None where none has one."""
+
+    values: list[Values] = field(default_factory=list)
+    gradients: Gradients | None = None
+    """By the parameters."""
+    chain: list[NodeArrays] | None = None
+    """By the keys and values of the nodes that the micro-batches continue."""
+
+    def add(self, other: Sums) -> None:
+        """Add the values and gradients of further micro-batches."""
+        self.values += other.values
+        self.gradients = add(self.gradients, other.gradients)
+        self.chain = add(self.chain, other.chain)
+
+    def arrays(self) -> list[mx.array]:
+        """Return all arrays."""
+        return [array for _, array in tree_flatten([self.values, self.gradients or {}, self.chain or []])]
+
+
+@dataclass(frozen=True, slots=True)
+class Accumulation:
+    """What every pass over a tree needs."""
+
+    model: nn.Module
+    loss: Loss
+    has_gradient: Callable[[Batch], bool]
+    evaluate_each: bool
 
 
 def accumulate(
     model: nn.Module,
     loss: Loss,
-    parts: Sequence[Batch],
+    tree: Node,
     *,
     has_gradient: Callable[[Batch], bool] = lambda part: True,
     checkpointing: bool = False,
-    share_prompt: bool = True,
     evaluate_each: bool | None = None,
 ) -> tuple[list[Values], Gradients | None]:
-    """Return the loss's values for each part, and the sum of the parts' gradients; None where no part has one.
+    """Return the loss's values for each micro-batch, and the sum of their gradients; None where none has one.
 
-    The parts of one prompt share its pass where the model allows it, unless `share_prompt` is False. Only one part's
-    activations exist at a time, besides those of its prompt. Parts without gradient are run forward only. Dropout is
-    on. `evaluate_each` evaluates each part by itself; by default the device decides.
+    Only one micro-batch's activations exist at a time, besides those of the nodes that it continues. Micro-batches
+    without gradient are run forward only. Dropout is on. `evaluate_each` evaluates each pass by itself; by default
+    the device decides.
     """
-    values: list[Values] = []
-    total: Gradients | None = None
-    share_prompt = share_prompt and shares_prompt(model)
     evaluate_each = splits_evaluations(this_device()) if evaluate_each is None else evaluate_each
-    shared_gradients = _shared_prompt_part_by_part if evaluate_each else _shared_prompt
+    task = Accumulation(model, loss, has_gradient, evaluate_each)
+    trainable = model.trainable_parameters()
+    sums = Sums()
     model.train()
     with checkpointed_layers(model) if checkpointing else nullcontext():
-        for group in by_prompt(parts):
-            with_gradient = [has_gradient(part) for part in group]
-            if len(group) > 1 and share_prompt and group[0].prompt_ids[0].size > 1:
-                group_values, gradients = shared_gradients(model, loss, group, with_gradient)
-            else:
-                group_values, gradients = _without_sharing(model, loss, group, with_gradient)
-            total = add(total, gradients)
-            del gradients  # or they would exist beside the sum while the next group is computed
-            mx.eval(group_values, total)
-            values += group_values
+        for child in tree.children:
+            sums.add(_node_sums(task, child, trainable, []))
+            mx.eval(sums.arrays())
+        for part in tree.parts:
+            sums.add(_part_sums(task, part, trainable, []))
+            mx.eval(sums.arrays())
+    model.update(trainable)
     model.eval()
-    return values, total
+    return sums.values, sums.gradients
 
 
-def add(a: Gradients | None, b: Gradients | None) -> Gradients | None:
+def add(a: Any | None, b: Any | None) -> Any | None:
     """Return the sum of two gradients, where None is zero."""
     if a is None or b is None:
         return b if a is None else a
     return tree_map(mx.add, a, b)
 
 
-def _without_sharing(
-    model: nn.Module, loss: Loss, parts: Sequence[Batch], with_gradient: Sequence[bool]
-) -> tuple[list[Values], Gradients | None]:
-    """Run every part with its own pass over the prompt, one evaluation each."""
-    values: list[Values] = []
-    total: Gradients | None = None
-    for part, differentiate in zip(parts, with_gradient, strict=True):
-        part_values, gradients = nn.value_and_grad(model, loss)(part) if differentiate else (loss(part), None)
-        total = add(total, gradients)
-        del gradients
-        mx.eval(part_values, total)
-        values.append(part_values)
-    return values, total
+def _node_sums(task: Accumulation, node: Node, parameters: Gradients, chain: list[NodeArrays]) -> Sums:
+    """Return the sums of a node: those of all micro-batches below it, taken back through the node's own pass."""
+    if not any(map(task.has_gradient, node.every_part())):
+        sums = _below(task, node, parameters, [*chain, _run(task, node, parameters, chain)])
+        return Sums(sums.values)
+    return _in_parts(task, node, parameters, chain) if task.evaluate_each else _at_once(task, node, parameters, chain)
 
 
-def _shared_prompt(
-    model: nn.Module, loss: Loss, parts: Sequence[Batch], with_gradient: Sequence[bool]
-) -> tuple[list[Values], Gradients | None]:
-    """Run the pass over the parts' one prompt once and differentiate it once, in one evaluation.
+def _at_once(task: Accumulation, node: Node, parameters: Gradients, chain: list[NodeArrays]) -> Sums:
+    """Run a node's pass once and differentiate it once, in one evaluation with all below it.
 
-    Each part's gradient is taken with respect to the parameters and to the prompt's keys and values. The sum of the
-    latter then goes back through the prompt's pass. Every array here is lazy: of the prompt's pass only what its own
-    backward pass needs is kept.
+    Every array here is lazy: of the node's pass only what its own backward pass needs is kept.
     """
-    trainable = model.trainable_parameters()
 
-    def all_parts(parameters: Gradients) -> tuple[mx.array, list[Values], Gradients | None]:
-        model.update(parameters)
-        (prefix,) = prompt_prefixes(model, parts[0])
-        prompt_arrays = dict(tree_flatten(prefix))
-        fixed_parameters = tree_map(mx.stop_gradient, parameters)
-        fixed_arrays = tree_map(mx.stop_gradient, prompt_arrays)
-        values: list[Values] = []
-        total: Gradients | None = None
-        prefix_total: Gradients | None = None
-        for part, differentiate in zip(parts, with_gradient, strict=True):
-            part_values, gradients = _part_gradients(model, loss, part, fixed_parameters, fixed_arrays, differentiate)
-            values.append(part_values)
-            total, prefix_total = add(total, gradients[0]), add(prefix_total, gradients[1])
-            # The next part waits for this one and its backward pass, or all their activations could exist at once.
-            done = [*part_values, *(array for _, array in tree_flatten((total or {}, prefix_total or {})))]
-            fixed_arrays = dict(zip(fixed_arrays, mx.depends(list(fixed_arrays.values()), done), strict=True))
-        if prefix_total is None:
-            return mx.zeros(()), values, None
-        # The derivative of this sum by the parameters is the gradient that goes through the prompt.
-        through_prompt = sum((prompt_arrays[name] * mx.stop_gradient(g)).sum() for name, g in prefix_total.items())
-        return through_prompt, values, total
+    def whole(parameters: Gradients, chain: list[NodeArrays]) -> tuple:
+        own = _run(task, node, parameters, chain)
+        fixed = tree_map(mx.stop_gradient, [*chain, own])
+        below = _below(task, node, tree_map(mx.stop_gradient, parameters), fixed)
+        assert below.chain is not None, "some micro-batch has a gradient"
+        *before, back = below.chain
+        return _through(own, back), below.values, below.gradients, before
 
-    (_, values, total), through_prompt = mx.value_and_grad(all_parts)(trainable)
-    model.update(trainable)
-    return values, None if total is None else add(total, through_prompt)
+    (_, values, gradients, before), through = mx.value_and_grad(whole, argnums=(0, 1))(parameters, chain)
+    return Sums(values, add(gradients, through[0]), add(before, through[1]))
 
 
-def _shared_prompt_part_by_part(
-    model: nn.Module, loss: Loss, parts: Sequence[Batch], with_gradient: Sequence[bool]
-) -> tuple[list[Values], Gradients | None]:
-    """Return the values and gradients of `_shared_prompt`, but evaluate each part by itself.
+def _in_parts(task: Accumulation, node: Node, parameters: Gradients, chain: list[NodeArrays]) -> Sums:
+    """Return the sums of `_at_once`, but evaluate each pass by itself.
 
-    This costs a second forward pass over the prompt.
+    This costs a second forward pass over the node.
     """
-    trainable, seed_before = model.trainable_parameters(), random_seed()
-    prompt_arrays = dict(tree_flatten(prompt_prefixes(model, parts[0])[0]))
-    mx.eval(prompt_arrays)
-    values: list[Values] = []
-    total: Gradients | None = None
-    prefix_total: Gradients | None = None
-    for part, differentiate in zip(parts, with_gradient, strict=True):
-        part_values, gradients = _part_gradients(model, loss, part, trainable, prompt_arrays, differentiate)
-        total, prefix_total = add(total, gradients[0]), add(prefix_total, gradients[1])
-        mx.eval(part_values, total, prefix_total)
-        values.append(part_values)
-    model.update(trainable)
-    if prefix_total is None:
-        return values, None
+    seed_before = random_seed()
+    own = _run(task, node, parameters, chain)
+    mx.eval(own)
+    below = _below(task, node, parameters, [*chain, own])
+    assert below.chain is not None, "some micro-batch has a gradient"
+    *before, back = below.chain
 
-    def through_prompt() -> mx.array:
-        recomputed = dict(tree_flatten(prompt_prefixes(model, parts[0])[0]))
-        return sum((recomputed[name] * gradient).sum() for name, gradient in prefix_total.items())
+    def again(parameters: Gradients, chain: list[NodeArrays]) -> mx.array:
+        return _through(_run(task, node, parameters, chain), back)
 
     seed_after = random_seed()
     mx.random.seed(seed_before)  # dropout drops in this pass what it dropped in the first
-    _, gradients = nn.value_and_grad(model, through_prompt)()
-    mx.eval(gradients)
+    through = mx.grad(again, argnums=(0, 1))(parameters, chain)
+    sums = Sums(below.values, add(below.gradients, through[0]), add(before, through[1]))
+    mx.eval(sums.arrays())
     mx.random.seed(seed_after)
-    return values, add(total, gradients)
+    return sums
 
 
-def _part_gradients(
-    model: nn.Module,
-    loss: Loss,
-    part: Batch,
-    parameters: Gradients,
-    prompt_arrays: dict[str, mx.array],
-    differentiate: bool,
-) -> tuple[Values, tuple[Gradients | None, dict[str, mx.array] | None]]:
-    """Return a part's values, and its gradients by the parameters and by its prompt's keys and values."""
+def _below(task: Accumulation, node: Node, parameters: Gradients, chain: list[NodeArrays]) -> Sums:
+    """Return the sums of a node's children and micro-batches, which continue `chain`, one after the other."""
+    sums = Sums()
+    steps = [(_node_sums, child) for child in node.children] + [(_part_sums, part) for part in node.parts]
+    for run, item in steps:
+        sums.add(run(task, item, parameters, chain))  # type: ignore[operator]  # each with its own kind of item
+        if task.evaluate_each:
+            mx.eval(sums.arrays())
+        else:
+            # The next pass waits for this one and its backward pass, or all their activations could exist at once.
+            chain = _after(chain, sums.arrays())
+    return sums
 
-    def part_loss(parameters: Gradients, prompt_arrays: dict[str, mx.array]) -> Values:
-        model.update(parameters)
-        prefix = [KeysValues(*layer) for layer in tree_unflatten(list(prompt_arrays.items()))]
-        return loss(part, [prefix])
 
-    if not differentiate:
-        return part_loss(parameters, prompt_arrays), (None, None)
-    return mx.value_and_grad(part_loss, argnums=(0, 1))(parameters, prompt_arrays)
+def _part_sums(task: Accumulation, part: Batch, parameters: Gradients, chain: list[NodeArrays]) -> Sums:
+    """Return a micro-batch's values, and its gradients by the parameters and by the nodes that it continues."""
+
+    def part_loss(parameters: Gradients, chain: list[NodeArrays]) -> Values:
+        task.model.update(parameters)
+        return task.loss(part, _to_chain(chain))
+
+    if not task.has_gradient(part):
+        return Sums([part_loss(parameters, chain)])
+    values, gradients = mx.value_and_grad(part_loss, argnums=(0, 1))(parameters, chain)
+    return Sums([values], *gradients)
+
+
+def _run(task: Accumulation, node: Node, parameters: Gradients, chain: list[NodeArrays]) -> NodeArrays:
+    """Run a node's own tokens after a chain."""
+    task.model.update(parameters)
+    return dict(tree_flatten(extend(task.model, mx.array(node.token_ids), _to_chain(chain))))
+
+
+def _to_chain(chain: list[NodeArrays]) -> Chain:
+    nodes: list[Prefix] = [[KeysValues(*layer) for layer in tree_unflatten(list(arrays.items()))] for arrays in chain]
+    return tuple(nodes)
+
+
+def _through(own: NodeArrays, back: NodeArrays) -> mx.array:
+    """Return a number whose derivative takes the gradients `back` through the pass that made `own`."""
+    return sum(((own[name] * mx.stop_gradient(back[name])).sum() for name in own), mx.zeros(()))
+
+
+def _after(chain: list[NodeArrays], done: list[mx.array]) -> list[NodeArrays]:
+    """Return the same chain, to be computed after the arrays in `done`."""
+    later = iter(mx.depends([array for node in chain for array in node.values()], done))
+    return [{name: next(later) for name in node} for node in chain]

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.batch import make_batch, split_batch
+from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts
 from mlx_grpo.data.types import Batch, Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
@@ -21,7 +21,8 @@ from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import load_policy
-from mlx_grpo.models.prefix import shares_prompt
+from mlx_grpo.models.prefix import Chain, shares_prompt
+from mlx_grpo.models.tree import token_tree
 from mlx_grpo.planning.flops import Shape, matrix_speed, timed, training_flops
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.accumulate import accumulate
@@ -134,16 +135,14 @@ def time_gradient(state: TrainState, batch: Batch, shared: bool) -> tuple[float,
     """Return the seconds of one forward and backward pass over a batch, its gradients, and the peak memory in GiB."""
     config, model = state.config, state.policy.model
 
-    def loss(part: Batch, prefixes: Any = None) -> tuple[mx.array, ...]:
-        scores = score_tokens(model, part, config.temperature, prefixes=prefixes, shared=shared)
+    def loss(part: Batch, chain: Chain = ()) -> tuple[mx.array, ...]:
+        scores = score_tokens(model, part, config.temperature, chain)
         return -(scores.logps * part.advantages[:, None]).sum(), scores.entropies
 
-    parts = split_batch(batch, config.micro_batch_size or batch.mask.shape[0])
+    tree = token_tree(batch, config.micro_batch_size, share=shared)
     mx.clear_cache()
     mx.reset_peak_memory()
-    seconds, (_, gradients) = timed(
-        lambda: accumulate(model, loss, parts, share_prompt=shared, checkpointing=config.gradient_checkpointing)
-    )
+    seconds, (_, gradients) = timed(lambda: accumulate(model, loss, tree, checkpointing=config.gradient_checkpointing))
     return seconds, gradients, mx.get_peak_memory() / 2**30
 
 

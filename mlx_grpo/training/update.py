@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import numpy as np
 
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.batch import split_batch
+from mlx_grpo.data.batch import take_rows
 from mlx_grpo.data.types import Batch
 from mlx_grpo.grpo import LossConfig, grpo_loss, high_entropy_mask, token_weights
-from mlx_grpo.models.logps import TokenScores, score_parts, score_tokens
+from mlx_grpo.models.logps import TokenScores, score_tokens, score_tree
 from mlx_grpo.models.policy import swapped
-from mlx_grpo.models.prefix import Prefix
+from mlx_grpo.models.prefix import Chain, shares_prompt
+from mlx_grpo.models.tree import Node, rows_in_order, token_tree
 from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.metrics import loss_metrics
 from mlx_grpo.training.optimizer import apply_update
@@ -80,9 +80,9 @@ def loss_gradients(
     weights = token_weights(batch.mask, config.loss_type, config.max_completion_length)  # [N, T]
     settings = loss_config(config)
 
-    def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> PartLoss:
-        rows = slice(*part.rows)
-        policy_logps, entropies = score_tokens(model, part, config.temperature, prefixes=prefixes)  # [B, T]
+    def loss(part: Batch, chain: Chain = ()) -> PartLoss:
+        rows = mx.array(part.rows)
+        policy_logps, entropies = score_tokens(model, part, config.temperature, chain)  # [B, T]
         terms = grpo_loss(
             policy_logps,
             mx.stop_gradient(policy_logps) if logps.old is None else logps.old[rows],
@@ -95,17 +95,17 @@ def loss_gradients(
         )
         return PartLoss(*terms, (entropies * part.mask).sum(), mx.stop_gradient(policy_logps))
 
-    parts = ranks.share(micro_batches(state, batch))
+    tree = own_tree(state, batch)
     values, gradients = accumulate(
         model,
         loss,
-        parts,
+        tree,
         has_gradient=_has_advantage if logps.reference is None else _has_tokens,
         checkpointing=config.gradient_checkpointing,
     )
     losses = [PartLoss(*part_values) for part_values in values]
     sums = ranks.sum(sum((part.sums() for part in losses), mx.zeros(len(PartLoss._fields) - 1)))
-    policy_logps = ranks.assemble(parts, [part.logps for part in losses], batch.mask.shape)
+    policy_logps = ranks.assemble(tree.every_part(), [part.logps for part in losses], batch.mask.shape)
     metrics = loss_metrics(np.array(sums), batch, policy_logps, config.importance_sampling_level == "sequence")
     return LossGradients(ranks.sum_gradients(gradients, model.trainable_parameters()), metrics)
 
@@ -136,16 +136,19 @@ def loss_config(config: Config) -> LossConfig:
     )
 
 
-def micro_batches(state: TrainState, batch: Batch) -> list[Batch]:
-    """Split a batch into parts of `micro_batch_size` rows; by default a group each."""
-    return split_batch(batch, state.config.micro_batch_size or state.config.num_generations)
+def own_tree(state: TrainState, batch: Batch) -> Node:
+    """Return the tree of this rank's rows, in micro-batches of `micro_batch_size` rows; by default of a group's."""
+    size = state.config.micro_batch_size or state.config.num_generations
+    share = shares_prompt(state.policy.model)
+    own = take_rows(batch, state.ranks.share(rows_in_order(batch)))
+    return token_tree(own, size, share=share)
 
 
 def score_batch(state: TrainState, batch: Batch) -> TokenScores:
-    """Return log-probabilities and entropies [N, T] without gradient; each rank scores its share of micro-batches."""
+    """Return log-probabilities and entropies [N, T] without gradient; each rank scores its share of the rows."""
     ranks, shape = state.ranks, batch.mask.shape
-    parts = ranks.share(micro_batches(state, batch))
-    scored = score_parts(state.policy.model, parts, state.config.temperature)
+    tree = own_tree(state, batch)
+    parts, scored = list(tree.every_part()), score_tree(state.policy.model, tree, state.config.temperature)
     logps = ranks.assemble(parts, [scores.logps for scores in scored], shape)
     return TokenScores(logps, ranks.assemble(parts, [scores.entropies for scores in scored], shape))
 

@@ -13,7 +13,7 @@ import mlx.optimizers as optim
 
 from mlx_grpo import runs
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.batch import batched, make_supervised_batch, slice_batch
+from mlx_grpo.data.batch import make_supervised_batch, take_rows
 from mlx_grpo.data.chat import turn_end
 from mlx_grpo.data.dataset import sample_prompts
 from mlx_grpo.data.thinking import CLOSE, EMPTY_REST
@@ -22,7 +22,8 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.generation.sampling import seed_step
 from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import Policy
-from mlx_grpo.models.prefix import Prefix
+from mlx_grpo.models.prefix import Chain, shares_prompt
+from mlx_grpo.models.tree import rows_in_order, token_tree
 from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.optimizer import apply_update, learning_rate_at, make_optimizer
 from mlx_grpo.training.run_logger import RunLogger
@@ -121,13 +122,12 @@ def supervised_gradients(state: TrainState, batch: Batch) -> tuple[dict[str, Any
     config, ranks, model = state.config, state.ranks, state.policy.model
     tokens = batch.mask.sum()
 
-    def loss(part: Batch, prefixes: Sequence[Prefix | None] | None = None) -> tuple[mx.array, ...]:
-        return (-score_tokens(model, part, prefixes=prefixes).logps.sum() / tokens,)
+    def loss(part: Batch, chain: Chain = ()) -> tuple[mx.array, ...]:
+        return (-score_tokens(model, part, chain=chain).logps.sum() / tokens,)
 
-    rows = ranks.share(range(batch.mask.shape[0]))
-    size = config.micro_batch_size or max(1, len(rows))
-    parts = [slice_batch(batch, chunk[0], chunk[-1] + 1) for chunk in batched(rows, size)]
-    values, gradients = accumulate(model, loss, parts, checkpointing=config.gradient_checkpointing)
+    own = take_rows(batch, ranks.share(rows_in_order(batch)))
+    tree = token_tree(own, config.micro_batch_size, share=shares_prompt(model))
+    values, gradients = accumulate(model, loss, tree, checkpointing=config.gradient_checkpointing)
     gradients = ranks.sum_gradients(gradients, model.trainable_parameters())
     return gradients, float(ranks.sum(sum((value for (value,) in values), mx.zeros(()))))
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
 
 from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.types import Batch, Prompt, Rollout
-from mlx_grpo.models.logps import score_tokens
+from mlx_grpo.distributed.ranks import Ranks
+from mlx_grpo.models.logps import score_tokens, score_tree
 from mlx_grpo.models.policy import Policy
+from mlx_grpo.models.prefix import Chain
+from mlx_grpo.models.tree import token_tree
+from mlx_grpo.training.accumulate import accumulate
 
 
 def make_rows(prompt_lengths: list[int], completion_lengths: list[int]) -> Batch:
@@ -23,14 +28,22 @@ def make_rows(prompt_lengths: list[int], completion_lengths: list[int]) -> Batch
     return make_batch(rows, mx.array(rng.normal(size=(len(prompt_lengths), len(completion_lengths)))))
 
 
-def gradients(policy: Policy, batch: Batch, **options: object) -> dict[str, np.ndarray]:
-    """Return the gradient of a loss on the batch's log-probabilities, by parameter."""
+def gradients(policy: Policy, batch: Batch, *, share: bool = True, **options: Any) -> dict[str, np.ndarray]:
+    """Return the gradient of a loss on the batch's log-probabilities, by parameter, as training takes it."""
 
-    def loss(part: Batch) -> mx.array:
-        return -(score_tokens(policy.model, part, 0.7, **options).logps * part.advantages[:, None]).sum()
+    def loss(part: Batch, chain: Chain = ()) -> tuple[mx.array, ...]:
+        return (-(score_tokens(policy.model, part, 0.7, chain).logps * part.advantages[:, None]).sum(),)
 
-    _, result = nn.value_and_grad(policy.model, loss)(batch)
+    rows = options.pop("rows", None)
+    _, result = accumulate(policy.model, loss, token_tree(batch, rows, share=share), **options)
     return {name: np.array(gradient) for name, gradient in tree_flatten(result)}
+
+
+def logps(policy: Policy, batch: Batch, *, share: bool = True, temperature: float = 1.0) -> np.ndarray:
+    """Return the log-probabilities [B, T] of a batch's tokens, as the reference takes them."""
+    tree = token_tree(batch, share=share)
+    parts, scored = list(tree.every_part()), score_tree(policy.model, tree, temperature)
+    return np.array(Ranks().assemble(parts, [scores.logps for scores in scored], batch.mask.shape))
 
 
 def assert_same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

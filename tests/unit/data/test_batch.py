@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from mlx_grpo.data.batch import LENGTH_BUCKET, make_batch, make_supervised_batch, split_batch
+from mlx_grpo.data.batch import LENGTH_BUCKET, make_batch, make_supervised_batch, take_rows
 from mlx_grpo.data.types import Prompt, Rollout
 
 A = Prompt("a", "", (1, 2, 3))
@@ -42,24 +42,14 @@ def test_a_truncated_completion_is_masked_whole_when_asked_and_still_counts_as_a
     assert batch.completion_ids.shape[0] == 4
 
 
-def test_micro_batches_cover_every_row_once_and_keep_to_one_prompt_when_small():
+def test_some_rows_of_a_batch_keep_their_prompts_and_places():
     batch = make_batch(*batch_of_two_groups())
-    for rows, expected in ((1, [1, 1, 1, 1]), (2, [2, 2]), (3, [2, 2]), (4, [4]), (100, [4])):
-        parts = split_batch(batch, rows)
-        assert [part.mask.shape[0] for part in parts] == expected
-        assert mx.concatenate([part.completion_ids for part in parts]).tolist() == batch.completion_ids.tolist()
-        assert [part.rows for part in parts][-1][1] == 4
-    halves = split_batch(batch, 2)
-    assert [ids.tolist() for ids in halves[1].prompt_ids] == [[4, 5]]
-    assert halves[1].prompt_index == (0, 0)
-    assert halves[1].rows == (2, 4)
-
-
-def test_a_group_larger_than_the_micro_batch_is_cut_within_the_group():
-    rows = [rollout(A, [7])] * 3 + [rollout(B, [8])] * 3
-    parts = split_batch(make_batch(rows, mx.zeros((2, 3))), 2)
-    assert [part.rows for part in parts] == [(0, 2), (2, 3), (3, 5), (5, 6)]
-    assert [len(part.prompt_ids) for part in parts] == [1, 1, 1, 1]
+    half = take_rows(batch, [2, 3])
+    assert [ids.tolist() for ids in half.prompt_ids] == [[4, 5]]
+    assert half.prompt_index == (0, 0)
+    assert half.rows == (2, 3)
+    assert half.completion_ids.tolist() == batch.completion_ids[2:].tolist()
+    assert take_rows(half, [1]).rows == (3,)
 
 
 def test_a_supervised_batch_trains_every_completion_token_with_weight_one():

@@ -85,7 +85,7 @@ def test_common_start_of_prompts_is_run_once(policy: Policy, monkeypatch: pytest
     run = []
     extend = decoding.extend
     monkeypatch.setattr(
-        decoding, "extend", lambda model, ids, prefix=None: run.append(ids.size) or extend(model, ids, prefix)
+        decoding, "extend", lambda model, ids, chain=(): run.append(ids.size) or extend(model, ids, chain)
     )
     prefixes = prefill(policy.model, prompts)
     assert sum(run) == 19 + 57 + 4
@@ -103,7 +103,7 @@ def test_start_shared_with_earlier_batches_is_not_run_again(policy: Policy, monk
     run = []
     extend = decoding.extend
     monkeypatch.setattr(
-        decoding, "extend", lambda model, ids, prefix=None: run.append(ids.size) or extend(model, ids, prefix)
+        decoding, "extend", lambda model, ids, chain=(): run.append(ids.size) or extend(model, ids, chain)
     )
     prompts = [job + first, other, job + second]
     prefixes = prefill(policy.model, prompts, start)

@@ -9,21 +9,23 @@ import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from support.logps_cases import assert_same, gradients, make_rows
+from support.logps_cases import assert_same, gradients, logps, make_rows
 from support.tiny_models import tiny_policy
 
-from mlx_grpo.data.batch import make_batch, make_supervised_batch, slice_batch, split_batch
+from mlx_grpo.data.batch import make_batch, make_supervised_batch, take_rows
 from mlx_grpo.data.types import Batch, Prompt, Rollout
+from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.models import attention
 from mlx_grpo.models import logps as logps_module
 from mlx_grpo.models.logps import score_tokens
-from mlx_grpo.models.prefix import checkpointed_layers
+from mlx_grpo.models.prefix import Chain
+from mlx_grpo.models.tree import token_tree
 from mlx_grpo.training.accumulate import accumulate
 
 
 def test_logps_are_those_of_the_full_forward_pass_at_the_temperature(tiny_qwen3: Path):
     policy, batch = tiny_policy(tiny_qwen3), make_rows([5], [3, 6])
-    scores = score_tokens(policy.model, batch, temperature=0.7)
+    scores = score_tokens(policy.model, batch, 0.7)
     prompt = batch.prompt_ids[0].tolist()
     for row, length in enumerate((3, 6)):
         completion = batch.completion_ids[row, :length].tolist()
@@ -40,9 +42,9 @@ def test_logps_are_those_of_the_full_forward_pass_at_the_temperature(tiny_qwen3:
 @pytest.mark.parametrize("model", ["tiny_qwen3", "tiny_llama"])
 def test_shared_pass_equals_the_plain_one(model: str, lengths: tuple, request: pytest.FixtureRequest):
     policy, batch = tiny_policy(request.getfixturevalue(model)), make_rows(*lengths)
-    shared, plain = (np.array(score_tokens(policy.model, batch, shared=way).logps) for way in (True, False))
+    shared, plain = (logps(policy, batch, share=way) for way in (True, False))
     np.testing.assert_allclose(shared, plain, atol=1e-5)
-    assert_same(gradients(policy, batch, shared=True), gradients(policy, batch, shared=False))
+    assert_same(gradients(policy, batch, share=True), gradients(policy, batch, share=False))
 
 
 def test_group_runs_only_to_its_own_longest_row(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
@@ -53,11 +55,11 @@ def test_group_runs_only_to_its_own_longest_row(tiny_qwen3: Path, monkeypatch: p
     rows = [(short, ids[1]), (short, ids[2]), (long, ids[4]), (long, ids[5]), (cut, ids[7]), (cut, ids[8])]
     rollouts = [Rollout(prompt, row, "", end) for (prompt, row), end in zip(rows, ends, strict=True)]
     batch = make_batch(rollouts, mx.array(rng.normal(size=(3, 2))), mask_truncated=True)
-    expected = gradients(policy, batch, shared=False)
+    expected = gradients(policy, batch, share=False)
     passes = count_tokens(policy.model, monkeypatch)
-    scores = np.array(score_tokens(policy.model, batch).logps)
+    scores = logps(policy, batch)
     assert sum(passes) == 8 + 2 * 16 + 4 + 2 * 64 + 5 + 2 * 16  # prompts but their last token, rows in buckets of 16
-    plain = np.array(score_tokens(policy.model, batch, shared=False).logps)
+    plain = logps(policy, batch, share=False)
     np.testing.assert_allclose(scores, plain, rtol=1e-5, atol=1e-5)
     assert_same(gradients(policy, batch), expected)
 
@@ -71,17 +73,12 @@ def test_common_start_of_prompts_is_run_once_in_a_supervised_batch(
     start = tuple(rng.integers(0, 250, 40).tolist())
     prompts = [Prompt(str(n), "", (*start, *rng.integers(0, 250, n).tolist())) for n in lengths]
     batch = make_supervised_batch(prompts, [rng.integers(0, 250, 7 - i).tolist() for i in range(len(lengths))])
-    expected = gradients(policy, batch, shared=False)
+    expected = gradients(policy, batch, share=False)
     passes = count_tokens(policy.model, monkeypatch)
     assert_same(gradients(policy, batch), expected)
     if len(lengths) > 1:
         assert passes[0] == 40  # once for all rows
-    np.testing.assert_allclose(
-        np.array(score_tokens(policy.model, batch).logps),
-        np.array(score_tokens(policy.model, batch, shared=False).logps),
-        atol=1e-5,
-        rtol=1e-5,
-    )
+    np.testing.assert_allclose(logps(policy, batch), logps(policy, batch, share=False), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("prompt", [16, 17, 33, 49])
@@ -89,27 +86,25 @@ def test_fully_masked_row_has_zero_logps(tiny_qwen3: Path, prompt: int):
     policy = tiny_policy(tiny_qwen3)
     cut = Rollout(Prompt("a", "", tuple(range(prompt))), (5, 6, 7), "", "length")
     batch = make_batch([cut], mx.zeros((1, 1)), mask_truncated=True)
-    assert not np.array(score_tokens(policy.model, batch).logps).any()
+    assert not logps(policy, batch).any()
 
 
 @pytest.mark.parametrize("model", ["tiny_qwen3", "tiny_llama"])
 def test_full_fine_tune_gets_the_same_gradient_on_both_paths(model: str, request: pytest.FixtureRequest):
     policy = tiny_policy(request.getfixturevalue(model), fine_tune_type="full", lora={})
     batch = make_rows([6, 3], [4, 2])
-    actual = gradients(policy, batch, shared=True)
+    actual = gradients(policy, batch, share=True)
     assert "model.embed_tokens.weight" in actual
-    assert_same(actual, gradients(policy, batch, shared=False))
+    assert_same(actual, gradients(policy, batch, share=False))
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("changes", [{}, {"fine_tune_type": "full", "lora": {}}])
-def test_checkpointing_changes_no_gradient(tiny_qwen3: Path, shared: bool, changes: dict):
+def test_checkpointing_changes_no_gradient(tiny_qwen3: Path, share: bool, changes: dict):
     policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([6, 3], [4, 2])
-    kept = gradients(policy, batch, shared=shared)
-    with checkpointed_layers(policy.model):
-        recomputed = gradients(policy, batch, shared=shared)
-    assert_same(recomputed, kept)
-    assert_same(gradients(policy, batch, shared=shared), kept)
+    kept = gradients(policy, batch, share=share)
+    assert_same(gradients(policy, batch, share=share, checkpointing=True), kept)
+    assert_same(gradients(policy, batch, share=share), kept)
 
 
 @pytest.mark.parametrize("rows", [1, 2])
@@ -117,13 +112,9 @@ def test_recomputed_layer_repeats_its_dropout(tiny_qwen3: Path, rows: int):
     policy = tiny_policy(tiny_qwen3, lora={"rank": 4, "dropout": 0.5})
     batch = make_rows([6, 3], [4, 2])
 
-    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
-        return (-(score_tokens(policy.model, part, prefixes=prefixes).logps * part.advantages[:, None]).sum(),)
-
     def run(seed: int, checkpointing: bool) -> dict[str, np.ndarray]:
         mx.random.seed(seed)
-        _, actual = accumulate(policy.model, loss, split_batch(batch, rows), checkpointing=checkpointing)
-        return {name: np.array(gradient) for name, gradient in tree_flatten(actual)}
+        return gradients(policy, batch, rows=rows, checkpointing=checkpointing)
 
     kept = run(5, False)
     assert_same(run(5, True), kept)
@@ -153,9 +144,9 @@ def test_trained_and_frozen_heads_pass_the_same_gradient_down(tiny_llama: Path):
 
 def test_attention_in_blocks_of_queries_equals_attention_at_once(tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
     policy, batch = tiny_policy(tiny_qwen3), make_rows([11, 8], [9, 5])
-    expected = gradients(policy, batch, shared=False)
+    expected = gradients(policy, batch, share=False)
     monkeypatch.setattr(attention, "CAUSAL_BLOCK", 3)
-    assert_same(gradients(policy, batch, shared=True), expected)
+    assert_same(gradients(policy, batch, share=True), expected)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
@@ -166,15 +157,17 @@ def test_micro_batches_share_the_prompts_pass_and_sum_to_the_batch(
 ):
     policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([7, 5], [4, 2, 6, 1])
 
-    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
-        scores = score_tokens(policy.model, part, 0.7, prefixes=prefixes)
+    def loss(part: Batch, chain: Chain = ()) -> tuple[mx.array, ...]:
+        scores = score_tokens(policy.model, part, 0.7, chain)
         return -(scores.logps * part.advantages[:, None]).sum(), scores.logps
 
-    (expected_values,), expected = accumulate(policy.model, loss, [batch])
+    (expected_values,), expected = accumulate(policy.model, loss, token_tree(batch, share=False))
     passes = count_tokens(policy.model, monkeypatch)
-    values, actual = accumulate(policy.model, loss, split_batch(batch, rows), checkpointing=checkpointing)
+    tree = token_tree(batch, rows)
+    values, actual = accumulate(policy.model, loss, tree, checkpointing=checkpointing)
     assert sum(passes) == 6 + 4 + batch.completion_ids.size  # each prompt but its last token once, each completion once
-    np.testing.assert_allclose(np.concatenate([v[1] for v in values]), np.array(expected_values[1]), rtol=1e-5)
+    whole = Ranks().assemble(tree.every_part(), [logps for _, logps in values], batch.mask.shape)
+    np.testing.assert_allclose(np.array(whole), np.array(expected_values[1]), rtol=1e-5)
     assert_same(dict(tree_flatten(actual)), {name: np.array(g) for name, g in tree_flatten(expected)})
 
 
@@ -191,14 +184,14 @@ def test_micro_batches_evaluated_one_by_one_give_the_gradient_of_one_evaluation(
 ):
     policy, batch = tiny_policy(tiny_qwen3, **changes), make_rows([7, 5], [4, 2, 6, 1])
 
-    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
-        scores = score_tokens(policy.model, part, 0.7, prefixes=prefixes)
+    def loss(part: Batch, chain: Chain = ()) -> tuple[mx.array, ...]:
+        scores = score_tokens(policy.model, part, 0.7, chain)
         return -(scores.logps * part.advantages[:, None]).sum(), scores.logps
 
     def run(evaluate_each: bool) -> tuple[list, dict]:
         mx.random.seed(5)
         return accumulate(
-            policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, evaluate_each=evaluate_each
+            policy.model, loss, token_tree(batch, 2), checkpointing=checkpointing, evaluate_each=evaluate_each
         )
 
     expected_values, expected = run(False)
@@ -213,14 +206,14 @@ def test_micro_batches_evaluated_one_by_one_give_the_gradient_of_one_evaluation(
 def test_micro_batch_without_gradient_adds_only_its_values(tiny_qwen3: Path, evaluate_each: bool):
     policy, batch = tiny_policy(tiny_qwen3), make_rows([7], [4, 2])
 
-    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
-        return (-score_tokens(policy.model, part, prefixes=prefixes).logps.sum(),)
+    def loss(part: Batch, chain: Chain = ()) -> tuple[mx.array, ...]:
+        return (-score_tokens(policy.model, part, chain=chain).logps.sum(),)
 
-    parts = split_batch(batch, 1)
+    parts = token_tree(batch, 1)
     values, actual = accumulate(
-        policy.model, loss, parts, has_gradient=lambda part: part is parts[1], evaluate_each=evaluate_each
+        policy.model, loss, parts, has_gradient=lambda part: part.rows == (1,), evaluate_each=evaluate_each
     )
-    alone = accumulate(policy.model, loss, [slice_batch(batch, 1, 2)])[1]
+    alone = accumulate(policy.model, loss, token_tree(take_rows(batch, [1])))[1]
     assert len(values) == 2
     assert_same(dict(tree_flatten(actual)), {name: np.array(g) for name, g in tree_flatten(alone)})
     assert (

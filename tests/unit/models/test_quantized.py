@@ -14,25 +14,22 @@ import mlx_lm
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from support.logps_cases import assert_same, gradients, make_rows
+from support.logps_cases import assert_same, gradients, logps, make_rows
 from support.tiny_models import LLAMA, QWEN3, make_model_folder, tiny_config, tiny_policy
 from support.tiny_runs import reward_by
 
 from convert.hf import export_hf
 from convert.verify import verify_export
-from mlx_grpo.data.batch import split_batch
 from mlx_grpo.data.dataset import load_prompts
-from mlx_grpo.data.types import Batch
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.generators import GreedySettings, complete_with_mlx, complete_with_torch
 from mlx_grpo.export.export import export_run
 from mlx_grpo.models import policy as policy_module
 from mlx_grpo.models.folder import ModelFolder
-from mlx_grpo.models.logps import output_head, score_tokens
+from mlx_grpo.models.logps import output_head
 from mlx_grpo.models.policy import load_for_inference, load_policy, outline
 from mlx_grpo.runs import ADAPTER, METRICS, Run, read_jsonl
-from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.trainer import train
 
@@ -54,15 +51,11 @@ def kept_packed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_module, "multiplies_packed", lambda device: True)
 
 
-def logps(model: nn.Module, batch: Batch, **options: object) -> np.ndarray:
-    return np.array(score_tokens(model, batch, 0.7, **options).logps)
-
-
 def test_shared_prompt_pass_is_exact_on_packed_weights(packed: Path, kept_packed: None):
     policy, batch = tiny_policy(packed), make_rows([9, 4], [3, 7, 1])
-    shared, plain = (logps(policy.model, batch, shared=way) for way in (True, False))
+    shared, plain = (logps(policy, batch, share=way) for way in (True, False))
     np.testing.assert_allclose(shared, plain, rtol=1e-5, atol=1e-5)
-    assert_same(gradients(policy, batch, shared=True), gradients(policy, batch, shared=False))
+    assert_same(gradients(policy, batch, share=True), gradients(policy, batch, share=False))
 
 
 def test_packed_weights_give_the_logps_and_gradients_of_their_plain_weights(
@@ -75,7 +68,7 @@ def test_packed_weights_give_the_logps_and_gradients_of_their_plain_weights(
     assert isinstance(head, nn.QuantizedLinear | nn.QuantizedEmbedding)
     assert isinstance(output_head(on_plain.model)[0], nn.Linear | nn.Embedding)
     batch = make_rows([9, 4], [3, 7, 1])
-    np.testing.assert_allclose(logps(on_packed.model, batch), logps(on_plain.model, batch), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(logps(on_packed, batch), logps(on_plain, batch), rtol=1e-4, atol=1e-4)
     assert_same(gradients(on_packed, batch), gradients(on_plain, batch))
 
 
@@ -83,15 +76,11 @@ def test_packed_weights_give_the_logps_and_gradients_of_their_plain_weights(
 def test_micro_batches_sum_to_the_batch_on_packed_weights(packed: Path, kept_packed: None, checkpointing: bool):
     policy, batch = tiny_policy(packed), make_rows([7, 5], [4, 2, 6, 1])
 
-    def loss(part: Batch, prefixes: object = None) -> tuple[mx.array, ...]:
-        return (-(score_tokens(policy.model, part, prefixes=prefixes).logps * part.advantages[:, None]).sum(),)
-
-    _, expected = accumulate(policy.model, loss, [batch])
+    expected = gradients(policy, batch)
     for evaluate_each in (False, True):
-        _, actual = accumulate(
-            policy.model, loss, split_batch(batch, 2), checkpointing=checkpointing, evaluate_each=evaluate_each
+        assert_same(
+            gradients(policy, batch, rows=2, checkpointing=checkpointing, evaluate_each=evaluate_each), expected
         )
-        assert_same(dict(tree_flatten(actual)), {name: np.array(g) for name, g in tree_flatten(expected)})
 
 
 def test_full_fine_tune_of_packed_weights_is_refused_with_a_remedy(packed: Path):

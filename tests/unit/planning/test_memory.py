@@ -15,7 +15,7 @@ from support.paths import SHARED
 from support.tiny_models import LLAMA, QWEN3, make_model_folder, tiny_config
 
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.batch import make_batch, split_batch
+from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
@@ -160,13 +160,13 @@ def test_micro_batches_of_one_prompt_release_their_memory(tiny_qwen3: Path, tmp_
     rollouts = [Rollout(prompt, tuple(range(3, 67)), "", "length", (0.0,) * 64) for _ in range(8)]
     batch = make_batch(rollouts, mx.array(np.linspace(-1, 1, 8), mx.float32)[None])
 
-    def loss(part, prefixes=None):
-        return ((score_tokens(policy.model, part, prefixes=prefixes).logps * part.advantages[:, None]).sum(),)
+    def loss(part, chain=()):
+        return ((score_tokens(policy.model, part, chain=chain).logps * part.advantages[:, None]).sum(),)
 
     peaks = []
     for rows in (8, 2):
         before = mx.get_active_memory()
         mx.reset_peak_memory()
-        accumulate(policy.model, loss, split_batch(batch, rows))
+        accumulate(policy.model, loss, token_tree(batch, rows))
         peaks.append(mx.get_peak_memory() - before)
     assert peaks[1] < 0.5 * peaks[0]

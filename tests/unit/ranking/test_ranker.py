@@ -192,7 +192,7 @@ def test_scores_of_another_job_or_model_are_not_mixed_in(model: Path, tmp_path: 
 def test_job_is_run_once_for_the_whole_pool(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     extend, run = decoding.extend, []
     monkeypatch.setattr(
-        decoding, "extend", lambda model, ids, prefix=None: run.append(ids.size) or extend(model, ids, prefix)
+        decoding, "extend", lambda model, ids, chain=(): run.append(ids.size) or extend(model, ids, chain)
     )
     rank(model, tmp_path, [profile(f"C{i}", title=f"{'ABCDEFGH'[i]} Analyst") for i in range(8)])
     job, *candidates = run

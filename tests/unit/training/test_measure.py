@@ -16,7 +16,7 @@ from support.toy_run import contents
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import load_prompts
 from mlx_grpo.errors import UserError
-from mlx_grpo.models.prefix import common_start
+from mlx_grpo.models.tree import common_start
 from mlx_grpo.planning.memory import Lengths, Workload, estimate
 from mlx_grpo.planning.remedy import cheapest_change
 from mlx_grpo.training import measure

@@ -1,0 +1,101 @@
+"""The tree of a batch's tokens: what several rows begin with is one node, run once for all of them.
+
+Candidates of one job share instruction and job, and a group's completions share their prompt. The tree is found from
+the token ids alone, so it has as many levels as the prompts have beginnings in common:
+
+    instruction and job --+-- candidate --- the group's completions
+                          +-- candidate --- the group's completions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from mlx_grpo.data.batch import batched, take_rows
+from mlx_grpo.data.types import Batch
+
+SHARED_TOKENS = 32
+"""Fewest tokens that a node saves; fewer are not worth a pass of their own. A group's prompt is always a node."""
+
+TokenIds = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A run of tokens that several rows continue; the root's is empty."""
+
+    token_ids: TokenIds
+    children: tuple[Node, ...]
+    """The nodes that continue it."""
+    parts: tuple[Batch, ...]
+    """The rows that continue it, in micro-batches. Each begins with the rest of its prompt, at least the last token."""
+
+    def every_part(self) -> Iterator[Batch]:
+        """Yield the micro-batches of this node and of all below it, in the order in which they are run."""
+        for child in self.children:
+            yield from child.every_part()
+        yield from self.parts
+
+
+def token_tree(batch: Batch, max_rows: int | None = None, *, share: bool = True) -> Node:
+    """Return the tree of a batch, in micro-batches of at most `max_rows` rows; without `share` the root alone."""
+    rows_of: list[list[int]] = [[] for _ in batch.prompt_ids]
+    for row, prompt in enumerate(batch.prompt_index):
+        rows_of[prompt].append(row)
+    size = max_rows or len(batch.prompt_index)
+    if not share:
+        return Node((), (), _parts(batch, range(len(batch.prompt_index)), size))
+    # A prompt's last token begins the pass of its completions, whose first token it predicts.
+    beginnings: list[TokenIds] = [tuple(ids.tolist())[:-1] for ids in batch.prompt_ids]  # type: ignore[arg-type]
+    order = sorted(range(len(beginnings)), key=beginnings.__getitem__)
+
+    def grow(prompts: Sequence[int], start: int, end: int) -> Node:
+        """Return the node of tokens `start` to `end`, which all these prompts, in sorted order, have in common."""
+        children: list[Node] = []
+        rows: list[int] = []
+        for siblings in _siblings(beginnings, prompts, end):
+            first = siblings[0]
+            common = _common(beginnings[first], beginnings[siblings[-1]])
+            if common > end and (len(siblings) > 1 or len(rows_of[first]) > 1):
+                children.append(grow(siblings, end, common))
+            else:
+                rows += [row for prompt in siblings for row in rows_of[prompt]]
+        token_ids = beginnings[prompts[0]][start:end]
+        return Node(token_ids, tuple(children), _parts(batch, rows, size))
+
+    return grow(order, 0, 0)
+
+
+def rows_in_order(batch: Batch) -> list[int]:
+    """Return a batch's rows so that those with a beginning in common are neighbours."""
+    return [row for part in token_tree(batch).every_part() for row in part.rows]
+
+
+def common_start(prompts: Sequence[TokenIds]) -> int:
+    """Return how many tokens all prompts share at their start, 0 if below `SHARED_TOKENS`; never a whole prompt."""
+    first, last = min(prompts)[:-1], max(prompts)[:-1]  # all share what the first and last share
+    shared = min(_common(first, last), min(map(len, prompts)) - 1)
+    return shared if shared >= SHARED_TOKENS else 0
+
+
+def _siblings(beginnings: Sequence[TokenIds], prompts: Sequence[int], end: int) -> list[list[int]]:
+    """Divide sorted prompts into runs that share enough tokens after `end` for a node of their own."""
+    runs: list[list[int]] = [[prompts[0]]]
+    for before, prompt in zip(prompts, prompts[1:], strict=False):
+        shared = _common(beginnings[before], beginnings[prompt]) - end
+        equal = beginnings[before] == beginnings[prompt]
+        if shared >= SHARED_TOKENS or (equal and shared > 0):
+            runs[-1].append(prompt)
+        else:
+            runs.append([prompt])
+    return runs
+
+
+def _common(left: Sequence[int], right: Sequence[int]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
+
+
+def _parts(batch: Batch, rows: Sequence[int], size: int) -> tuple[Batch, ...]:
+    return tuple(take_rows(batch, some) for some in batched(rows, size))
