@@ -57,7 +57,7 @@ def take_rows(batch: Batch, rows: Sequence[int]) -> Batch:
     """Return some rows of a batch, with the prompts that they continue; rows of one prompt must be neighbours."""
     index = [batch.prompt_index[row] for row in rows]
     kept = list(dict.fromkeys(index))
-    places = mx.array(rows)
+    places = mx.array(list(rows))
     return Batch(
         prompt_ids=tuple(batch.prompt_ids[i] for i in kept),
         prompt_index=tuple(kept.index(i) for i in index),

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
+from typing import cast
 
 from mlx_grpo.data.batch import batched, take_rows
 from mlx_grpo.data.types import Batch
@@ -48,7 +49,7 @@ def token_tree(batch: Batch, max_rows: int | None = None, *, share: bool = True)
     if not share:
         return Node((), (), _parts(batch, range(len(batch.prompt_index)), size))
     # A prompt's last token begins the pass of its completions, whose first token it predicts.
-    beginnings: list[TokenIds] = [tuple(ids.tolist())[:-1] for ids in batch.prompt_ids]  # type: ignore[arg-type]
+    beginnings: list[TokenIds] = [tuple(cast(list[int], ids.tolist())[:-1]) for ids in batch.prompt_ids]
     order = sorted(range(len(beginnings)), key=beginnings.__getitem__)
 
     def grow(prompts: Sequence[int], start: int, end: int) -> Node:
@@ -83,7 +84,7 @@ def common_start(prompts: Sequence[TokenIds]) -> int:
 def _siblings(beginnings: Sequence[TokenIds], prompts: Sequence[int], end: int) -> list[list[int]]:
     """Divide sorted prompts into runs that share enough tokens after `end` for a node of their own."""
     runs: list[list[int]] = [[prompts[0]]]
-    for before, prompt in zip(prompts, prompts[1:], strict=False):
+    for before, prompt in pairwise(prompts):
         shared = _common(beginnings[before], beginnings[prompt]) - end
         equal = beginnings[before] == beginnings[prompt]
         if shared >= SHARED_TOKENS or (equal and shared > 0):

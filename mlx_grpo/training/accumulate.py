@@ -158,9 +158,9 @@ def _in_parts(task: Accumulation, node: Node, parameters: Gradients, chain: list
 def _below(task: Accumulation, node: Node, parameters: Gradients, chain: list[NodeArrays]) -> Sums:
     """Return the sums of a node's children and micro-batches, which continue `chain`, one after the other."""
     sums = Sums()
-    steps = [(_node_sums, child) for child in node.children] + [(_part_sums, part) for part in node.parts]
-    for run, item in steps:
-        sums.add(run(task, item, parameters, chain))  # type: ignore[operator]  # each with its own kind of item
+    for item in (*node.children, *node.parts):
+        run = _node_sums if isinstance(item, Node) else _part_sums
+        sums.add(run(task, item, parameters, chain))  # type: ignore[arg-type]  # mypy does not pair them
         if task.evaluate_each:
             mx.eval(sums.arrays())
         else:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
+import pytest
 from mlx.utils import tree_flatten
 
 from mlx_grpo.data.batch import make_batch
@@ -51,3 +53,16 @@ def assert_same(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
     for name, gradient in expected.items():
         np.testing.assert_allclose(actual[name], gradient, atol=1e-4 * np.abs(gradient).max(), err_msg=name)
         assert np.abs(gradient).max() > 0, name
+
+
+def count_tokens(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the number of tokens in each call of the model's layers from now on."""
+    passes: list[int] = []
+    forward = type(model.model).__call__
+
+    def counted(layers: nn.Module, ids: mx.array, *args: object) -> mx.array:
+        passes.append(ids.size)
+        return forward(layers, ids, *args)
+
+    monkeypatch.setattr(type(model.model), "__call__", counted)
+    return passes

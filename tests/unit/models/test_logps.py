@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx.utils import tree_flatten
-from support.logps_cases import assert_same, gradients, logps, make_rows
+from support.logps_cases import assert_same, count_tokens, gradients, logps, make_rows
 from support.tiny_models import tiny_policy
 
 from mlx_grpo.data.batch import make_batch, make_supervised_batch, take_rows
@@ -219,16 +218,3 @@ def test_micro_batch_without_gradient_adds_only_its_values(tiny_qwen3: Path, eva
     assert (
         accumulate(policy.model, loss, parts, has_gradient=lambda part: False, evaluate_each=evaluate_each)[1] is None
     )
-
-
-def count_tokens(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of tokens in each call of the model's layers from now on."""
-    passes: list[int] = []
-    forward = type(model.model).__call__
-
-    def counted(layers: nn.Module, ids: mx.array, *args: object) -> mx.array:
-        passes.append(ids.size)
-        return forward(layers, ids, *args)
-
-    monkeypatch.setattr(type(model.model), "__call__", counted)
-    return passes

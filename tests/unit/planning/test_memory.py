@@ -23,6 +23,7 @@ from mlx_grpo.models import policy as policy_module
 from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import Policy, load_policy, load_tokenizer_of, outline
+from mlx_grpo.models.tree import token_tree
 from mlx_grpo.planning.activations import Activations, MicroBatch, Pass
 from mlx_grpo.planning.architecture import Architecture, count
 from mlx_grpo.planning.memory import Lengths, estimate
