@@ -50,6 +50,8 @@ class DataConfig(Section):
     train: str = "shortlist"
     heldout: str | None = None
     balance_by: str | None = None
+    cluster_by: str | None = None
+    cluster_size: Count = 1
     enable_thinking: bool = False
 
 
@@ -183,6 +185,13 @@ class Config(Section):
             problems.append(f"delta: {self.delta} has no meaning for loss_type {self.loss_type}; remove it")
         if self.delta is not None and self.delta <= 1 + self.clip_high:
             problems.append(f"delta: {self.delta} lies inside the clipping range; raise it above {1 + self.clip_high}")
+        size = self.data.cluster_size
+        if size > 1 and self.data.cluster_by is None:
+            problems.append("data.cluster_size: set, but data.cluster_by is not; name a column, such as job_id")
+        elif self.prompts_per_step % size:
+            problems.append(
+                f"data.cluster_size: {size} does not divide prompts_per_step {self.prompts_per_step}; change one"
+            )
         if self.fine_tune_type == "full" and self.lora != LoraConfig():
             problems.append("lora: set, but fine_tune_type is full; remove the section, or use fine_tune_type lora")
         if problems:

@@ -1,14 +1,12 @@
-"""Rows of JSONL to prompts; the prompts of a step are a pure function of the seed and the step."""
+"""Rows of JSONL to prompts: read, checked, rendered and tokenized."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import random
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -168,37 +166,6 @@ def check_lengths(prompts: Sequence[Prompt], most: int, limit: LengthLimit, key:
                 f"row {prompt.id}: {len(prompt.token_ids)} prompt tokens and {key} {most} exceed {limit}; shorten the "
                 "prompt or the completion"
             )
-
-
-def sample_prompts(
-    prompts: Sequence[Prompt], count: int, seed: int, step: int, balance_by: str | None = None
-) -> list[Prompt]:
-    """Return the `count` prompts of a step: every prompt once per epoch, in a new order each epoch.
-
-    `balance_by` names a column whose values take turns, so that no step is pulled towards a label that it has more of.
-    Raises UserError where a row lacks the column.
-    """
-    strata: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        if balance_by and balance_by not in prompt.columns:
-            raise UserError(
-                f"data.balance_by: row {prompt.id} has no column {balance_by!r}; name a column of every row"
-            )
-        strata.setdefault(str(prompt.columns[balance_by]) if balance_by else "", []).append(prompt)
-    groups = [strata[value] for value in sorted(strata)]
-    chosen = []
-    for position in range(step * count, (step + 1) * count):
-        turn, which = divmod(position, len(groups))
-        epoch, index = divmod(turn, len(groups[which]))
-        chosen.append(groups[which][_epoch_order(len(groups[which]), seed, epoch)[index]])
-    return chosen
-
-
-@lru_cache(maxsize=8)  # every prompt of a step asks for the same one or two
-def _epoch_order(size: int, seed: int, epoch: int) -> list[int]:
-    order = list(range(size))
-    random.Random(f"{seed}/{epoch}").shuffle(order)
-    return order
 
 
 def _full(name: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 A checkpoint holds what can't be computed again: the trained parameters, the optimizer's moments, the best adapter so
 far, the run's position, and the lengths of its files. Random state and sampler position are not in it: what a step
-draws is a function of the seed and the step's number alone (`data.sample_prompts`, `sampling.row_keys`,
+draws is a function of the seed and the step's number alone (`data.sampling.sample_prompts`, `sampling.row_keys`,
 `sampling.seed_step`).
 """
 

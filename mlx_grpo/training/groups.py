@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.dataset import sample_prompts
+from mlx_grpo.data.sampling import sample_instead
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
@@ -103,7 +103,8 @@ def redraw_zero_variance(
             break
         # Each step draws from a random stream of its own; a redraw takes the stream of a step that no run reaches.
         stream = attempt * UNREACHED_STEP
-        others = sample_prompts(dataset, zero_variance.size, config.seed + stream, step, config.data.balance_by)
+        replaced = [rollouts[group * size].prompt for group in zero_variance]
+        others = sample_instead(dataset, replaced, config.seed + stream, step, config.data)
         fresh = generate_groups(state, others, step + stream, on_token)
         rows = (zero_variance[:, None] * size + np.arange(size)).ravel()
         rollouts = list(rollouts)

@@ -21,10 +21,10 @@ from mlx_grpo.data.dataset import (
     check_lengths,
     dataset_files,
     load_prompts,
-    sample_prompts,
     untemplated,
     with_full_paths,
 )
+from mlx_grpo.data.sampling import sample_prompts
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.distributed.signals import StopStep, catch_signals
@@ -83,7 +83,7 @@ def grpo_steps(
         mx.reset_peak_memory()
         seed_step(config.seed, 1, step, state.ranks.rank)
 
-        prompts = sample_prompts(dataset, config.prompts_per_step, config.seed, step, config.data.balance_by)  # P
+        prompts = sample_prompts(dataset, config.prompts_per_step, config.seed, step, config.data)  # P
         rollouts = generate_groups(state, prompts, step, on_token)  # N, prompt-major
         scores = score_groups(state, rollouts, step)  # rewards and components [N]
         rollouts, scores, redrawn = redraw_zero_variance(state, dataset, rollouts, scores, step, on_token)

@@ -15,7 +15,7 @@ from mlx_grpo import runs
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_supervised_batch, take_rows
 from mlx_grpo.data.chat import turn_end
-from mlx_grpo.data.dataset import sample_prompts
+from mlx_grpo.data.sampling import sample_prompts
 from mlx_grpo.data.thinking import CLOSE, EMPTY_REST
 from mlx_grpo.data.types import Batch, Prompt
 from mlx_grpo.errors import UserError

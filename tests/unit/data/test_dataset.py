@@ -18,36 +18,10 @@ from mlx_grpo.data.dataset import (
     load_prompts,
     make_prompt,
     read_rows,
-    sample_prompts,
     untemplated,
     with_full_paths,
 )
-from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
-
-PROMPTS = [Prompt(str(i), "", (1,)) for i in range(10)]
-
-
-def test_an_epoch_shows_every_prompt_once_and_the_next_in_another_order():
-    epochs = [[p.id for step in range(5) for p in sample_prompts(PROMPTS, 2, 0, 5 * e + step)] for e in range(2)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == [str(i) for i in range(10)]
-    assert epochs[0] != epochs[1]
-
-
-def test_a_steps_prompts_depend_on_seed_and_step_alone():
-    assert sample_prompts(PROMPTS, 3, 1, 7) == sample_prompts(PROMPTS, 3, 1, 7)
-    assert sample_prompts(PROMPTS, 3, 1, 7) != sample_prompts(PROMPTS, 3, 2, 7)
-
-
-def test_the_values_of_a_column_take_turns_and_an_epoch_still_shows_every_prompt():
-    prompts = [Prompt(str(i), "", (1,), {"label": "yes" if i < 4 else "no"}) for i in range(8)]
-    steps = [sample_prompts(prompts, 2, 0, step, "label") for step in range(4)]
-    assert all([p.columns["label"] for p in chosen] == ["no", "yes"] for chosen in steps)
-    assert sorted(p.id for chosen in steps for p in chosen) == [str(i) for i in range(8)]
-
-
-def test_a_step_may_span_two_epochs_and_repeat_a_small_dataset():
-    assert len(sample_prompts(PROMPTS[:2], 5, 0, 0)) == 5
 
 
 def test_bad_rows_are_listed_with_line_number_and_remedy(tmp_path: Path):
