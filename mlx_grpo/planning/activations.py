@@ -29,7 +29,7 @@ HEAD_CHUNKS = 4
 AHEAD_BLOCKS = 5
 """Blocks of causal attention that the evaluator runs ahead of itself; a longer prompt holds no more of them."""
 OVERLAPPING_PARTS = 4
-"""Micro-batches of one prompt that are computed again at once."""
+"""Micro-batches of one node that are computed again at once."""
 VOCABULARY_GRADIENTS = 2.2
 """Copies of the largest array's gradient beside the sum, if it is trained: the head's and the embedding's."""
 
@@ -88,8 +88,8 @@ class MicroBatch:
     rows: Sequence[Pass]
     positions: int
     """Completion tokens that the vocabulary head scores."""
-    splits_group: bool = False
-    """True if a group's completions take several micro-batches."""
+    overlaps: bool = False
+    """True if several micro-batches continue a node, in one evaluation with it."""
 
     @property
     def passes(self) -> list[Pass]:
@@ -208,7 +208,7 @@ class Activations:
         return GradientBytes(self.kept(batch, checkpointing), self.head(batch.positions), working)
 
     def overlap(self, batch: MicroBatch, num_generations: int) -> float:
-        """Return what the parts of a split group add to each other's backward pass under checkpointing.
+        """Return what the micro-batches of one node add to each other's backward pass under checkpointing.
 
         mx.checkpoint holds a layer back until its forward pass is done, not until its gradient is due.
         """

@@ -150,11 +150,11 @@ def decode_peak(work: Workload) -> float:
 
 def gradient_peak(work: Workload) -> float:
     """Return the peak while a micro-batch runs forward and backward."""
-    held, config, batch = work.held, work.config, micro_batch(work)
-    accumulates = config.prompts_per_step > 1 or batch.splits_group
+    held, config = work.held, work.config
+    accumulates = config.prompts_per_step * config.num_generations > rows_at_once(work)
     earlier = held.weights if accumulates else 0  # the sum of the gradients so far
-    # A split group's prompt keeps its keys and values by themselves, and their gradients.
-    shared = 2 * split_prompt_bytes(work, batch)
+    # The nodes of a prompt keep their keys and values by themselves, and their gradients.
+    shared = 2 * prompt_bytes(work)
     needs = grpo_gradient_bytes(work)
     return held.total + earlier + shared + needs.peak(held.weights, config.gradient_checkpointing)
 
@@ -170,7 +170,7 @@ def reference_peak(work: Workload) -> float:
     """Return the peak while the reference scores a micro-batch, without gradient."""
     batch = micro_batch(work)
     working = work.activations.working(batch.passes, FORWARD)
-    return work.held.total + split_prompt_bytes(work, batch) + max(working, work.activations.head(batch.positions))
+    return work.held.total + prompt_bytes(work) + max(working, work.activations.head(batch.positions))
 
 
 def warm_start_peak(work: Workload) -> float:
@@ -192,23 +192,23 @@ def evaluation_peak(work: Workload) -> float:
 
 
 def micro_batch(work: Workload) -> MicroBatch:
-    """Return the largest micro-batch of a GRPO step."""
+    """Return the largest micro-batch of a GRPO step, with the prompt that it continues."""
     config, prompt = work.config, work.lengths.prompt
     width = _bucketed(config.max_completion_length)
-    groups = groups_at_once(config)
-    rows = min(config.micro_batch_size or config.num_generations, config.num_generations)  # of one group
-    positions = groups * rows * config.max_completion_length
+    rows = rows_at_once(work)
+    positions = rows * config.max_completion_length
     if not work.sizes.shares_prompt:
-        return MicroBatch([], [Pass(groups * rows, prompt + width, whole=True)], positions)
-    prompts = [Pass(1, prompt - 1)] * groups
-    completions = [Pass(rows, width, prompt - 1)] * groups
-    return MicroBatch(prompts, completions, positions, splits_group=rows < config.num_generations)
+        return MicroBatch([], [Pass(rows, prompt + width, whole=True)], positions)
+    overlaps = rows < config.num_generations or (config.prompts_per_step > 1 and work.lengths.shared > 0)
+    return MicroBatch([Pass(1, prompt - 1)], [Pass(rows, width, prompt - 1)], positions, overlaps)
 
 
-def groups_at_once(config: Config) -> int:
-    """Return how many groups a micro-batch of a GRPO step holds, 1 if it holds a part of one."""
+def rows_at_once(work: Workload) -> int:
+    """Return the rows of a GRPO step's largest micro-batch: of one group where the model shares a group's prompt."""
+    config = work.config
     size = config.micro_batch_size or config.num_generations
-    return min(max(1, size // config.num_generations), config.prompts_per_step)
+    groups = 1 if work.sizes.shares_prompt else config.prompts_per_step
+    return min(size, groups * config.num_generations)
 
 
 def supervised_rows(config: Config) -> int:
@@ -230,7 +230,7 @@ def grpo_gradient_bytes(work: Workload) -> GradientBytes:
     """Return the bytes of the largest micro-batch's forward and backward pass in a GRPO step."""
     config, batch = work.config, micro_batch(work)
     needs = work.activations.gradient(batch, config.gradient_checkpointing)
-    if not (config.gradient_checkpointing and batch.splits_group):
+    if not (config.gradient_checkpointing and batch.overlaps):
         return needs
     overlap = work.activations.overlap(batch, config.num_generations)
     return GradientBytes(needs.kept, needs.head, needs.working + overlap)
@@ -254,9 +254,10 @@ def prefill_bytes(work: Workload) -> float:
     return work.activations.working([Pass(1, work.lengths.prompt)], FORWARD)
 
 
-def split_prompt_bytes(work: Workload, batch: MicroBatch) -> int:
-    """Return the bytes of the prompt's keys and values that the parts of a split group share; 0 for whole groups."""
-    return work.sizes.keys_values * work.sizes.layers * work.lengths.prompt if batch.splits_group else 0
+def prompt_bytes(work: Workload) -> int:
+    """Return the bytes of a prompt's keys and values, which its completions share; 0 where each row has its own."""
+    sizes = work.sizes
+    return sizes.keys_values * sizes.layers * work.lengths.prompt if sizes.shares_prompt else 0
 
 
 def _bucketed(length: int) -> int:

@@ -24,7 +24,7 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import load_policy
 from mlx_grpo.models.prefix import random_seed
 from mlx_grpo.planning.architecture import count
-from mlx_grpo.planning.memory import Estimate, Lengths, Workload, estimate, groups_at_once, supervised_rows
+from mlx_grpo.planning.memory import Estimate, Lengths, Workload, estimate, rows_at_once, supervised_rows
 from mlx_grpo.planning.plan import REFUSE_ABOVE, available_memory, has_fused_norms, measured_lengths, verdict
 from mlx_grpo.planning.remedy import cheapest_change
 from mlx_grpo.rewards import load_reward
@@ -92,7 +92,7 @@ def measured(state: TrainState, work: Workload, predicted: Estimate) -> Estimate
         batch = longest_batch(work)
         logps = zero_logps(work, batch)
         peak = peak_while(lambda: loss_gradients(alone, batch, logps))
-        earlier = held.weights if config.prompts_per_step > groups_at_once(config) else 0
+        earlier = held.weights if config.prompts_per_step > groups_measured(work) else 0
         peaks = {"gradient": peak + held.optimizer + held.reference + earlier}
         if config.warm_start.steps_to_train:
             supervised = longest_supervised_batch(work)
@@ -129,14 +129,19 @@ def peak_while(run: Callable[[], object]) -> int:
 
 
 def longest_batch(work: Workload) -> Batch:
-    """Return a micro-batch of a GRPO step, or its whole group if the group is split, with the longest texts."""
+    """Return the groups of a GRPO step's largest micro-batch with the longest texts."""
     config = work.config
-    prompts = longest_prompts(work.lengths, groups_at_once(config))
+    prompts = longest_prompts(work.lengths, groups_measured(work))
     tokens, zeros = (0,) * config.max_completion_length, (0.0,) * config.max_completion_length
     rollouts = [
         Rollout(prompt, tokens, "", "length", zeros, zeros) for prompt in prompts for _ in range(config.num_generations)
     ]
     return make_batch(rollouts, mx.ones(len(rollouts)))  # advantages [N]; without any there is no backward pass
+
+
+def groups_measured(work: Workload) -> int:
+    """Return how many groups the largest micro-batch of a GRPO step takes rows from."""
+    return -(-rows_at_once(work) // work.config.num_generations)
 
 
 def longest_supervised_batch(work: Workload) -> Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -160,7 +161,7 @@ def test_moments_reference_and_other_gradients_are_added_by_count(
         (("prompts_per_step", 1), ("beta", 0.0), ("micro_batch_size", None)): (2, 2),
         (("prompts_per_step", 1), ("beta", 0.1), ("micro_batch_size", 1)): (3, 3),
         (("prompts_per_step", 2), ("beta", 0.1), ("micro_batch_size", None)): (4, 2),
-        (("prompts_per_step", 2), ("beta", 0.1), ("micro_batch_size", 8)): (3, 2),
+        (("prompts_per_step", 2), ("beta", 0.1), ("micro_batch_size", 8)): (4, 2),
     }
     for changes, copies in expected.items():
         state, work = loaded(config_of(tiny_qwen3, tmp_path, num_generations=4, **dict(changes)))
@@ -177,10 +178,13 @@ def test_measured_prompts_share_what_the_runs_prompts_share():
         assert common_start(ids) == shared
 
 
-def test_measured_batch_is_a_micro_batch_or_the_whole_of_a_split_group(tiny_qwen3: Path, tmp_path: Path):
-    for rows, prompts in ((None, 1), (1, 1), (8, 2), (100, 3)):
+def test_measured_batch_is_a_group_or_the_rows_of_several_where_each_row_runs_its_own_prompt(
+    tiny_qwen3: Path, tmp_path: Path
+):
+    for rows, shares, prompts in ((None, True, 1), (1, True, 1), (100, True, 1), (8, False, 2), (100, False, 3)):
         config = config_of(tiny_qwen3, tmp_path, num_generations=4, micro_batch_size=rows, prompts_per_step=3)
         _, work = loaded(config)
+        work = replace(work, sizes=replace(work.sizes, shares_prompt=shares))
         batch = longest_batch(work)
         assert [ids.size for ids in batch.prompt_ids] == [work.lengths.prompt] * prompts
         assert batch.mask.sum().item() == prompts * 4 * config.max_completion_length
