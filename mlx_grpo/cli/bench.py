@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -16,6 +17,9 @@ from mlx_grpo.errors import UserError
 @click.argument("config")
 @click.argument("overrides", nargs=-1)
 @click.option("--shapes", default="256x8x48,750x8x96,1000x16x96", show_default=True, help="PxGxT, comma-separated.")
+@click.option(
+    "--prompts", type=click.IntRange(min=1), default=1, show_default=True, help="Prompts of a step, for each process."
+)
 @click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option(
     "--plain/--no-plain", default=True, help="Also time the training half with the prompt run for each completion."
@@ -31,6 +35,7 @@ def bench_command(
     config: str,
     overrides: tuple[str, ...],
     shapes: str,
+    prompts: int,
     repeats: int,
     plain: bool,
     processes: int,
@@ -38,11 +43,13 @@ def bench_command(
 ) -> None:
     """Time the parts of a step on this machine: one prompt of P tokens, G completions of T tokens.
 
-    CONFIG and its overrides are those of `train`.
+    CONFIG and its overrides are those of `train`. Of several prompts, 2000/250x8x96 has 2000 tokens in common, such as
+    a job's text, and 250 of its own.
 
     \b
     mlx-grpo bench smollm2
     mlx-grpo bench configs/qwen3.yaml --shapes 512x8x128 micro_batch_size=2
+    mlx-grpo bench smollm2 --prompts 4 --shapes 500/250x8x96
     """
     from mlx_grpo.config.files import load_config
     from mlx_grpo.distributed import launch
@@ -51,10 +58,18 @@ def bench_command(
 
     settings = load_config(config, overrides)
     try:
-        parsed = [Shape.parse(text) for text in shapes.split(",")]
+        parsed = [Shape.parse(text, prompts) for text in shapes.split(",")]
     except ValueError:
-        raise UserError(f"--shapes: {shapes!r} are no shapes; give PxGxT, such as 256x8x48,750x8x96") from None
-    options = ["--shapes", shapes, "--repeats", str(repeats), "--plain" if plain else "--no-plain"]
+        raise UserError(f"--shapes: {shapes!r} are no shapes; give PxGxT, such as 256x8x48,500/250x8x96") from None
+    options = [
+        "--shapes",
+        shapes,
+        "--prompts",
+        str(prompts),
+        "--repeats",
+        str(repeats),
+        "--plain" if plain else "--no-plain",
+    ]
     with (
         launch.processes(processes, ["bench", config, *overrides, *options]) as ranks,
         errors.status("loading", spinner="line") as status,
@@ -71,10 +86,10 @@ def bench_command(
 def print_bench(console: Console, results: dict[str, Any]) -> None:
     """Print a table of the whole step, and one of its training half."""
     from mlx_grpo.models.policy import model_name
-    from mlx_grpo.planning.flops import MATRIX
+    from mlx_grpo.planning.flops import MATRIX, Shape
     from mlx_grpo.training.bench import PARTS
 
-    each = f"{results['processes']} processes with a prompt each, " if results["processes"] > 1 else ""
+    each = f"{results['processes']} processes with prompts of their own, " if results["processes"] > 1 else ""
     console.print(
         f"{model_name(results['model'])}, {results['fine_tune_type']}, {each}MLX {results['mlx']} on "
         f"{results['device']}: {results['matrix_gflops']:.0f} GFLOP/s in a matrix product of {MATRIX}",
@@ -82,7 +97,7 @@ def print_bench(console: Console, results: dict[str, Any]) -> None:
         markup=False,
         soft_wrap=True,
     )
-    names = [f"{r['prompt_tokens']} x {r['num_generations']} x {r['completion_tokens']}" for r in results["shapes"]]
+    names = [str(Shape(*(r[field.name] for field in fields(Shape)))) for r in results["shapes"]]
     parts = (*PARTS, "step")
     whole = [
         [name, *(f"{r[part]:.2f}" for part in parts), f"{r['tokens_per_s']:.0f}"]
@@ -96,6 +111,16 @@ def print_bench(console: Console, results: dict[str, Any]) -> None:
     else:
         header, title = ["P x G x T", "s", "GB", "of matrix speed"], "Its training half"
     console.print(console_table(header, half, title=title))
+    if all("train_groups" in r for r in results["shapes"]):
+        header = ["P x G x T", "once s", "for each s", "faster", "once GB", "for each GB"]
+        rows = [[name, *_group_cells(r)] for name, r in zip(names, results["shapes"], strict=True)]
+        title = "The training half of several prompts: what they begin with run once, or for each prompt"
+        console.print(console_table(header, rows, title=title))
+
+
+def _group_cells(r: dict[str, Any]) -> list[str]:
+    times = [f"{r['train']:.2f}", f"{r['train_groups']:.2f}", f"{r['train_groups'] / r['train']:.2f}x"]
+    return [*times, f"{r['train_peak_gb']:.2f}", f"{r['train_groups_peak_gb']:.2f}"]
 
 
 def _training_cells(r: dict[str, Any]) -> list[str]:

@@ -18,19 +18,32 @@ MATRIX = 1024
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """One prompt of P tokens, G completions of T tokens each."""
+    """Prompts of P tokens, `shared_tokens` of them in common; G completions of each, of T tokens."""
 
     prompt_tokens: int
     num_generations: int
     completion_tokens: int
+    shared_tokens: int = 0
+    prompts: int = 1
 
     @classmethod
-    def parse(cls, text: str) -> Shape:
-        """Read `750x8x96` as P = 750, G = 8, T = 96; raise ValueError for anything else."""
-        prompt_tokens, num_generations, completion_tokens = (int(part) for part in text.split("x"))
-        if min(prompt_tokens, num_generations, completion_tokens) < 1:
+    def parse(cls, text: str, prompts: int = 1) -> Shape:
+        """Read `750x8x96` as P = 750, G = 8, T = 96, and `2000/250x8x96` as P = 2250 with 2000 tokens in common.
+
+        Raises ValueError for anything else.
+        """
+        prompt, num_generations, completion_tokens = text.split("x")
+        *shared, own = map(int, prompt.split("/"))
+        shape = cls(own + sum(shared), int(num_generations), int(completion_tokens), sum(shared), prompts)
+        if min(own, shape.num_generations, shape.completion_tokens, *shared) < 1 or len(shared) > 1:
             raise ValueError(text)
-        return cls(prompt_tokens, num_generations, completion_tokens)
+        return shape
+
+    def __str__(self) -> str:
+        """Return the shape as a table names it."""
+        own = self.prompt_tokens - self.shared_tokens
+        prompt = f"{self.shared_tokens}/{own}" if self.shared_tokens else own
+        return f"{prompt} x {self.num_generations} x {self.completion_tokens}"
 
 
 def matrix_speed(dtype: mx.Dtype, side: int = MATRIX) -> float:
@@ -49,7 +62,7 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def training_flops(model: Any, shape: Shape, full: bool) -> float:
-    """Return the operations of one forward and backward pass with a shared prompt.
+    """Return the operations of one forward and backward pass in which what is shared is run once.
 
     Only matrix products count, without LoRA's own. A frozen weight takes part in two, with the activations and with
     their gradient; a trained weight in a third, for its own gradient.
@@ -59,12 +72,15 @@ def training_flops(model: Any, shape: Shape, full: bool) -> float:
 
 
 def forward_flops(model: Any, shape: Shape) -> tuple[float, float]:
-    """Return the operations of a forward pass with a shared prompt: products with weights, and within attention."""
-    tokens = shape.prompt_tokens + shape.num_generations * shape.completion_tokens
+    """Return the operations of a forward pass: products with weights, and within attention."""
+    shared, own = shape.shared_tokens, shape.prompt_tokens - shape.shared_tokens
+    completions = shape.prompts * shape.num_generations
+    tokens = shared + shape.prompts * own + completions * shape.completion_tokens
     head, _ = output_head(model)
     linear = 2 * len(model.model.layers) * sum(map(weights_in, model.model.layers[0].modules())) * tokens
-    vocabulary = 2 * weights_in(head) * shape.num_generations * shape.completion_tokens
+    vocabulary = 2 * weights_in(head) * completions * shape.completion_tokens
+    pairs_of_prompt = own**2 / 2 + own * shared
     pairs_of_row = shape.completion_tokens**2 / 2 + shape.completion_tokens * shape.prompt_tokens
-    pairs = shape.prompt_tokens**2 / 2 + shape.num_generations * pairs_of_row
+    pairs = shared**2 / 2 + shape.prompts * pairs_of_prompt + completions * pairs_of_row
     heads = model.args.num_attention_heads * head_size(model)
     return linear + vocabulary, len(model.model.layers) * 4 * heads * pairs

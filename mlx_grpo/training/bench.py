@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.batch import make_batch
+from mlx_grpo.data.batch import batched, make_batch, take_rows
 from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts
 from mlx_grpo.data.types import Batch, Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
@@ -25,7 +25,7 @@ from mlx_grpo.models.prefix import Chain, shares_prompt
 from mlx_grpo.models.tree import token_tree
 from mlx_grpo.planning.flops import Shape, matrix_speed, timed, training_flops
 from mlx_grpo.rewards import load_reward
-from mlx_grpo.training.accumulate import accumulate
+from mlx_grpo.training.accumulate import accumulate, add
 from mlx_grpo.training.groups import score_rollouts
 from mlx_grpo.training.optimizer import apply_update
 from mlx_grpo.training.state import TrainState, grpo_optimizer
@@ -46,20 +46,19 @@ def bench(
     """Time each part of a step for each shape; return medians of `repeats`, in seconds and GiB of one process.
 
     The configured policy samples completions to their full length, past any stop token. Of several processes each
-    takes a prompt of its own; the times are the first one's, waiting included. With `plain` the training half is
-    also timed with the prompt run for each completion.
+    takes prompts of its own; the times are the first one's, waiting included. With `plain` the training half is
+    also timed with the prompt run for each completion, and, of several prompts, with each group by itself.
     """
     policy = load_policy(config)
     state = TrainState(policy, config, load_reward(config.reward), grpo_optimizer(config), None, ranks or Ranks())
     row = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)[0]
     for shape in shapes:
-        prompt = prompt_of_length(row, shape.prompt_tokens)
-        check_lengths([prompt], shape.completion_tokens, policy.length_limit)
+        check_lengths(prompts_of(row, shape), shape.completion_tokens, policy.length_limit)
     speed = matrix_speed(policy.model.model.norm.weight.dtype)
     results = []
     for shape in shapes:
-        on_progress(f"P={shape.prompt_tokens} G={shape.num_generations} T={shape.completion_tokens}")
-        results.append(time_shape(state, prompt_of_length(row, shape.prompt_tokens), shape, repeats, plain, speed))
+        on_progress(str(shape))
+        results.append(time_shape(state, prompts_of(row, shape), shape, repeats, plain, speed))
     return {
         "model": config.model,
         "fine_tune_type": config.fine_tune_type,
@@ -74,30 +73,37 @@ def bench(
 
 
 def time_shape(
-    state: TrainState, prompt: Prompt, shape: Shape, repeats: int, plain: bool, speed: float
+    state: TrainState, prompts: Sequence[Prompt], shape: Shape, repeats: int, plain: bool, speed: float
 ) -> dict[str, float]:
     """Return the median seconds of each part of a step, tokens per second, and the share of `speed` [FLOP/s] reached.
 
     `speed` is that of a matrix product.
     """
-    repeated = [time_step(state, prompt, shape, plain) for _ in range(repeats + 1)][1:]  # the first one warms up
+    repeated = [time_step(state, prompts, shape, plain) for _ in range(repeats + 1)][1:]  # the first one warms up
     result = {name: median(times[name] for times in repeated) for name in repeated[0]}
-    completions = state.ranks.size * shape.num_generations
+    completions = state.ranks.size * shape.prompts * shape.num_generations
     flops = training_flops(state.policy.model, shape, state.config.fine_tune_type == "full")
     result["tokens_per_s"] = completions * shape.completion_tokens / result["step"]
     result["share_of_matrix_speed"] = flops / result["train"] / speed
     return {**asdict(shape), **result}
 
 
-def prompt_of_length(row: Prompt, length: int) -> Prompt:
-    """Return a row of the dataset with its tokens repeated or cut to a length."""
-    return replace(row, token_ids=(row.token_ids * -(-length // len(row.token_ids)))[:length])
+def prompts_of(row: Prompt, shape: Shape) -> list[Prompt]:
+    """Return a row of the dataset with its tokens repeated or cut to a shape's lengths, once for each prompt."""
+    own = shape.prompt_tokens - shape.shared_tokens
+    ids = row.token_ids * -(-(shape.prompt_tokens + shape.prompts) // len(row.token_ids))
+    shared, rest = ids[: shape.shared_tokens], ids[shape.shared_tokens :]
+    # The first token of their own differs, so they have no more in common.
+    return [
+        replace(row, id=str(n), token_ids=(*shared, *([n] if shape.prompts > 1 else []), *rest)[: len(shared) + own])
+        for n in range(shape.prompts)
+    ]
 
 
-def time_step(state: TrainState, prompt: Prompt, shape: Shape, plain: bool) -> dict[str, float]:
+def time_step(state: TrainState, prompts: Sequence[Prompt], shape: Shape, plain: bool) -> dict[str, float]:
     """Return the seconds of each part of one step, and the training half's peak memory in GiB.
 
-    With `plain` the training half is timed without the shared prompt too. The prefill ends with the first token.
+    With `plain` the training half is timed in the other ways too. The prefill ends with the first token.
     """
     config, policy, ranks = state.config, state.policy, state.ranks
     result: dict[str, float] = {}
@@ -107,43 +113,54 @@ def time_step(state: TrainState, prompt: Prompt, shape: Shape, plain: bool) -> d
     started = time.perf_counter()
     rollouts = generate(
         policy,
-        [prompt],
+        prompts,
         shape.num_generations,
         sampling,
-        first_row=ranks.rank * shape.num_generations,
+        first_row=ranks.rank * len(prompts) * shape.num_generations,
         on_token=lambda _: token_times.append(time.perf_counter()),
     )
     result["prefill"] = token_times[0] - started
     result["decode"] = time.perf_counter() - token_times[0]
     result["reward"], _ = timed(lambda: score_rollouts(state.reward, rollouts, TrainerState(0, config.max_steps)))
-    batch = batch_of(rollouts)
+    batch = batch_of(rollouts, len(prompts))
     shares = shares_prompt(policy.model)
-    result["train"], gradients, result["train_peak_gb"] = time_gradient(state, batch, shares)
+    result["train"], gradients, result["train_peak_gb"] = time_gradient(state, [batch], shares)
     result["update"], _ = timed(lambda: _update(state, gradients))
     result["step"] = sum(result[part] for part in PARTS)
+    if plain and shares and len(prompts) > 1:
+        groups = [take_rows(batch, rows) for rows in batched(range(len(rollouts)), shape.num_generations)]
+        result["train_groups"], _, result["train_groups_peak_gb"] = time_gradient(state, groups, True)
     if plain and shares:
-        result["train_plain"], _, result["train_plain_peak_gb"] = time_gradient(state, batch, False)
+        result["train_plain"], _, result["train_plain_peak_gb"] = time_gradient(state, [batch], False)
     return result
 
 
-def batch_of(rollouts: Sequence[Rollout]) -> Batch:
+def batch_of(rollouts: Sequence[Rollout], prompts: int = 1) -> Batch:
     """Return a batch of these rollouts with advantages from -1 to 1."""
-    return make_batch(rollouts, mx.array(np.linspace(-1, 1, len(rollouts)), mx.float32)[None])
+    advantages = np.linspace(-1, 1, len(rollouts), dtype=np.float32).reshape(prompts, -1)
+    return make_batch(rollouts, mx.array(advantages))
 
 
-def time_gradient(state: TrainState, batch: Batch, shared: bool) -> tuple[float, Any, float]:
-    """Return the seconds of one forward and backward pass over a batch, its gradients, and the peak memory in GiB."""
+def time_gradient(state: TrainState, batches: Sequence[Batch], shared: bool) -> tuple[float, Any, float]:
+    """Return the seconds of a forward and backward pass over batches, their gradients, and the peak memory in GiB."""
     config, model = state.config, state.policy.model
 
     def loss(part: Batch, chain: Chain = ()) -> tuple[mx.array, ...]:
         scores = score_tokens(model, part, config.temperature, chain)
         return -(scores.logps * part.advantages[:, None]).sum(), scores.entropies
 
-    tree = token_tree(batch, config.micro_batch_size, share=shared)
+    def gradients() -> Any:
+        total = None
+        for batch in batches:
+            tree = token_tree(batch, config.micro_batch_size or config.num_generations, share=shared)
+            total = add(total, accumulate(model, loss, tree, checkpointing=config.gradient_checkpointing)[1])
+            mx.eval(total)
+        return total
+
     mx.clear_cache()
     mx.reset_peak_memory()
-    seconds, (_, gradients) = timed(lambda: accumulate(model, loss, tree, checkpointing=config.gradient_checkpointing))
-    return seconds, gradients, mx.get_peak_memory() / 2**30
+    seconds, total = timed(gradients)
+    return seconds, total, mx.get_peak_memory() / 2**30
 
 
 def _update(state: TrainState, gradients: Any) -> None:

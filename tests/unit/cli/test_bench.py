@@ -10,9 +10,12 @@ import pytest
 from support.command import cli
 from support.tiny_models import LLAMA, make_model_folder
 
+from mlx_grpo.data.types import Prompt
 from mlx_grpo.models.policy import load_for_inference
+from mlx_grpo.models.tree import common_start
 from mlx_grpo.planning.architecture import weights_in
 from mlx_grpo.planning.flops import Shape, training_flops
+from mlx_grpo.training.bench import prompts_of
 
 
 def config_file(model: Path, folder: Path) -> None:
@@ -51,7 +54,7 @@ def test_each_process_takes_a_prompt_of_its_own(tiny_qwen3: Path, tmp_path: Path
     assert shape["tokens_per_s"] == pytest.approx(2 * 2 * 5 / shape["step"])
     assert "train_plain" not in shape
     done = cli("bench", "c.yaml", *options, folder=tmp_path)
-    assert "2 processes with a prompt each" in done.stdout
+    assert "2 processes with prompts of their own" in done.stdout
 
 
 def test_tables_fit_80_columns(tiny_qwen3: Path, tmp_path: Path):
@@ -63,6 +66,30 @@ def test_tables_fit_80_columns(tiny_qwen3: Path, tmp_path: Path):
     lines = done.stdout.splitlines()
     assert any("20 x 2 x 5" in line for line in lines)
     assert all(len(line) <= 80 for line in lines[1:])
+
+
+def test_prompts_with_a_common_beginning_are_timed_with_it_run_once_and_for_each(tiny_qwen3: Path, tmp_path: Path):
+    config_file(tiny_qwen3, tmp_path)
+    shapes = ("--shapes", "60/20x2x5", "--prompts", "3", "--repeats", "1")
+    (shape,) = json.loads(cli("bench", "c.yaml", *shapes, "--json", folder=tmp_path).stdout)["shapes"]
+    assert (shape["prompt_tokens"], shape["shared_tokens"], shape["prompts"]) == (80, 60, 3)
+    assert min(shape["train"], shape["train_groups"], shape["train_plain"]) > 0
+    assert shape["tokens_per_s"] == pytest.approx(3 * 2 * 5 / shape["step"])
+    assert "60/20 x 2 x 5" in cli("bench", "c.yaml", *shapes, folder=tmp_path).stdout
+
+
+def test_bench_prompts_have_the_shapes_tokens_in_common():
+    row = Prompt("a", "", tuple(range(100, 140)))
+    alone, first, second = *prompts_of(row, Shape.parse("50x2x5")), *prompts_of(row, Shape.parse("60/20x2x5", 2))
+    assert alone.token_ids == (row.token_ids * 2)[:50]
+    assert len(first.token_ids) == len(second.token_ids) == 80
+    assert common_start([first.token_ids, second.token_ids]) == 60
+
+
+@pytest.mark.parametrize("text", ["8x8", "1/2/3x8x8", "0/5x2x2", "axbxc", "5x2x0"])
+def test_shape_of_another_form_is_refused(text: str):
+    with pytest.raises(ValueError):
+        Shape.parse(text)
 
 
 def test_invalid_shape_is_an_error(tmp_path: Path):
@@ -80,6 +107,16 @@ def test_training_flops_equal_a_count_by_hand(tmp_path: Path):
     pairs = 5 * 5 / 2 + 3 * (2 * 2 / 2 + 2 * 5)
     expected = 2 * 2 * weights * (5 + 3 * 2) + 2 * 2 * vocabulary * 3 * 2 + 2 * 4 * 32 * pairs * 3
     assert training_flops(model, Shape(5, 3, 2), full=False) == pytest.approx(expected)
+
+
+def test_flops_of_prompts_with_a_common_beginning_equal_a_count_by_hand(tmp_path: Path):
+    model = load_for_inference(make_model_folder(tmp_path / "m", LLAMA), None, "float32").model
+    alone, three = Shape(5, 3, 2), Shape(9, 3, 2, shared_tokens=4, prompts=3)
+    weights = 2 * (32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64)
+    pairs = 4 * 4 / 2 + 3 * (5 * 5 / 2 + 5 * 4 + 3 * (2 * 2 / 2 + 2 * 9))
+    expected = 2 * 2 * weights * (4 + 3 * 5 + 9 * 2) + 2 * 2 * model.args.vocab_size * 32 * 9 * 2 + 24 * 32 * pairs
+    assert training_flops(model, three, full=False) == pytest.approx(expected)
+    assert training_flops(model, alone, full=False) < expected
 
 
 def test_packed_weights_count_by_their_unpacked_number():
