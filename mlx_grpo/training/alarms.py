@@ -27,9 +27,6 @@ KL_GROWTH = 10
 KL_FLOOR = 0.05
 """Below it a KL may grow tenfold without harm, as in every run's first steps."""
 KL_WINDOW = 10
-CUT_SHARE = 0.5
-"""The share of a step's completions cut off inside their thought above which an alarm names the limit."""
-
 MOST = 0.5
 """Groups with equal rewards, or completions cut off, are most of a step's above this share."""
 PERSISTENT_STEPS = 5
@@ -56,9 +53,11 @@ def first_step(metrics: Metrics, spread: float, valid: float | None, longest: in
     """
     of_valid = "" if valid is None else f"{valid:.0%} valid, "
     equal, cut = metrics["frac_reward_zero_std"], metrics["completions/clipped_ratio"]
+    in_thought = metrics["completions/cut_in_thought"]
+    of_thought = f", {in_thought:.0%} inside their thought" if in_thought else ""
     lines = [
         f"first rollouts: {of_valid}reward {metrics['reward']:.3f}, spread within groups {spread:.3f} "
-        f"(0 in {equal:.0%} of them), {cut:.0%} cut off at {longest} tokens"
+        f"(0 in {equal:.0%} of them), {cut:.0%} cut off at {longest} tokens{of_thought}"
     ]
     if equal == 1:
         lines.append(
@@ -81,7 +80,6 @@ def alarms(history: Sequence[Metrics], of_task: TaskAlarms | None = None, functi
         _kl_runaway(steps),
         _equal_rewards(history),
         _cut_completions(history),
-        _cut_in_thought(steps),
         _no_learning(steps),
         *(_constant_function(steps, name) for name in functions),
     ]
@@ -166,26 +164,31 @@ def _kl_runaway(steps: Sequence[Metrics]) -> Iterator[Alarm]:
 
 def _equal_rewards(history: Sequence[Metrics]) -> Iterator[Alarm]:
     """Detect steps most of whose groups have a gradient of 0, since their rewards are equal."""
-    for step, share in _mostly(history, "frac_reward_zero_std"):
+    for record in _mostly(history, "frac_reward_zero_std"):
         yield (
-            step,
-            f"warning: {share:.0%} of the groups have equal rewards, and most had in each of the last "
-            f"{PERSISTENT_STEPS} steps: they teach nothing; what helps: {MORE_SPREAD}",
+            record["step"],
+            f"warning: {record['frac_reward_zero_std']:.0%} of the groups have equal rewards, and most had in each of "
+            f"the last {PERSISTENT_STEPS} steps: they teach nothing; what helps: {MORE_SPREAD}",
         )
 
 
 def _cut_completions(history: Sequence[Metrics]) -> Iterator[Alarm]:
-    """Detect steps most of whose completions reach the length limit before they end."""
-    for step, share in _mostly(history, "completions/clipped_ratio"):
+    """Detect steps most of whose completions reach the length limit before they end, or before their thought does."""
+    for record in _mostly(history, "completions/clipped_ratio"):
+        cut, in_thought = record["completions/clipped_ratio"], record.get("completions/cut_in_thought") or 0
+        where, or_else = "", "ask for shorter ones in the prompt"
+        if in_thought > cut / 2:
+            where = f" ({in_thought:.0%} inside their thought, with nothing to grade)"
+            or_else = "set data.enable_thinking to false"
         yield (
-            step,
-            f"warning: {share:.0%} of the completions are cut off, and most were in each of the last "
-            f"{PERSISTENT_STEPS} steps: raise max_completion_length, or ask for shorter ones in the prompt",
+            record["step"],
+            f"warning: {cut:.0%} of the completions are cut off{where}, and most were in each of the last "
+            f"{PERSISTENT_STEPS} steps: raise max_completion_length, or {or_else}",
         )
 
 
-def _mostly(history: Sequence[Metrics], name: str) -> Iterator[tuple[int, float]]:
-    """Yield each step, and its share, at which a share has been above MOST for PERSISTENT_STEPS steps."""
+def _mostly(history: Sequence[Metrics], name: str) -> Iterator[Metrics]:
+    """Yield the metrics of each step at which a share has been above MOST for PERSISTENT_STEPS steps."""
     in_a_row = 0
     for record in history:
         share = record.get(name)
@@ -193,7 +196,7 @@ def _mostly(history: Sequence[Metrics], name: str) -> Iterator[tuple[int, float]
             continue
         in_a_row = in_a_row + 1 if share > MOST else 0
         if in_a_row >= PERSISTENT_STEPS:
-            yield record["step"], share
+            yield record
 
 
 def _no_learning(steps: Sequence[Metrics]) -> Iterator[Alarm]:
@@ -221,16 +224,4 @@ def _constant_function(steps: Sequence[Metrics], name: str) -> Iterator[Alarm]:
                 record["step"],
                 f"warning: {name} gave {record[f'rewards/{name}/mean']:.4g} to every completion of step "
                 f"{record['step'] + 1}; if it should tell them apart, check what it reads{CHAT_SHAPE}",
-            )
-
-
-def _cut_in_thought(steps: Sequence[Metrics]) -> Iterator[Alarm]:
-    """Detect a length limit that leaves a thinking policy no room for what is graded."""
-    for record in steps:
-        share = record.get("completions/cut_in_thought") or 0
-        if share > CUT_SHARE:
-            yield (
-                record["step"],
-                f"warning: {share:.0%} of the completions are cut off inside their thought, so there is nothing to "
-                "grade in them; raise max_completion_length, or set data.enable_thinking to false",
             )

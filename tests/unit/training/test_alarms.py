@@ -97,15 +97,6 @@ def test_kl_above_its_bound_or_tenfold_raises_an_alarm():
     assert alarms(history(kl=[0.0, 1e-6, 1e-4, 1e-3, 1e-2] + [0.03] * 35)) == []
 
 
-def test_completions_cut_off_in_their_thought_raise_an_alarm():
-    records = history()
-    for record, share in zip(records[1:], [0.4, 0.5, 0.75, 1.0], strict=False):
-        record["completions/cut_in_thought"] = share
-    [(step, line)] = alarms(records)
-    assert step == 2
-    assert "75% of the completions are cut off inside their thought" in line and "max_completion_length" in line
-
-
 def test_raised_at_returns_an_alarm_only_at_its_first_step():
     records = history(entropy=[1.0] * 20 + [0.01] * 20)
     lines = [line for step in range(40) for line in raised_at(step, records[: step + 2])]
@@ -130,6 +121,19 @@ def test_alarm_when_most_of_five_steps_in_a_row_teach_nothing(name: str, words: 
     assert step == 10
     assert all(word in line for word in words)
     assert alarms(shares(name, *[1.0, 1.0, 1.0, 1.0, 0.5] * 4)) == []
+
+
+@pytest.mark.parametrize(
+    ("in_thought", "words"),
+    [
+        (0.75, ("(75% inside their thought, with nothing to grade)", "data.enable_thinking")),
+        (0.25, ("are cut off, and", "ask for shorter ones in the prompt")),
+    ],
+)
+def test_alarm_of_cut_completions_names_their_thoughts_if_most_end_there(in_thought: float, words: tuple[str, ...]):
+    records = shares("completions/clipped_ratio", *[1.0] * 5)
+    [(_, line)] = alarms([record | {"completions/cut_in_thought": in_thought} for record in records])
+    assert all(word in line for word in (*words, "max_completion_length"))
 
 
 def test_alarm_when_groups_get_no_reward_at_all():
@@ -170,7 +174,12 @@ def test_alarm_names_a_function_that_gives_all_completions_of_a_step_one_value()
     assert alarms(records) == []  # a rubric's component may be constant
 
 
-FIRST = {"reward": 0.125, "frac_reward_zero_std": 0.75, "completions/clipped_ratio": 0.5}
+FIRST = {
+    "reward": 0.125,
+    "frac_reward_zero_std": 0.75,
+    "completions/clipped_ratio": 0.5,
+    "completions/cut_in_thought": 0.0,
+}
 
 
 def test_first_step_reports_valid_share_reward_spread_and_cut_completions():
@@ -178,8 +187,9 @@ def test_first_step_reports_valid_share_reward_spread_and_cut_completions():
         "first rollouts: 25% valid, reward 0.125, spread within groups 0.031 (0 in 75% of them), "
         "50% cut off at 160 tokens"
     ]
-    [line] = first_step(FIRST, 0.0312, None, 160)
+    [line] = first_step(FIRST | {"completions/cut_in_thought": 0.25}, 0.0312, None, 160)
     assert "valid" not in line
+    assert line.endswith("50% cut off at 160 tokens, 25% inside their thought")
 
 
 def test_first_step_without_spread_in_any_group_warns_with_what_helps():

@@ -203,7 +203,7 @@ def test_a_template_that_opens_the_thought_trains_and_the_limit_names_it(tiny_qw
     reporter = NoteReporter()
     run = train(config, reporter)
     assert run.metrics()[0]["completions/cut_in_thought"] > 0.5
-    assert any("cut off inside their thought" in note for note in reporter.notes)
+    assert any("cut off at 8 tokens, 100% inside their thought" in note for note in reporter.notes)
     assert not any("plain text" in note for note in reporter.notes)
     assert all(sample["prompt_opens_thought"] for sample in run.samples())
 
