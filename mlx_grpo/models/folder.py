@@ -10,10 +10,12 @@ from mlx_grpo.data.types import LengthLimit
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.checks import read_settings
 
-WINDOWED = {"mistral": 4096, "mixtral": None, "phi3": None, "phimoe": None, "starcoder2": None}
+WINDOWED = {"ministral3": None, "mistral": 4096, "mixtral": None, "phi3": None, "phimoe": None, "starcoder2": None}
 """Families whose layers all have a sliding window in transformers, and its default. mlx-lm gives them none."""
-WINDOWED_ON_REQUEST = ("qwen2", "qwen2_moe", "qwen3", "qwen3_moe")
-"""Families that have one where config.json sets `use_sliding_window`; mlx-lm gives them none either."""
+WINDOWED_ON_REQUEST = {"qwen2": 4096, "qwen2_moe": 4096, "qwen3": 4096, "qwen3_moe": 4096, "smollm3": None}
+"""Families that have one where config.json sets `use_sliding_window`, and its default. mlx-lm gives them none."""
+FULL_LAYERS = {"qwen2": 28, "qwen3": 28}
+"""How many first layers of such a family have no window, where config.json has no `max_window_layers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +68,17 @@ class ModelFolder:
     @property
     def _ignored_window(self) -> int | None:
         """Return the sliding window that transformers applies and mlx-lm does not; None if there is none."""
-        family = self.settings["model_type"]
+        family, settings = self.settings["model_type"], self.settings
         if family in WINDOWED:
-            return self.settings.get("sliding_window", WINDOWED[family])
-        if family not in WINDOWED_ON_REQUEST or not self.settings.get("use_sliding_window"):
+            return settings.get("sliding_window", WINDOWED[family])
+        if family not in WINDOWED_ON_REQUEST or not settings.get("use_sliding_window"):
             return None
-        layers = self.settings.get("layer_types")
-        return self.settings.get("sliding_window") if not layers or "sliding_attention" in layers else None
+        layers = settings.get("layer_types")
+        if layers is None and family in FULL_LAYERS:
+            slides = settings.get("max_window_layers", FULL_LAYERS[family]) < settings.get("num_hidden_layers", 0)
+        else:
+            slides = layers is None or "sliding_attention" in layers
+        return settings.get("sliding_window", WINDOWED_ON_REQUEST[family]) if slides else None
 
     @property
     def stored_weight_bytes(self) -> int:

@@ -84,7 +84,11 @@ def test_folder_with_code_of_its_own_is_refused(tmp_path: Path):
         folder_with(tmp_path, model_file="model.py")
 
 
-MISTRAL, PHI3, QWEN2 = ({"model_type": family} for family in ("mistral", "phi3", "qwen2"))
+MISTRAL, PHI3 = ({"model_type": family} for family in ("mistral", "phi3"))
+QWEN2, QWEN3_MOE, SMOLLM3 = (
+    {"model_type": family, "use_sliding_window": True, "sliding_window": 300}
+    for family in ("qwen2", "qwen3_moe", "smollm3")
+)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +99,14 @@ MISTRAL, PHI3, QWEN2 = ({"model_type": family} for family in ("mistral", "phi3",
         ({**MISTRAL, "max_position_embeddings": 8192}, 4096),  # transformers' default
         ({**PHI3, "sliding_window": 300}, 300),
         (PHI3, 512),
-        ({**QWEN2, "sliding_window": 300, "use_sliding_window": True}, 300),
-        ({**QWEN2, "sliding_window": 300, "use_sliding_window": False}, 512),
-        ({**QWEN2, "sliding_window": 300, "use_sliding_window": True, "layer_types": ["full_attention"] * 2}, 512),
+        ({**QWEN2, "max_window_layers": 1}, 300),
+        ({**QWEN2, "layer_types": ["full_attention", "sliding_attention"]}, 300),
+        ({**QWEN2, "layer_types": ["full_attention"] * 2, "max_window_layers": 1}, 512),
+        ({**QWEN2, "max_window_layers": 2}, 512),  # of two layers
+        (QWEN2, 512),  # 28 by default
+        ({**QWEN2, "max_window_layers": 1, "use_sliding_window": False}, 512),
+        (QWEN3_MOE, 300),
+        (SMOLLM3, 300),
         ({"model_type": "gemma3_text", "sliding_window": 300}, 512),  # mlx-lm applies that one
     ],
 )
