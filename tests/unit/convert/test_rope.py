@@ -153,9 +153,13 @@ def test_rope_that_mlx_lm_does_not_compute_is_refused_with_the_key(case: str, ke
 
 
 @pytest.mark.parametrize("load", [lambda m: load_policy(tiny_config(m)), lambda m: load_for_inference(m, None)])
-def test_both_loaders_refuse_a_rope_that_mlx_lm_does_not_compute(load: Any, tiny_llama: Path, tmp_path: Path):
+@pytest.mark.parametrize("case", ["truncate", "a share left out"])
+def test_both_loaders_refuse_a_rope_that_mlx_lm_does_not_compute(
+    case: str, load: Any, tiny_llama: Path, tmp_path: Path
+):
+    _, rope, words = REFUSED[case]
     shutil.copytree(tiny_llama, tmp_path / "m")
     config = json.loads((tmp_path / "m/config.json").read_text())
-    (tmp_path / "m/config.json").write_text(json.dumps({**config, "rope_scaling": {**YARN, "truncate": False}}))
-    with pytest.raises(UserError, match="truncate is False"):
+    (tmp_path / "m/config.json").write_text(json.dumps({**config, "rope_scaling": rope}))
+    with pytest.raises(UserError, match=words):
         load(tmp_path / "m")

@@ -279,6 +279,13 @@ def test_answer_cut_off_in_its_thought_says_so(model: Path, start: str, note: st
     assert answer.note.split("; ")[-1] == note
 
 
+@pytest.mark.parametrize(("start", "valid"), [("<think>\n", False), ("", True)])
+def test_answer_inside_a_thought_that_the_prompt_began_is_no_answer(model: Path, start: str, valid: bool):
+    prompt = Prompt("C1", f"assistant\n{start}", (1,), {"facts": FACTS})
+    text = '{"reasons": ["Python: expert, 40 months", "SQL: expert"], "score": 0.7, "decision": "shortlist"}'
+    assert ranker(model)._read(Rollout(prompt, (1, 2), text, "stop")).valid is valid
+
+
 def test_run_of_another_task_needs_a_form(tiny_qwen3: Path, tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "say 1"}\n')
     config = tiny_config(tiny_qwen3, data={"train": str(tmp_path / "rows.jsonl")}, output_dir=str(tmp_path / "runs"))
