@@ -29,12 +29,15 @@ CONVERSATIONS = (
     ("system", "user", "assistant", "user"),
     ("user", "assistant", "user"),
     ("user", "assistant", "tool"),
+    ("user",),
 )
-"""What `turn_marks` renders: some templates know no system message, and others no tools."""
+"""What `turn_marks` renders: some templates know no system message, others no tools, and a few one question alone."""
+ENDING = (("user", "assistant"), ("system", "user", "assistant"))
+"""What `turn_end` renders: some templates know no system message, and others ask for one."""
 CLOCK = re.compile(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""")
 FILLER = "Filler"
 """A word in place of a message's content, which no template changes."""
-TAG = re.compile(r"<[^<>\n]{1,40}>|\[[^][\n]{1,40}\]")
+TAG = re.compile(r"<[^<>\n]{1,40}>|\[[^][\n]{1,40}\]|\{[^{}\n]{1,40}\}")
 
 
 def messages_problem(messages: Sequence[Any]) -> str | None:
@@ -84,6 +87,8 @@ def _dated(tokenizer: TokenizerWrapper, today: str | None) -> dict[str, str]:
     transformers keeps functions out of a template's variables, so that none of ours can replace its `strftime_now`.
     """
     template = tokenizer.chat_template
+    if isinstance(template, dict):  # of several templates, transformers takes this one for a chat without tools
+        template = template.get("default")
     if today is None or not isinstance(template, str) or not CLOCK.search(template):
         return {}
     day = date.fromisoformat(today)
@@ -136,7 +141,7 @@ def turn_marks(tokenizer: TokenizerWrapper) -> set[str]:
     marks: set[str] = set()
     added = "|".join(re.escape(token.content) for token in tokenizer.added_tokens_decoder.values()) or r"(?!)"
     for roles in CONVERSATIONS:
-        text = _try_render([{"role": role, "content": f"{FILLER}{i}"} for i, role in enumerate(roles)], tokenizer)
+        text = _try_render(roles, tokenizer)
         before, *around = re.split(rf"{FILLER}\d", text)
         marks |= set(TAG.findall(before))  # which may say more: a system message of its own, the date
         for line in re.split(rf"\n|{added}", "\n".join(around)):
@@ -151,21 +156,22 @@ def turn_end(tokenizer: TokenizerWrapper) -> int | None:
     It may be another than the tokenizer's eos_token: Phi-3's template writes `<|end|>`, that of Qwen2.5's base
     `<|im_end|>`.
     """
-    chat = [{"role": "user", "content": FILLER}, {"role": "assistant", "content": f"{FILLER}1"}]
-    _, _, after = _try_render(chat, tokenizer, add_generation_prompt=False).partition(f"{FILLER}1")
-    token_ids = tokenizer.encode(after, add_special_tokens=False)
-    return next((token_id for token_id in token_ids if token_id in tokenizer.added_tokens_decoder), None)
+    for roles in ENDING:
+        _, _, after = _try_render(roles, tokenizer, add_generation_prompt=False).partition(f"{FILLER}{len(roles) - 1}")
+        for token_id in tokenizer.encode(after, add_special_tokens=False):
+            if token_id in tokenizer.added_tokens_decoder:
+                return token_id
+    return None
 
 
-def _try_render(
-    messages: Sequence[dict[str, str]], tokenizer: TokenizerWrapper, add_generation_prompt: bool = True
-) -> str:
-    """Render messages that a template may refuse, and then return ""."""
+def _try_render(roles: Sequence[str], tokenizer: TokenizerWrapper, add_generation_prompt: bool = True) -> str:
+    """Render a chat of numbered fillers; return "" where the template refuses it."""
     if not tokenizer.has_chat_template:
         return ""
+    chat = [{"role": role, "content": f"{FILLER}{i}"} for i, role in enumerate(roles)]
     try:
         return tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False
+            chat, tokenize=False, add_generation_prompt=add_generation_prompt, enable_thinking=False
         )
     except REFUSALS:
         return ""

@@ -91,7 +91,9 @@ def byte_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def tiny_tokenizer(template: str | None, special: Sequence[str] = (), **names: str) -> TokenizerWrapper:
+def tiny_tokenizer(
+    template: str | dict[str, str] | None, special: Sequence[str] = (), **names: str
+) -> TokenizerWrapper:
     """Make a byte tokenizer with a chat template and more special tokens; it begins each text with its `bos_token`."""
     tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in special])

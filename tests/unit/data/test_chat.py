@@ -31,6 +31,14 @@ PHI3 = (
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% else %}{{ eos_token }}{% endif %}"
 )
+ONE_QUESTION = (
+    "{% if messages | length > 1 %}{{ raise_exception('one') }}{% endif %}Question: {{ messages[0].content }}\nAnswer:"
+)
+BRACES = "{% for m in messages %}{{ '{' + m.role + '}' }}{{ m.content }}{{ '{end}' }}{% endfor %}"
+WITH_SYSTEM = (
+    "{% if messages[0].role != 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+)
 
 
 def tokenizer_of(template: str) -> TokenizerWrapper:
@@ -44,6 +52,8 @@ def tokenizer_of(template: str) -> TokenizerWrapper:
         (ZEPHYR, {"<|system|>", "<|user|>", "<|assistant|>"}),
         (ALPACA, {"### Instruction:", "### Response:"}),
         (VICUNA, {"USER:", "ASSISTANT:"}),
+        (ONE_QUESTION, {"Answer:"}),
+        (BRACES, {"{user}", "{assistant}", "{end}"}),
         ("{% for m in messages %}{{ m.nothing.at_all }}{% endfor %}", set()),
     ],
 )
@@ -74,6 +84,7 @@ def test_words_of_roles_and_system_messages_stay_as_they_are():
         (TEMPLATE, "<|im_end|>"),  # with </s> as the tokenizer's eos, as in Qwen2.5's base models
         (PHI3, "<|end|>"),
         (MISTRAL, "</s>"),
+        (WITH_SYSTEM, "<|end|>"),
         (ALPACA, None),
         ("{{ raise_exception('no') }}", None),
         (None, None),
@@ -99,8 +110,10 @@ def test_the_end_of_a_turn_is_the_one_that_the_template_writes(template: str, en
         ('{{ strftime_now( "%Y-%m-%d" ) }}', "2026-01-31"),
     ],
 )
-def test_a_template_writes_the_date_of_the_run(written: str, shown: str):
-    tokenizer = tiny_tokenizer(written + ": {{ messages[0].content }}")
+@pytest.mark.parametrize("several", [False, True])
+def test_a_template_writes_the_date_of_the_run(written: str, shown: str, several: bool):
+    template = written + ": {{ messages[0].content }}"
+    tokenizer = tiny_tokenizer({"default": template, "tool_use": "tools"} if several else template)
     chat = [{"role": "user", "content": "strftime_now('%Y')"}]
     assert render(chat, tokenizer, False, "2026-01-31") == f"{shown}: strftime_now('%Y')"
     assert render(chat, tokenizer, False).endswith(": strftime_now('%Y')")
