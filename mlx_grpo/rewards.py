@@ -236,8 +236,8 @@ def _is_finite(value: Any, largest: float = sys.float_info.max) -> bool:
     """Return True for a number up to `largest` in size; it may be an array's single element."""
     if not isinstance(value, SupportsFloat):
         return False
-    size: Any = abs(cast(Any, value))  # an integer past the largest float must not reach float()
     try:
+        size: Any = abs(cast(Any, value))  # an integer past the largest float must not reach float()
         return bool(size <= largest)  # NaN compares false
-    except (ValueError, RuntimeError):  # an array of several numbers
+    except (ValueError, RuntimeError, ArithmeticError):  # an array of several numbers; a signaling NaN of Decimal
         return False

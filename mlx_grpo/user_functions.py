@@ -22,8 +22,8 @@ from mlx_grpo.errors import UserError, short_repr
 
 Function = Callable[..., Any]
 
-RESERVED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
-"""Column names that a user's function does not receive, since its arguments have them."""
+RESERVED = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric", "self")
+"""Column names that a user's function does not receive, since its arguments have them; a method's first is `self`."""
 
 CHAT_SHAPE = '; for a row with chat messages a completion is [{"role": "assistant", "content": text}]'
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from mlx_grpo.user_functions import TrainerState
 
 
@@ -38,6 +40,11 @@ def too_few(completions: list[str], **columns: list) -> list[float]:
 def not_a_number(completions: list[str], **columns: list) -> list[float]:
     """And another."""
     return [float("nan")] * len(completions)
+
+
+def signaling_nan(completions: list[str], **columns: list) -> list[Decimal]:
+    """A Decimal that raises when it is compared."""
+    return [Decimal("sNaN")] * len(completions)
 
 
 def beyond_float32(completions: list[str], **columns: list) -> list[float]:

@@ -122,6 +122,7 @@ def test_none_means_does_not_apply():
         ("raises", "raised KeyError"),
         ("too_few", "returned 1 values for 2 completions"),
         ("not_a_number", "returned nan for row r1"),
+        ("signaling_nan", "returned Decimal.* for row r1; return a finite number"),
         ("beyond_float32", r"returned 1e\+39 for row r1; return a finite number up to 1e\+15"),
         ("square_beyond_float32", r"returned -1e\+20 for row r1; return a finite number up to 1e\+15"),
         ("absent", "has no absent"),

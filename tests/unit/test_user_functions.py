@@ -49,6 +49,16 @@ async def fails_on_b(completions: list[Any], **columns: Any) -> list[float]:
     return [0.0] * len(completions)
 
 
+class Weigher:
+    """A reward with settings of its own."""
+
+    def __call__(self, completions: list[Any], **columns: Any) -> list[float]:
+        return [0.5] * len(completions)
+
+
+weigher = Weigher()
+
+
 def reward_of(name: str) -> Reward:
     return load_reward(RewardConfig(rubric=None, functions=[f"{__name__}:{name}"]))
 
@@ -93,6 +103,10 @@ def test_judge_receives_texts_for_chat_rows():
 def test_columns_with_names_of_the_wrappers_own_reach_the_function():
     reward_of("recorder")([Prompt("r", "hi", (1,), dict.fromkeys(WRAPPER_NAMES, 7))], ["yo"])
     assert {name: handed[0][name] for name in WRAPPER_NAMES} == {name: [7] for name in WRAPPER_NAMES}
+
+
+def test_column_named_self_does_not_reach_a_method():
+    assert reward_of("weigher")([Prompt("r", "hi", (1,), {"self": 7})], ["yo"]).rewards.tolist() == [0.5]
 
 
 def test_columns_named_like_an_argument_are_dropped_with_one_warning():
