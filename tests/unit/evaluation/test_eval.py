@@ -15,10 +15,11 @@ from rich.console import Console
 from support.command import cli
 from support.paths import BUNDLED_ROWS
 from support.tiny_models import tiny_config
+from support.tiny_runs import reward_by
 
 from mlx_grpo.cli.eval import print_comparison
 from mlx_grpo.config.files import validate
-from mlx_grpo.config.schema import Config
+from mlx_grpo.config.schema import Config, RewardConfig
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
@@ -111,6 +112,13 @@ def test_completions_that_end_in_their_thought_are_counted_by_model():
     (note,) = thought_notes(prompts, texts, 12)
     assert note.startswith("baseline: 1 of 2 completions end inside their thought")
     assert "raise eval.max_new_tokens (12)" in note
+
+
+def test_episode_holds_what_comes_after_a_thought_that_the_prompt_began():
+    prompts = [Prompt("a", "<think>\n", (1,)), Prompt("b", "<think>\n", (1,)), Prompt("c", "", (1,))]
+    reward = load_reward(RewardConfig(**reward_by("constant")))
+    episodes = score_completions(prompts, ["hm</think> yes", "hm", "hm"], reward)
+    assert [(e["completion"], e["characters"]) for e in episodes] == [("yes", 3), ("", 0), ("hm", 2)]
 
 
 def test_figures_follow_from_the_episodes_that_are_written_beside_them(run: Path, tmp_path: Path):

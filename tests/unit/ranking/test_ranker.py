@@ -16,7 +16,7 @@ from support.answering_model import make_answering_model
 from support.command import cli
 from support.facts import FACTS
 from support.paths import BUNDLED_ROWS
-from support.tiny_models import tiny_config, tiny_policy
+from support.tiny_models import TEMPLATE, tiny_config, tiny_policy, with_template
 
 from mlx_grpo import Ranker
 from mlx_grpo.data.dataset import read_rows
@@ -268,6 +268,15 @@ def test_run_is_asked_with_the_instruction_of_its_own_rows(tiny_qwen3: Path, tmp
     (run / INPUTS).unlink()
     with pytest.raises(UserError, match="is older than the prompts of this version"):
         Ranker(run)
+
+
+def test_run_ranks_with_the_date_of_its_first_day(tiny_qwen3: Path, tmp_path: Path):
+    base = with_template(tiny_qwen3, tmp_path / "m", "{{ strftime_now('%Y-%m-%d') }}" + TEMPLATE)
+    config = tiny_config(base, data={"train": "shortlist"}, output_dir=str(tmp_path / "runs"))
+    run = Run.create(config, "2026-01-31").folder
+    save_adapter(tiny_policy(base), config, run / ADAPTER)
+    candidate, _ = read_candidate("x", profile("C0"))
+    assert Ranker(run)._prompt(Job("Analyst", ("Python",)), candidate).text.startswith("2026-01-31<|im_start|>")
 
 
 @pytest.mark.parametrize(
