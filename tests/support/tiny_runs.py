@@ -27,6 +27,19 @@ def rows_file(folder: Path, **columns: object) -> str:
     return str(path)
 
 
+class NoteReporter(SilentReporter):
+    """Keeps what is printed, and "step N" for each finished step."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def step(self, metrics: dict[str, float]) -> None:
+        self.lines.append(f"step {metrics['step']}")
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+
 def reward_by(function: str) -> dict:
     """Return the `reward` section that names a function of support.toy_rewards."""
     return {"rubric": None, "functions": [f"support.toy_rewards:{function}"]}

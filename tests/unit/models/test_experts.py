@@ -10,7 +10,7 @@ import mlx_lm
 import pytest
 from support.convert_cases import SIZES, write_tokenizer
 from support.tiny_models import tiny_config, tiny_policy
-from support.tiny_runs import reward_by, rows_file
+from support.tiny_runs import NoteReporter, reward_by, rows_file
 
 from convert.hf import export_hf
 from mlx_grpo.errors import UserError
@@ -20,22 +20,6 @@ from mlx_grpo.training.trainer import train
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
-
-
-class Notes:
-    """A reporter that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def begin(self, phase: str, steps: int) -> None: ...
-
-    def decoding(self, rows: int) -> None: ...
-
-    def step(self, metrics: dict[str, float]) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +43,9 @@ def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_run_on_a_mixture_of_experts_says_what_learns_and_is_exported(mixture: Path, tmp_path: Path):
     rows = rows_file(tmp_path)
     settings = {"learning_rate": 3e-2, "reward": reward_by("share_of_letters"), "output_dir": str(tmp_path / "runs")}
-    notes = Notes()
+    notes = NoteReporter()
     run = train(tiny_config(mixture, data={"train": rows}, **settings), notes)
-    assert any("the experts stay as they are" in text for text in notes.texts)
+    assert any("the experts stay as they are" in text for text in notes.lines)
     kept = json.loads((run.adapter() / "adapter_config.json").read_text())["lora_parameters"]["keys"]
     attention = [f"self_attn.{name}_proj" for name in "koqv"]
     assert kept == sorted([*attention, "mlp.gate", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"])

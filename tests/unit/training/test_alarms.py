@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 from support.tiny_models import tiny_config
-from support.tiny_runs import evaluated_run, reward_by, rows_file
+from support.tiny_runs import NoteReporter, evaluated_run, reward_by, rows_file
 
 from mlx_grpo.runs import METRICS, read_jsonl
 from mlx_grpo.training.alarms import alarms, first_step, raised_at
-from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.trainer import train
 
 
@@ -200,19 +199,6 @@ def test_first_step_without_spread_in_any_group_warns_with_what_helps():
 
 def test_null_metrics_raise_no_alarm():
     assert alarms(history(entropy=[1.0] + [None] * 39, kl=[None] * 40, reward=[None] * 20 + [0.5] * 20)) == []
-
-
-class NoteReporter(SilentReporter):
-    """Keeps what is printed, and "step N" for each finished step."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def step(self, metrics: dict[str, float]) -> None:
-        self.lines.append(f"step {metrics['step']}")
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def test_run_reports_its_first_rollouts_before_the_first_update_and_not_when_resumed(tiny_qwen3: Path, tmp_path: Path):

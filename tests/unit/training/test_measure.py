@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from support.tiny_models import tiny_config
-from support.tiny_runs import make_state, rows_file
+from support.tiny_runs import NoteReporter, make_state, rows_file
 from support.toy_run import contents
 
 from mlx_grpo.config.schema import Config
@@ -22,17 +22,8 @@ from mlx_grpo.planning.memory import Lengths, Workload, estimate
 from mlx_grpo.planning.remedy import cheapest_change
 from mlx_grpo.training import measure
 from mlx_grpo.training.measure import check_memory, longest_batch, longest_prompts, measured, workload
-from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.state import TrainState
 from mlx_grpo.training.trainer import train
-
-
-class Notes(SilentReporter):
-    def __init__(self):
-        self.lines: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def config_of(model: Path, folder: Path, **changes: object) -> Config:
@@ -65,7 +56,7 @@ def peak_of(work: Workload) -> int:
 
 def check(state: TrainState, work: Workload, **options: bool) -> list[str]:
     """Check a run's memory; return its notes."""
-    notes = Notes()
+    notes = NoteReporter()
     check_memory(state, load_prompts(Path(work.config.data.train), state.policy.tokenizer), notes.note, **options)
     return notes.lines
 
@@ -120,7 +111,7 @@ def test_measured_run_has_the_same_bits_as_one_that_was_not(
     runs = []
     for limit in (peak_of(work) * 2, peak_of(work) / 1.4):
         set_limit(monkeypatch, limit)
-        reporter = Notes()
+        reporter = NoteReporter()
         runs.append(contents(train(config, reporter, force=True).folder))
         assert any(" measured at the peak" in line for line in reporter.lines) == (limit < peak_of(work))
     assert runs[0] == runs[1]

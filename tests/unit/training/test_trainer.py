@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from support.tiny_models import TEMPLATE, THINKING_TEMPLATE, tiny_config, tiny_policy, with_template
-from support.tiny_runs import make_state, reward_by, rewards_over, rows_file, take_step
+from support.tiny_runs import NoteReporter, make_state, reward_by, rewards_over, rows_file, take_step
 
 from mlx_grpo import grpo, runs
 from mlx_grpo.config.schema import Config
@@ -34,16 +34,6 @@ from mlx_grpo.training.state import TrainState, grpo_optimizer
 from mlx_grpo.training.trainer import grpo_steps, train
 from mlx_grpo.training.update import FixedLogps, entropy_mask, loss_gradients, update_policy
 from mlx_grpo.training.warm_start import check_completions, target_ids
-
-
-class NoteReporter(SilentReporter):
-    """Keeps what is noted."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def test_policy_learns_to_write_rewarded_letters(tiny_qwen3: Path):
@@ -174,7 +164,7 @@ def test_run_writes_config_metrics_samples_and_adapter(tiny_qwen3: Path, tmp_pat
     )
     reporter = NoteReporter()
     run = train(config, reporter).folder
-    assert sum("6 of 6 prompts are plain text" in note for note in reporter.notes) == 1
+    assert sum("6 of 6 prompts are plain text" in note for note in reporter.lines) == 1
     assert (tmp_path / "runs" / "latest").resolve() == run.resolve()
     assert runs.Run(run).config == config
     metrics = runs.read_jsonl(run / runs.METRICS)
@@ -203,8 +193,8 @@ def test_a_template_that_opens_the_thought_trains_and_the_limit_names_it(tiny_qw
     reporter = NoteReporter()
     run = train(config, reporter)
     assert run.metrics()[0]["completions/cut_in_thought"] > 0.5
-    assert any("cut off at 8 tokens, 100% inside their thought" in note for note in reporter.notes)
-    assert not any("plain text" in note for note in reporter.notes)
+    assert any("cut off at 8 tokens, 100% inside their thought" in note for note in reporter.lines)
+    assert not any("plain text" in note for note in reporter.lines)
     assert all(sample["prompt_opens_thought"] for sample in run.samples())
 
 
