@@ -48,7 +48,9 @@ class ModelFolder:
 
     def check_quantization(self) -> None:
         """Raise UserError if the weights are packed in another way than MLX's: no export of a trained one is right."""
-        stated = self.settings.get("quantization_config")
+        text = self.settings.get("text_config")  # a model of texts and images keeps it there
+        places = [self.settings, text] if isinstance(text, dict) else [self.settings]
+        stated = next((place["quantization_config"] for place in places if place.get("quantization_config")), None)
         if self.is_packed or not (stated or (self.path / "hf_quant_config.json").is_file()):
             return
         method = stated.get("quant_method", "another library") if isinstance(stated, dict) else "ModelOpt"

@@ -103,6 +103,14 @@ def test_weights_packed_by_another_library_are_refused_before_they_are_loaded(
         assert len(e.value.problems) == 1
 
 
+def test_weights_packed_by_another_library_are_refused_where_the_text_config_says_so(tiny_llama: Path, tmp_path: Path):
+    settings = json.loads((tiny_llama / "config.json").read_text())
+    settings["text_config"] = {"quantization_config": {"quant_method": "gptq"}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match="quantized by gptq"):
+        load_policy(tiny_config(tmp_path))
+
+
 def test_weights_packed_by_modelopt_are_refused(tiny_llama: Path, tmp_path: Path):
     (tmp_path / "config.json").write_text((tiny_llama / "config.json").read_text())
     (tmp_path / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "NVFP4"}}')
