@@ -26,7 +26,7 @@ from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import find_model, load_tokenizer_of, model_name, trained_dtype
 from mlx_grpo.reporting.plots_eval import draw_evaluation
 from mlx_grpo.reporting.plots_training import draw_training
-from mlx_grpo.rewards import check_columns, load_judge, load_reward
+from mlx_grpo.rewards import Judge, Reward, check_columns, load_judge, load_reward
 from mlx_grpo.runs import Episodes, Run, write_results
 from mlx_grpo.user_functions import TrainerState
 
@@ -79,12 +79,7 @@ def run_eval(
     completions = {name: completer.complete(name, adapter, prompts) for name, adapter in matrix.adapters.items()}
     if not ranks.leads:
         return None
-    tokenizer = load_tokenizer_of(run.config.model)
-    at_end = TrainerState(run.config.max_steps, run.config.max_steps)
-    scored = {}
-    for name, texts in completions.items():
-        ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]  # for functions that read them
-        scored[name] = score_completions(prompts, texts, reward, judge, cluster, ids, at_end)
+    scored = _score(run.config, prompts, completions, reward, judge, cluster)
     results = {**_facts(run, matrix, settings, len(prompts)), **summarize(scored, matrix, cluster)}
     written = write_results(folder, results, scored)
     completer.forget()
@@ -92,6 +87,23 @@ def run_eval(
     written += [*draw_training(run.metrics_file, pictures), *draw_evaluation(results, scored, pictures)]
     notes = thought_notes(prompts, completions, settings.max_new_tokens)
     return Evaluation(results, scored, written, write_card(run) if out is None else None, notes)
+
+
+def _score(
+    config: Config,
+    prompts: Sequence[Prompt],
+    completions: Mapping[str, Sequence[str]],
+    reward: Reward,
+    judge: Judge | None,
+    cluster: str | None,
+) -> Episodes:
+    """Score each model's completions, as at the end of training."""
+    tokenizer, at_end = load_tokenizer_of(config.model), TrainerState(config.max_steps, config.max_steps)
+    scored = {}
+    for model, texts in completions.items():
+        ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]  # for functions that read them
+        scored[model] = score_completions(prompts, texts, reward, judge, cluster, ids, at_end)
+    return scored
 
 
 def thought_notes(prompts: Sequence[Prompt], completions: Mapping[str, Sequence[str]], limit: int) -> list[str]:
