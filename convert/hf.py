@@ -6,7 +6,7 @@ Works by tensor name, one weight file at a time: mlx-lm and transformers name th
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,14 +71,15 @@ def export_hf(
     bits: int | None = None,
     card: str | None = None,
     extra_files: Sequence[Path] = (),
+    stop_ids: Set[int] = frozenset(),
     shard_bytes: int = SHARD_BYTES,
     verify: bool = False,
 ) -> ExportSummary:
     """Write `base` with `adapter` fused in as a Hugging Face folder `out` of weights in `dtype`.
 
-    `adapter` is an mlx-lm adapter folder (LoRA or full weights), `card` the text of README.md. With `bits` the weights
-    are quantized, for MLX alone. The folder appears whole or not at all; with `verify` only after it has been loaded
-    again and agrees. Raises UserError listing every adapter tensor without a base tensor or of another shape.
+    `adapter` is an mlx-lm adapter folder, `card` the text of README.md, `stop_ids` what ends a completion. With `bits`
+    the weights are quantized, for MLX alone. The folder appears whole or not at all; with `verify` only after it has
+    been loaded again and agrees. Raises UserError listing every adapter tensor that does not fit the base.
     """
     if dtype not in DTYPES:
         raise UserError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
@@ -92,7 +93,7 @@ def export_hf(
         write_json(folder / "config.json", _export_config(config, tied, dtype))
         if bits is not None:
             quantize_folder(folder, bits)
-        copy_files(base, folder, card, extra_files)
+        copy_files(base, folder, card, extra_files, stop_ids)
         verification = verify_export(base, folder, adapter=adapter) if verify else None
         files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
         summary = ExportSummary(
@@ -230,11 +231,24 @@ def _export_config(config: dict[str, Any], tied: bool, dtype: str) -> dict[str, 
     return exported
 
 
-def copy_files(base: Path, folder: Path, card: str | None, extra_files: Sequence[Path]) -> None:
-    """Put the tokenizer's files, the model card and the extra files beside the weights."""
+def _add_stops(folder: Path, stop_ids: Set[int]) -> None:
+    """Name the tokens that end a completion in an export's generation_config.json, unless its files name them all."""
+    file = folder / "generation_config.json"
+    settings = read_json(file) if file.is_file() else None
+    named = (read_json(folder / "config.json") if settings is None else settings).get("eos_token_id")
+    if not stop_ids <= set(named if isinstance(named, list) else [named]):
+        write_json(file, {**(settings or {}), "eos_token_id": sorted(stop_ids)})
+
+
+def copy_files(
+    base: Path, folder: Path, card: str | None, extra_files: Sequence[Path], stop_ids: Set[int] = frozenset()
+) -> None:
+    """Put the tokenizer's files, the model card and the extra files beside the weights; name `stop_ids` there."""
     for name in COMPANIONS:
         if (base / name).is_file():
             shutil.copyfile(base / name, folder / name)
+    if stop_ids:
+        _add_stops(folder, stop_ids)
     if card is not None:
         (folder / "README.md").write_text(card, encoding="utf-8")
     for path in extra_files:

@@ -14,7 +14,7 @@ from convert.hf import MARKER, ExportSummary, export_hf
 from convert.peft import export_peft
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.folder import ModelFolder
-from mlx_grpo.models.policy import ADAPTER_WEIGHTS, find_model, model_name, trained_dtype
+from mlx_grpo.models.policy import ADAPTER_WEIGHTS, find_model, load_tokenizer_of, model_name, trained_dtype
 from mlx_grpo.reporting.card import model_card
 from mlx_grpo.runs import ADAPTER, Run
 
@@ -49,6 +49,7 @@ def export_run(
         bits=bits,
         card=model_card(run, base, repo, "mlx" if formats[0] == "mlx" else "transformers"),
         extra_files=_beside_card(run, base),
+        stop_ids=load_tokenizer_of(base).eos_token_ids,
         verify=verify,
     )
     return folder, summary

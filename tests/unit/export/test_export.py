@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from mlx_lm.utils import load
 from support.command import cli
-from support.tiny_models import tiny_config, tiny_policy
+from support.tiny_models import TEMPLATE, tiny_config, tiny_policy, with_template
 
 from mlx_grpo.cli.export import describe
 from mlx_grpo.export.export import export_run
@@ -69,6 +69,20 @@ def test_each_format_goes_to_a_folder_of_its_own_and_is_verified(
     assert json.loads((folder / "export.json").read_text())["verification"]["kept"] == summary.verification.kept
     assert summary.verification.storing_error < summary.verification.tolerance
     assert summary.verification.adapter_effect > 1e-2
+
+
+def test_export_stops_at_the_tokens_that_the_run_stops_at(tiny_qwen3: Path, tmp_path: Path):
+    base = with_template(tiny_qwen3, tmp_path / "m", TEMPLATE.replace("<|im_end|>", "<|im_start|>"))
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": 5, "temperature": 0.6}))
+    folder, _ = export_run(str(make_run(base, tmp_path)), ["hf"], verify=False)
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert generation == {"eos_token_id": list(tiny_policy(base).stop_ids), "temperature": 0.6}
+    assert load(str(folder))[1].eos_token_ids == set(generation["eos_token_id"])
+
+
+def test_export_whose_files_name_every_stop_token_keeps_them(tiny_qwen3: Path, tmp_path: Path):
+    folder, _ = export_run(str(make_run(tiny_qwen3, tmp_path)), ["hf"], verify=False)
+    assert not (folder / "generation_config.json").exists()
 
 
 def test_the_command_says_how_far_the_export_is_or_that_it_was_not_verified_and_no_library_adds_to_it(
