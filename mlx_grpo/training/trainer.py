@@ -175,7 +175,7 @@ def prepare(config: Config, ranks: Ranks, today: str | None = None) -> tuple[Tra
     check_lengths(dataset, config.max_completion_length, policy.length_limit)
     check_columns(config.reward, dataset)
     if config.warm_start.steps:
-        check_completions(dataset)
+        check_completions(policy, dataset)
     validation = validation_prompts(config, policy, today) if config.eval_steps else []
     config = with_full_paths(config)  # after the checks, whose messages name paths as the user wrote them
     return TrainState(policy, config, reward, warm_start_optimizer(), None, ranks), dataset, validation

@@ -15,6 +15,7 @@ from mlx_grpo import runs
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_supervised_batch, take_rows
 from mlx_grpo.data.chat import turn_end
+from mlx_grpo.data.dataset import check_lengths
 from mlx_grpo.data.sampling import sample_prompts
 from mlx_grpo.data.thinking import CLOSE, EMPTY_REST
 from mlx_grpo.data.types import Batch, Prompt
@@ -90,8 +91,11 @@ def warm_start_optimizer() -> optim.AdamW:
     return make_optimizer(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.0)
 
 
-def check_completions(prompts: Sequence[Prompt]) -> None:
-    """Raise UserError where rows lack the `completion` that a warm start trains on, or it is no single text."""
+def check_completions(policy: Policy, prompts: Sequence[Prompt]) -> None:
+    """Raise UserError where rows lack the `completion` that a warm start trains on, or it is no single text.
+
+    So too where a prompt with it is longer than the model's limit.
+    """
     several = [prompt.id for prompt in prompts if isinstance(prompt.columns.get("completion"), list)]
     if several:
         raise UserError(
@@ -104,6 +108,8 @@ def check_completions(prompts: Sequence[Prompt]) -> None:
             f"row {lacking[0]}: has no `completion` to imitate (nor have {len(lacking) - 1} others); "
             "add the column, or set warm_start.steps to 0"
         )
+    for prompt in prompts:
+        check_lengths([prompt], len(target_ids(policy, prompt)), policy.length_limit, "a `completion` of")
 
 
 def supervised_step(state: TrainState, batch: Batch, rate: float) -> dict[str, float]:

@@ -261,15 +261,26 @@ def test_warm_start_learns_completions_of_one_assistant_message(tiny_qwen3: Path
     policy = tiny_policy(tiny_qwen3)
     row = {"id": "0", "prompt": [{"role": "user", "content": "hi"}], "completion": content}
     prompt = make_prompt(row, policy.tokenizer)
-    check_completions([prompt])
+    check_completions(policy, [prompt])
     assert policy.tokenizer.decode(target_ids(policy, prompt)[:2]) == "ab"
 
 
 def test_warm_start_refuses_completions_of_several_messages(tiny_qwen3: Path):
+    policy = tiny_policy(tiny_qwen3)
     turns = [{"role": "assistant", "content": "ab"}, {"role": "user", "content": "and?"}]
     row = {"id": "0", "prompt": [{"role": "user", "content": "hi"}], "completion": turns}
     with pytest.raises(UserError, match="row 0: `completion` is a list, but not of one assistant message"):
-        check_completions([make_prompt(row, tiny_policy(tiny_qwen3).tokenizer)])
+        check_completions(policy, [make_prompt(row, policy.tokenizer)])
+
+
+def test_warm_start_refuses_completions_beyond_the_models_context(tiny_qwen3: Path):
+    policy = tiny_policy(tiny_qwen3)
+    fits, exceeds = (
+        make_prompt({"id": str(n), "prompt": "hi", "completion": "a" * n}, policy.tokenizer) for n in (509, 510)
+    )
+    check_completions(policy, [fits])
+    with pytest.raises(UserError, match=r"row 510: 2 prompt tokens and a `completion` of 511 exceed .* context of 512"):
+        check_completions(policy, [fits, exceeds])
 
 
 def test_reference_is_the_policy_after_the_warm_start(tiny_qwen3: Path, tmp_path: Path):
