@@ -56,7 +56,7 @@ def job(file: Path, candidates: Path | None, out: Path | None, as_json: bool) ->
     help="compact: titles, years and skills; full: the texts too.",
 )
 @click.option(
-    "--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 400 by default, 1200 for full."
+    "--token-budget", type=click.IntRange(min=1), help="Most tokens of a user message; 200 by default, 1000 for full."
 )
 @click.option("--tokenizer", default="Qwen/Qwen3-0.6B", show_default=True, help="Model whose tokenizer counts.")
 @click.option("--heldout-fraction", type=float, default=0.2, show_default=True, help="Share of held-out candidates.")

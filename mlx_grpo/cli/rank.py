@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
     "--form", type=click.Choice(["compact", "full"]), help="Form of the prompts; the run's by default, or compact."
 )
 @click.option(
-    "--token-budget", type=click.IntRange(min=1), help="Most tokens of a prompt; 400 by default, 1200 for full."
+    "--token-budget", type=click.IntRange(min=1), help="Most tokens of a user message; 200 by default, 1000 for full."
 )
 @click.option(
     "--max-new-tokens", type=click.IntRange(min=1), help="Most tokens of an answer; the run's by default, or 384."

@@ -23,8 +23,8 @@ from mlx_grpo.tasks.lookup import BUNDLED, TASK_OF_RUBRIC, TASKS
 class Inputs:
     """A run's record."""
 
-    system_message: str
-    """Of the first training row, as all rows of one dataset have the same; "" where it has none."""
+    instruction: list[dict[str, str]]
+    """The chat messages before the last of the first training row, as all rows of one dataset have the same."""
     form: str | None
     """The form of the prompts, where a task of ours has several; else None."""
     rubric: str | None
@@ -46,10 +46,9 @@ class Inputs:
         train, heldout = dataset_files(config.data)
         first = read_rows(train)[0]
         prompt = first["prompt"]
-        has_system = not isinstance(prompt, str) and prompt[0]["role"] == "system"
         forms = (task.prompt_form(context_of(first)) for task in TASKS.values())
         return cls(
-            system_message=prompt[0]["content"] if has_system else "",
+            instruction=[] if isinstance(prompt, str) else prompt[:-1],
             form=next(filter(None, forms), None),
             rubric=rubric_version(config),
             train=_fingerprint(train),

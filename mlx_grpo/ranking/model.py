@@ -12,7 +12,7 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import find_model, trained_dtype
 from mlx_grpo.runs import CONFIG, Run
 from mlx_grpo.tasks.shortlist.build import DEFAULT_BUDGET
-from mlx_grpo.tasks.shortlist.prompt import SYSTEM_MESSAGE
+from mlx_grpo.tasks.shortlist.instruction import Message, instruction_of
 from mlx_grpo.tasks.shortlist.records import Form
 from mlx_grpo.tasks.shortlist.task import make_rubric
 from reward import STRICT, Rubric
@@ -37,8 +37,8 @@ class Settings:
     """
 
     form: Form
-    instruction: str = SYSTEM_MESSAGE
-    """The system message; a run's own where a run answers."""
+    instruction: tuple[Message, ...]
+    """The messages before the candidate's; a run's own where a run answers."""
     token_budget: int = DEFAULT_BUDGET["compact"]
     max_new_tokens: int = EvalConfig().max_new_tokens
     enable_thinking: bool = False
@@ -79,7 +79,7 @@ def find_ranking_model(model: str, form: Form | None) -> RankingModel:
     if (Path(model) / CONFIG).is_file():
         return _of_run(Run(Path(model)), form)
     form = form or "compact"
-    settings = Settings(form, token_budget=DEFAULT_BUDGET[form])
+    settings = Settings(form, instruction_of(form), DEFAULT_BUDGET[form])
     return RankingModel(find_model(model), None, "auto", settings, EvalConfig().batch_size, STRICT)
 
 
@@ -104,7 +104,7 @@ def _of_run(run: Run, form: Form | None) -> RankingModel:
     )
 
 
-def _trained_prompt(run: Run, wanted: Form | None) -> tuple[Form, str]:
+def _trained_prompt(run: Run, wanted: Form | None) -> tuple[Form, tuple[Message, ...]]:
     """Return the form and the instruction of the prompts that a run was trained on.
 
     A `wanted` form comes first. A run of another task is asked by the shortlist task's own instruction.
@@ -117,10 +117,10 @@ def _trained_prompt(run: Run, wanted: Form | None) -> tuple[Form, str]:
         )
     for form in get_args(Form):
         if form == inputs.form:
-            return wanted or form, inputs.system_message
+            return wanted or form, tuple(inputs.instruction)
     if wanted is None:
         raise UserError(
             f"{run.folder}: its training prompts ({run.config.data.train}) ask something else than the shortlist "
             "task; name the form to ask in: --form compact or --form full"
         )
-    return wanted, SYSTEM_MESSAGE
+    return wanted, instruction_of(wanted)

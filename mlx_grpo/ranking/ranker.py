@@ -30,11 +30,11 @@ from mlx_grpo.ranking.answers import Answer, read_answer
 from mlx_grpo.ranking.files import ScoreLog, outputs, write_ranked
 from mlx_grpo.ranking.model import find_ranking_model
 from mlx_grpo.ranking.summary import LISTED, RankSummary, Tally
-from mlx_grpo.tasks.shortlist.build import candidate_for_prompt, job_for_prompt, prompt_counter
+from mlx_grpo.tasks.shortlist.build import candidate_for_prompt, job_for_prompt, message_counter
 from mlx_grpo.tasks.shortlist.facts import facts_of
+from mlx_grpo.tasks.shortlist.instruction import messages
 from mlx_grpo.tasks.shortlist.jd import JobReading, read_description
 from mlx_grpo.tasks.shortlist.pool import Entry, stream_pool
-from mlx_grpo.tasks.shortlist.prompt import messages
 from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job
 
 RETRY_TEMPERATURE = 0.3
@@ -175,7 +175,7 @@ class Ranker:
 
     def _prepare(self, job: Job) -> _JobPrompt:
         settings = self.model.settings
-        count = prompt_counter(self._count_tokens, settings.form, settings.instruction)
+        count = message_counter(self._count_tokens, settings.form)
         job, _ = job_for_prompt(job, settings.form, settings.token_budget, count)
         # Two made-up candidates, so that what their prompts share is the instruction and the job.
         made_up = [Candidate(title, 0, (), ()) for title in ("Nobody", "Anybody")]

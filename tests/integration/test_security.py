@@ -20,7 +20,7 @@ from mlx_grpo.data.dataset import load_prompts, make_prompt
 from mlx_grpo.models.policy import load_tokenizer_of
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.tasks.shortlist.facts import facts_of
-from mlx_grpo.tasks.shortlist.prompt import messages
+from mlx_grpo.tasks.shortlist.instruction import instruction_of, messages
 from mlx_grpo.tasks.shortlist.records import Candidate, Job, Skill
 from mlx_grpo.tasks.shortlist.task import make_rubric
 
@@ -165,10 +165,12 @@ def test_a_profile_cannot_end_its_turn(tiny_qwen3: Path):
 
     def specials(text: str) -> int:
         person = Candidate(text, 4, (Skill(text, "expert", 30),), (), text, text)
-        ids = make_prompt({"id": "r", "prompt": messages(job, person, "full")}, tokenizer).token_ids
+        ids = make_prompt(
+            {"id": "r", "prompt": messages(job, person, "full", instruction_of("full"))}, tokenizer
+        ).token_ids
         return sum(i in tokenizer.added_tokens_decoder for i in ids)
 
-    assert specials(HOSTILE) == specials("plain") == 5  # two messages of two each, and the assistant's beginning
+    assert specials(HOSTILE) == specials("plain") == 9  # four messages of two each, and the assistant's beginning
 
 
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])

@@ -14,14 +14,14 @@ import mlx.core as mx
 from support.tiny_models import STOP, TEMPLATE, byte_tokenizer
 from tokenizers import AddedToken
 
-from mlx_grpo.tasks.shortlist.prompt import SYSTEM_MESSAGE
+from mlx_grpo.tasks.shortlist.instruction import instruction_of
 
 PIECES = ['{"reasons":["Python: expert","SQL: missing"],"score":', "0.9", "0.2"]
 PIECES += [',"decision":"shortlist"}', ',"decision":"reject"}', "well,"]
 START, HIGH, LOW, SHORTLIST, REJECT, BREAK = range(2, 8)  # their dimensions; 0 is any other token, 1 is ">"
 EXPERT, UNSURE = 8, 10  # the words' dimensions; the one after each holds the mean over the prompt
 SIZE = 16
-PROMPT_TOKENS = len(SYSTEM_MESSAGE) + 190
+PROMPT_TOKENS = sum(len(message["content"]) for message in instruction_of("compact")) + 230
 """Roughly: a token a byte, and a mean over the prompt weakens with its length."""
 SETTINGS = {
     "model_type": "llama",

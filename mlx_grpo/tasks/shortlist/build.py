@@ -13,13 +13,13 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.tasks.shortlist.condense import compact_view, condense, condense_job
 from mlx_grpo.tasks.shortlist.jd import read_job
 from mlx_grpo.tasks.shortlist.pool import load_pool
-from mlx_grpo.tasks.shortlist.prompt import SYSTEM_MESSAGE, messages, range_text
+from mlx_grpo.tasks.shortlist.prompt import range_text, render
 from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job
 from mlx_grpo.tasks.shortlist.rows import Row, make_row, write_rows
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
-DEFAULT_BUDGET: dict[Form, int] = {"compact": 400, "full": 1200}
-# The job's prose gets a quarter of what instruction and skills leave of the budget: most is for the candidate.
+DEFAULT_BUDGET: dict[Form, int] = {"compact": 200, "full": 1000}
+# The job's prose gets a quarter of what its skills leave of the budget: most is for the candidate.
 JOB_SHARE = 4
 
 CountTokens = Callable[[str], int]
@@ -64,8 +64,8 @@ class BuildSummary:
             f"job: {job.title}; required: {', '.join(job.required)}; nice: {', '.join(job.nice) or 'none found'}",
             f"{self.train_path}: {self.train} rows, {self.train_shortlist} shortlist",
             f"{self.heldout_path}: {self.heldout} rows, {self.heldout_shortlist} shortlist",
-            f"prompt tokens: {prompt.least} to {prompt.most}, mean {prompt.mean:.0f}, budget {self.token_budget}; "
-            f"completions of the warm start: mean {completion.mean:.0f}",
+            f"tokens of user messages: {prompt.least} to {prompt.most}, mean {prompt.mean:.0f}, "
+            f"budget {self.token_budget}; completions of the warm start: mean {completion.mean:.0f}",
             *(f"condensed: {line}" for line in self.condensed[:3]),
             *([f"condensed: and {len(self.condensed) - 3} more"] if len(self.condensed) > 3 else []),
             *(f"note: {line}" for line in self.notes),
@@ -87,13 +87,13 @@ def build_dataset(
 ) -> BuildSummary:
     """Write `out_dir`/train.jsonl and heldout.jsonl from one job description and one pool.
 
-    The same input gives the same bytes. `token_budget` limits system and user text together (default 400 compact,
-    1200 full). Prompts are cut at sentence and field boundaries, and no cut changes the fit. Raises UserError with
+    The same input gives the same bytes. `token_budget` limits the user message (default 200 compact, 1000 full).
+    Prompts are cut at sentence and field boundaries, and no cut changes the fit. Raises UserError with
     every fault of every row. With `skip_bad`, bad rows are left out and the summary lists their faults.
     """
     budget = DEFAULT_BUDGET.get(form, 1) if token_budget is None else token_budget
     job, pool, faults = _load(jd_path, candidates_path, _bad_options(form, budget, heldout_fraction))
-    count = prompt_counter(count_tokens, form)
+    count = message_counter(count_tokens, form)
     job, cuts = job_for_prompt(job, form, budget, count)
     kept, candidate_cuts, too_long = _candidates_for_prompts(job, pool, form, budget, count, candidates_path.name)
     faults += too_long
@@ -190,15 +190,9 @@ def _load_job(path: Path, pool: list[Candidate]) -> tuple[Job | None, list[str]]
         return None, error.problems
 
 
-def prompt_counter(
-    count_tokens: CountTokens, form: Form, instruction: str = SYSTEM_MESSAGE
-) -> Callable[[Job, Candidate], int]:
-    """Return a function that counts the tokens of a prompt's system and user text together."""
-
-    def count(job: Job, candidate: Candidate) -> int:
-        return sum(count_tokens(message["content"]) for message in messages(job, candidate, form, instruction))
-
-    return count
+def message_counter(count_tokens: CountTokens, form: Form) -> Callable[[Job, Candidate], int]:
+    """Return a function that counts the tokens of a user message."""
+    return lambda job, candidate: count_tokens(render(job, candidate, form))
 
 
 def job_for_prompt(job: Job, form: Form, budget: int, count: Callable[[Job, Candidate], int]) -> tuple[Job, list[str]]:
@@ -228,8 +222,8 @@ def candidate_for_prompt(
     short, done = condense(job, short, lambda smaller: count(job, smaller) <= budget)
     tokens = count(job, short)
     fault = (
-        f"prompt of {tokens} tokens, {tokens - budget} over the budget, nothing left to cut that the fit does not "
-        f"depend on: raise token_budget from {budget} to {tokens}"
+        f"user message of {tokens} tokens, {tokens - budget} over the budget, nothing left to cut that the fit does "
+        f"not depend on: raise token_budget from {budget} to {tokens}"
     )
     return short, done, fault if tokens > budget else ""
 

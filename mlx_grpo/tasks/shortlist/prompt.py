@@ -1,8 +1,8 @@
-"""The system message, the two forms of the user message, and the parser that reads one back into its records.
+"""The two forms of a prompt's user message, and the parser that reads one back into its records.
 
-The text that all candidates of a job share (system message, then the job) comes first, so that it can be run once for
-the whole pool. The compact form shows titles, years, skills and which of the job's skills the work names. The full form
-shows the texts of job and profile, in which the model has to find the latter itself.
+The job, which all its candidates share, comes first, so that it can be run once for the whole pool. The compact form
+shows titles, years, skills and which of the job's skills the work names. The full form shows the texts of job and
+profile, in which the model has to find the latter itself.
 """
 
 from __future__ import annotations
@@ -15,17 +15,6 @@ from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Form, Job, Role,
 
 JOB, CANDIDATE = "[JOB]", "[CANDIDATE]"
 
-SYSTEM_MESSAGE = (
-    "You judge how well a candidate fits a job. Reply with one JSON object and nothing else. It has three keys, in "
-    'this order. "reasons" is a list of 2 to 5 strings that state facts of the profile, several in one string joined '
-    'by "; ". Begin with the required skills, one by one: SKILL: LEVEL, MONTHS months, or SKILL: missing. Then the '
-    "years against the asked range: YEARS years, inside RANGE, or below, or above. Then a claim that can't be true, if "
-    "there is one: SKILL: MONTHS months in YEARS years, impossible. Last the work: TITLE: related work, or partly "
-    'related, or unrelated. "score" is a number from 0 to 1: the fit by skills, then years, then work, and 0 where a '
-    'claim is impossible. "decision" is "shortlist" from a score of 0.5, else "reject".'
-)
-"""The instruction, equal for every job and both forms."""
-
 _LEVEL = "|".join(LEVELS)
 _SKILL = re.compile(rf"(?:^|, )(?P<name>[^,]+?) \((?P<level>{_LEVEL})(?:, (?P<months>\d+)m)?\)(?=, |$)")
 _ROLE = re.compile(r"(?P<title>.+?) at (?P<company>.+?), (?P<months>\d+)m")
@@ -36,12 +25,6 @@ _COMPACT_JOB = re.compile(
 _COMPACT_CANDIDATE = re.compile(
     r"(?P<title>[^,]+), (?P<years>[\d.]+) years?\. Skills: (?P<skills>[^:;]*)\. Recent: (?P<roles>[^:]*)\."
 )
-
-
-def messages(job: Job, candidate: Candidate, form: Form, instruction: str = SYSTEM_MESSAGE) -> list[dict[str, str]]:
-    """Return the chat of one prompt: system, then user; the user's message alone without an instruction."""
-    user = {"role": "user", "content": render(job, candidate, form)}
-    return [{"role": "system", "content": instruction}, user] if instruction else [user]
 
 
 def render(job: Job, candidate: Candidate, form: Form) -> str:

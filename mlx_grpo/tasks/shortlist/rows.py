@@ -11,7 +11,7 @@ from typing import Any
 from mlx_grpo.tasks.shortlist.facts import facts_of
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.gold import gold_completion
-from mlx_grpo.tasks.shortlist.prompt import messages
+from mlx_grpo.tasks.shortlist.instruction import instruction_of, messages
 from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job
 
 Row = dict[str, Any]
@@ -23,7 +23,7 @@ def make_row(job: Job, candidate: Candidate, form: Form, *, kind: str) -> Row:
     gold, facts = fit(job, candidate), facts_of(job, candidate)
     return {
         "id": f"{job.id}/{candidate.id}",
-        "prompt": messages(job, candidate, form),
+        "prompt": messages(job, candidate, form, instruction_of(form)),
         "decision": gold.decision,
         "score": gold.score,
         "facts": facts,

@@ -101,7 +101,7 @@ def test_data_build_on_a_real_job_and_fifty_candidates_gives_rows_that_train(tmp
     ]
     assert len({row["candidate_id"] for row in rows}) == 50
     count = token_counter(str(tokenizer))
-    assert all(sum(count(message["content"]) for message in row["prompt"]) <= 1200 for row in rows)
+    assert all(count(row["prompt"][-1]["content"]) <= 1000 for row in rows)
     assert "mine/train.jsonl" in built.stdout
 
 

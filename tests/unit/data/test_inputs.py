@@ -16,7 +16,7 @@ from mlx_grpo.data.inputs import Inputs, changed_inputs
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.eval import run_eval
 from mlx_grpo.runs import INPUTS, Run, find_resumable
-from mlx_grpo.tasks.shortlist.prompt import SYSTEM_MESSAGE
+from mlx_grpo.tasks.shortlist.instruction import instruction_of
 from reward import STRICT
 
 ROW = {"id": "a", "prompt": "say 1", "decision": "shortlist", "score": 0.57, "facts": FACTS}
@@ -33,16 +33,16 @@ def config_of(folder: Path, **changes: object) -> Config:
 def test_a_run_of_the_bundled_rows_keeps_their_instruction_and_form(tmp_path: Path):
     for name, form in (("shortlist", "compact"), ("shortlist-full", "full")):
         inputs = Inputs.of(config_of(tmp_path, data={"train": name}))
-        assert (inputs.system_message, inputs.form, inputs.rubric) == (SYSTEM_MESSAGE, form, STRICT.version)
+        assert (tuple(inputs.instruction), inputs.form, inputs.rubric) == (instruction_of(form), form, STRICT.version)
 
 
 def test_rows_of_another_task_have_neither_and_functions_have_no_rubric(tmp_path: Path):
     functions = {"rubric": None, "functions": ["support.toy_rewards:constant"]}
     inputs = Inputs.of(config_of(tmp_path, reward=functions))
-    assert (inputs.system_message, inputs.form, inputs.rubric) == ("", None, None)
+    assert (inputs.instruction, inputs.form, inputs.rubric) == ([], None, None)
     chat = [{"role": "user", "content": CONTEXT}]
     (tmp_path / "train.jsonl").write_text(json.dumps({**ROW, "prompt": chat}))
-    assert (Inputs.of(config_of(tmp_path)).system_message) == ""
+    assert Inputs.of(config_of(tmp_path)).instruction == []
 
 
 def test_a_new_run_writes_the_record_and_finds_nothing_changed(tmp_path: Path):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_grpo.tasks.shortlist.build import candidate_for_prompt, job_for_prompt, prompt_counter
+from mlx_grpo.tasks.shortlist.build import candidate_for_prompt, job_for_prompt, message_counter
 from mlx_grpo.tasks.shortlist.condense import condense
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job, Role, Skill
@@ -41,7 +41,7 @@ def test_a_text_of_200_kb_is_tokenized_a_few_times(form: Form, place: str, text:
         counted += len(text)
         return len(text.split())
 
-    count = prompt_counter(words, form, "reasons_first")
+    count = message_counter(words, form)
     job, _ = job_for_prompt(JOB, form, 300, count)
     short, _, fault = candidate_for_prompt(job, person, form, 300, count)
     assert fault == ""
@@ -57,7 +57,7 @@ def test_a_job_text_of_200_kb_is_tokenized_a_few_times():
         counted += len(text)
         return len(text.split())
 
-    count = prompt_counter(words, "full", "reasons_first")
+    count = message_counter(words, "full")
     short, _ = job_for_prompt(replace(JOB, text=LONG + "We use SQL."), "full", 600, count)
     assert short.text.endswith("We use SQL.")
     assert counted < 2 * len(LONG)

@@ -1,0 +1,54 @@
+"""What every shortlist prompt begins with: the rules in plain words, then a worked example as turns of the chat.
+
+A model of half a billion parameters copies the forms of an answer from a turn that it takes for its own. The same
+example quoted inside the system message makes it write further examples (docs/learning.md has the comparison).
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from mlx_grpo.tasks.shortlist.facts import facts_of
+from mlx_grpo.tasks.shortlist.fit import fit
+from mlx_grpo.tasks.shortlist.gold import gold_completion
+from mlx_grpo.tasks.shortlist.prompt import render
+from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job, Role, Skill
+
+Message = dict[str, str]
+"""A chat message: `role` and `content`."""
+
+SYSTEM_MESSAGE = (
+    "You judge how well a candidate fits a job. Reply with one JSON object and nothing else. "
+    '"reasons" is a list of 2 to 5 strings that state facts: each required skill with the candidate\'s level and '
+    "months, or missing; the years, inside, below or above the range; the title or the work, as related, partly "
+    'related or unrelated; and a claim that can\'t be true, as "SKILL: MONTHS months in YEARS years, impossible". '
+    '"score" is the fit from 0 to 1, by skills, then years, then work; 0 where a claim is impossible. '
+    '"decision" is "shortlist" from a score of 0.5, else "reject".'
+)
+
+EXAMPLE = (
+    Job("Pastry Chef", ("Lamination", "Tempering", "Costing"), (), 2, 5),
+    Candidate(
+        "Baker",
+        7,
+        (Skill("Costing", "beginner", 6), Skill("Lamination", "advanced", 40)),
+        (Role("Baker", "Larkfield", 84, "Lamination"),),
+    ),
+)
+"""A job and a candidate of a field that the bundled rows do not have."""
+
+
+def messages(job: Job, candidate: Candidate, form: Form, instruction: tuple[Message, ...]) -> list[Message]:
+    """Return the chat of one prompt: the instruction, then the user's message."""
+    return [*instruction, {"role": "user", "content": render(job, candidate, form)}]
+
+
+@lru_cache
+def instruction_of(form: Form) -> tuple[Message, ...]:
+    """Return the messages that all prompts of a form begin with: the system message, then the example's two turns."""
+    job, candidate = EXAMPLE
+    return (
+        {"role": "system", "content": SYSTEM_MESSAGE},
+        {"role": "user", "content": render(job, candidate, form)},
+        {"role": "assistant", "content": gold_completion(fit(job, candidate), facts_of(job, candidate))},
+    )
