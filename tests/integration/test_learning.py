@@ -14,10 +14,14 @@ from support.documents import DOCUMENTS, LINK, blocks, name_of, table_rows
 from support.paths import ROOT
 
 from mlx_grpo.config.files import flat
+from mlx_grpo.tasks.shortlist.instruction import instruction_of
 
 RESULTS = ROOT / "docs" / "results"
 FIGURES = {"reward": "reward", "decisions": "correct", "ROC AUC": "roc_auc"}
 """Column names, and the key of each in a file of results."""
+WORDINGS = RESULTS / "prompt.json"
+WORDING_FIGURES = ("parses", "alone", "some", "confirmed", "coverage", "decisions", "published")
+"""The figures of a wording in the order of the table's columns."""
 ROWS = [
     pytest.param(document, row, id=f"{name_of(document)}-{next(iter(row.values()))}")
     for document in DOCUMENTS
@@ -77,7 +81,21 @@ def test_results_stand_in_tables_alone(document: Path):
 
 def test_every_file_of_results_is_shown():
     shown = {(p.values[0].parent / LINK.search(p.values[1]["figures"])[1]).resolve() for p in ROWS}
-    assert shown == set(RESULTS.glob("*.json"))
+    assert shown | {WORDINGS} == set(RESULTS.glob("*.json"))
+
+
+def test_wordings_have_the_figures_of_their_file_and_the_chosen_one_is_in_use():
+    record = json.loads(WORDINGS.read_text(encoding="utf-8"))
+    rows = [row for row in table_rows(ROOT / "docs" / "learning.md") if "wording" in row]
+    expected = {
+        (model, wording, mode): [f"{figures[name]:.2f}" for name in WORDING_FIGURES]
+        for model, by_wording in record["models"].items()
+        for wording, by_mode in by_wording.items()
+        for mode, figures in by_mode.items()
+    }
+    assert {(row["model"], row["wording"], row["drawn"]): list(row.values())[3:] for row in rows} == expected
+    (chosen,) = (messages for name, messages in record["wordings"].items() if name.endswith("(chosen)"))
+    assert chosen == list(instruction_of("compact"))
 
 
 def test_learning_repeats_the_settings_of_the_noisy_run():
