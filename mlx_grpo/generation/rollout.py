@@ -94,7 +94,8 @@ def generate(
     """
     repeated = [prompt for prompt in prompts for _ in range(num_generations)]
     numbers = range(first_row, first_row + len(repeated))
-    keys = [()] * len(repeated) if sampling.greedy else row_keys(seed, step, numbers).tolist()
+    no_keys: list[Sequence[int]] = [()] * len(repeated)
+    keys = no_keys if sampling.greedy else cast("list[Sequence[int]]", row_keys(seed, step, numbers).tolist())
     rows = [
         _Row(prompt, sampling.max_tokens - len(prompt.shared_prefix_ids), key)
         for prompt, key in zip(repeated, keys, strict=True)

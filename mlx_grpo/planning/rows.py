@@ -15,7 +15,7 @@ MOST_ROWS = {"cpu": 64, "metal": 128, "cuda": 128}
 """Beyond these a row costs about as much as in a batch of its own: products are bound by operations, not by memory."""
 
 FREE_SHARE = 0.5
-"""The share of the free memory that rows may take; the rest serves a prompt's pass, MLX's buffers and other programs."""
+"""The share of the free memory that rows may take; the rest serves prompts, buffers and other programs."""
 
 
 def rows_that_fit(model: nn.Module, tokens: int, limit: int | None = None, processes: int = 1) -> int:

@@ -12,7 +12,7 @@ from support.tiny_models import tiny_policy
 from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.types import Prompt
-from mlx_grpo.generation import rollout
+from mlx_grpo.generation import rollout as module
 from mlx_grpo.generation.nodes import shared_start
 from mlx_grpo.generation.rollout import complete, generate
 from mlx_grpo.generation.sampling import Sampling
@@ -89,7 +89,7 @@ def test_more_rows_than_mlx_lm_decodes_by_default_all_finish(policy: Policy):
 
 
 def test_greedy_decoding_computes_no_statistics(policy: Policy, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(rollout, "draw", None)
+    monkeypatch.setattr(module, "draw", None)
     for greedy in generate(policy, prompts_of(policy, "short"), 2, Sampling(5, temperature=0)):
         assert len(greedy.completion_ids) == 5
         assert (greedy.sampled_logps, greedy.sampled_entropies) == ((), ())
@@ -103,8 +103,8 @@ def ending_prompts(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> tuple[lis
     prompts = prompts_of(policy, *(f"all of these prompts begin alike, and then {'x' * i} {i}" for i in range(12)))
     alone = [generate(policy, [p], 1, Sampling(n, temperature=0))[0] for p, n in zip(prompts, LENGTHS, strict=True)]
     limits = {p.id: n for p, n in zip(prompts, LENGTHS, strict=True)}
-    row = rollout._Row
-    monkeypatch.setattr(rollout, "_Row", lambda prompt, most: row(prompt, min(most, limits[prompt.id])))
+    row = module._Row
+    monkeypatch.setattr(module, "_Row", lambda prompt, most: row(prompt, min(most, limits[prompt.id])))
     return prompts, [completed.completion_ids for completed in alone]
 
 
@@ -124,8 +124,8 @@ def test_rows_that_end_make_room_and_completions_come_in_order(
 def test_pool_takes_far_fewer_positions_than_its_batches(policy: Policy, monkeypatch: pytest.MonkeyPatch):
     prompts, _ = ending_prompts(policy, monkeypatch)
     seen = []
-    step = rollout._next_tokens
-    monkeypatch.setattr(rollout, "_next_tokens", lambda _, rows, *rest: seen.append(len(rows)) or step(_, rows, *rest))
+    step = module._next_tokens
+    monkeypatch.setattr(module, "_next_tokens", lambda _, rows, *rest: seen.append(len(rows)) or step(_, rows, *rest))
     list(complete(policy, prompts, 20, 4))
     assert max(seen) == 4
     assert len(seen) < 30 < 37 == sum(max(LENGTHS[i : i + 4]) for i in (0, 4, 8))
