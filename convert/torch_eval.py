@@ -27,7 +27,7 @@ NO_TORCH = (
 )
 
 MOST_ROWS = 64
-"""Prompts completed together by default: a position reads all weights, and 64 rows cost little more than 8."""
+"""Prompts completed together by default: a position of 48 rows took 2.3 times as long as one of 16."""
 
 NO_PEFT = "a PEFT adapter is checked with torch and peft: pip install 'mlx-grpo[torch,peft]', or use --no-verify"
 
@@ -153,6 +153,9 @@ def _load(model_dir: Path, device: str, dtype: str, max_new_tokens: int, stop_id
         max_new_tokens=max_new_tokens,
         eos_token_id=list(stop_ids) or None,
         pad_token_id=next(iter(stop_ids), 0),
+        # The default cache is copied for each position. SmolLM2, 48 rows of 180 tokens: 1.3 s a position, 0.8 without.
+        cache_implementation="static" if device == "cpu" else None,
+        disable_compile=True,
     )
     return model.to(device).eval()
 

@@ -248,7 +248,8 @@ def grpo_decoding_bytes(work: Workload) -> tuple[int, int]:
 def decoding_bytes(work: Workload, prompts: int, rows_each: int, width: int) -> tuple[int, int]:
     """Return the bytes of a decoding's cache, with `width` tokens a row, and of the sampler's arrays."""
     sizes, rows = work.sizes, prompts * rows_each
-    tokens = (prompts if sizes.shares_prompt else rows) * work.lengths.prompt + rows * width
+    shared = work.lengths.shared if sizes.shares_prompt else 0
+    tokens = shared + (prompts if sizes.shares_prompt else rows) * (work.lengths.prompt - shared) + rows * width
     return sizes.keys_values * sizes.layers * tokens, SAMPLER_ARRAYS * rows * sizes.vocabulary * FP32
 
 
