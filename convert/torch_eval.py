@@ -26,6 +26,9 @@ NO_TORCH = (
     "(on Linux: --index-url of PyTorch's CPU wheels) or use --backend mlx"
 )
 
+MOST_ROWS = 64
+"""Prompts completed together by default: a position of 48 rows took 2.3 times as long as one of 16."""
+
 NO_PEFT = "a PEFT adapter is checked with torch and peft: pip install 'mlx-grpo[torch,peft]', or use --no-verify"
 
 
@@ -51,7 +54,7 @@ def generate(
     stop_ids: Sequence[int],
     device: str = "auto",
     dtype: str = "float32",
-    batch_size: int = 8,
+    batch_size: int = MOST_ROWS,
     on_batch: Callable[[list[list[int]]], None] | None = None,
 ) -> list[list[int]]:
     """Return greedy completions of `prompts` (token ids) in their order, each cut after its first stop token.
@@ -150,6 +153,9 @@ def _load(model_dir: Path, device: str, dtype: str, max_new_tokens: int, stop_id
         max_new_tokens=max_new_tokens,
         eos_token_id=list(stop_ids) or None,
         pad_token_id=next(iter(stop_ids), 0),
+        # The default cache is copied for each position. SmolLM2, 48 rows of 180 tokens: 1.3 s a position, 0.8 without.
+        cache_implementation="static" if device == "cpu" else None,
+        disable_compile=True,
     )
     return model.to(device).eval()
 

@@ -30,7 +30,9 @@ if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
     "--out", type=click.Path(path_type=Path), required=True, help="NAME.csv; NAME.jsonl is written beside it."
 )
 @click.option("--top-k", type=click.IntRange(min=1), help="Write only the best K; all are scored.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Candidates at a time; the run's by default, or 16.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Most candidates at a time; by default the run's, or by memory."
+)
 @click.option(
     "--form", type=click.Choice(["compact", "full"]), help="Form of the prompts; the run's by default, or compact."
 )

@@ -110,7 +110,7 @@ class EvalConfig(Section):
 
     episodes: Count = 64
     max_new_tokens: Count = 384
-    batch_size: Count = 16
+    batch_size: Count | None = None
     validation: Count = 32
     cluster: str | None = None
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
 
 from convert import torch_eval
@@ -17,9 +18,10 @@ from mlx_grpo.data.jsonl import append_jsonl, read_jsonl
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.export.export import exported_model
-from mlx_grpo.generation.rollout import decode_completion, generate
-from mlx_grpo.generation.sampling import Sampling
+from mlx_grpo.generation.nodes import shared_start
+from mlx_grpo.generation.rollout import complete, decode_completion
 from mlx_grpo.models.policy import ADAPTER_WEIGHTS, find_model, load_for_inference, load_tokenizer_of
+from mlx_grpo.planning.rows import rows_that_fit
 from mlx_grpo.runs import Run
 
 OnBatch = Callable[[list[str]], None]
@@ -27,6 +29,9 @@ OnBatch = Callable[[list[str]], None]
 
 Progress = Callable[[str, int, int], None]
 """Given a model's name, the number of its prompts that are completed, and the number of all."""
+
+KEPT_TOGETHER = 16
+"""Completions written to the file at a time, where no batch size is set."""
 
 UNFINISHED = "completions.jsonl"
 """The file of an evaluation that is not finished."""
@@ -41,7 +46,13 @@ class GreedySettings:
     device: str
     dtype: str
     max_new_tokens: int
-    batch_size: int
+    batch_size: int | None
+    """The most completions to decode together; None chooses by memory."""
+
+    @property
+    def kept_together(self) -> int:
+        """Return how many completions are written to the file at a time."""
+        return self.batch_size or KEPT_TOGETHER
 
 
 class Completer:
@@ -58,8 +69,7 @@ class Completer:
     def complete(self, name: str, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
         """Return greedy completions by the base or one of its adapters; `name` is the model's name for progress.
 
-        Those that an interrupted evaluation finished are read from the file. Its batches were whole, so the
-        rest is divided into the batches that an uninterrupted one has.
+        Those that an interrupted evaluation finished are read from the file.
         """
         key = self._key(adapter, prompts)
         texts: list[str] = self.ranks.from_leader(lambda: self._kept(key))
@@ -104,14 +114,21 @@ def complete_with_mlx(
 ) -> None:
     """Complete prompts by MLX, in each round a batch on each rank; every rank is given all batches.
 
-    The batches are those of one rank alone, since a completion may depend on its batch in the last bit.
+    A rank decodes all its batches as one stream. The rows beside a row change its logits in their last digits, so
+    a completion may depend on the number of ranks, and on where an interrupted evaluation continued.
     """
     policy = load_for_inference(base, adapter, settings.dtype)
-    sampling = Sampling(settings.max_new_tokens, temperature=0)
-    for batches in batched(batched(prompts, settings.batch_size), ranks.size):
-        # The last round may have fewer batches than ranks.
-        rollouts = generate(policy, batches[ranks.rank], 1, sampling) if ranks.rank < len(batches) else []
-        for texts in ranks.gather([rollout.completion for rollout in rollouts]):
+    batches = list(batched(prompts, settings.kept_together))
+    own = [prompt for batch in batches[ranks.rank :: ranks.size] for prompt in batch]
+    ids = [prompt.token_ids for prompt in own]
+    longest = max(map(len, ids), default=0) + settings.max_new_tokens
+    max_rows = rows_that_fit(policy.model, longest, settings.batch_size, ranks.size)
+    start = shared_start(policy.model, ids) if ids else ()
+    rollouts = complete(policy, own, settings.max_new_tokens, max_rows, start)
+    for round_of_batches in batched(batches, ranks.size):
+        # The last round may have fewer batches than ranks, and the last batch fewer prompts.
+        rows = len(round_of_batches[ranks.rank]) if ranks.rank < len(round_of_batches) else 0
+        for texts in ranks.gather([rollout.completion for rollout in islice(rollouts, rows)]):
             if texts:
                 on_batch(texts)
 
@@ -133,7 +150,7 @@ def complete_with_torch(
         max_new_tokens=settings.max_new_tokens,
         stop_ids=sorted(tokenizer.eos_token_ids),
         device=settings.device,
-        batch_size=settings.batch_size,
+        batch_size=settings.batch_size or torch_eval.MOST_ROWS,
         on_batch=lambda batch: on_batch([decode_completion(tokenizer, ids) for ids in batch]),
     )
 

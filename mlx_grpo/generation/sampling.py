@@ -29,9 +29,9 @@ class Sampling:
     """Decode all `max_tokens` even after a stop token; for timing."""
 
     @property
-    def filters(self) -> bool:
-        """Return True if any filter keeps tokens from being drawn."""
-        return self.top_k > 0 or self.top_p < 1 or self.min_p > 0
+    def greedy(self) -> bool:
+        """Return True if the most likely token is taken each time."""
+        return self.temperature == 0
 
 
 class Draw(NamedTuple):
@@ -43,23 +43,20 @@ class Draw(NamedTuple):
     entropies: mx.array
 
 
-def filtered(logits: mx.array, sampling: Sampling) -> mx.array:
-    """Set the tempered logits [B, V] of all tokens that the filters drop to -inf."""
-    if 0 < sampling.top_k < logits.shape[-1]:
-        lowest_kept = mx.topk(logits, sampling.top_k, axis=-1).min(axis=-1, keepdims=True)
-        logits = mx.where(logits < lowest_kept, -mx.inf, logits)
+def filtered(weights: mx.array, sampling: Sampling) -> mx.array:
+    """Set the weights [B, V] of all tokens that the filters drop to 0; the highest weight of a row is 1."""
+    if 0 < sampling.top_k < weights.shape[-1]:
+        lowest_kept = mx.topk(weights, sampling.top_k, axis=-1).min(axis=-1, keepdims=True)
+        weights = mx.where(weights < lowest_kept, 0, weights)
     if sampling.top_p < 1:
-        order = mx.argsort(-logits, axis=-1)
-        descending = mx.softmax(mx.take_along_axis(logits, order, axis=-1), axis=-1)
-        # A token stays while the mass before it is below top_p, so the most likely one always does.
-        kept_ordered = mx.cumsum(descending, axis=-1) - descending < sampling.top_p
+        order = mx.argsort(-weights, axis=-1)
+        descending = mx.take_along_axis(weights, order, axis=-1)
+        cumulative = mx.cumsum(descending, axis=-1)
+        # A token is kept while the mass before it is below top_p, so the most likely one always is.
+        kept_ordered = cumulative - descending < sampling.top_p * cumulative[:, -1:]
         kept = mx.put_along_axis(mx.zeros_like(kept_ordered), order, kept_ordered, axis=-1)
-        logits = mx.where(kept, logits, -mx.inf)
-    if sampling.min_p > 0:
-        probabilities = mx.softmax(logits, axis=-1)
-        floor = sampling.min_p * probabilities.max(axis=-1, keepdims=True)
-        logits = mx.where(probabilities < floor, -mx.inf, logits)
-    return logits
+        weights = mx.where(kept, weights, 0)
+    return mx.where(weights < sampling.min_p, 0, weights) if sampling.min_p > 0 else weights
 
 
 def row_keys(seed: int, step: int, rows: Sequence[int]) -> mx.array:
@@ -67,21 +64,19 @@ def row_keys(seed: int, step: int, rows: Sequence[int]) -> mx.array:
     return mx.stack([mx.random.key(_mix(seed, step, row)) for row in rows])
 
 
-def draw(logits: mx.array, keys: mx.array, position: int, sampling: Sampling) -> Draw:
-    """Sample one token for each row: logits [B, V], keys [B, 2]; log-probabilities as the trainer computes them."""
-    tempered = logits.astype(mx.float32) / (sampling.temperature or 1.0)  # [B, V]
-    highest = tempered.max(axis=-1, keepdims=True)
-    shifted = tempered - highest  # [B, V]
+def draw(logits: mx.array, keys: mx.array, position: int | mx.array, sampling: Sampling) -> Draw:
+    """Sample one token for each row: logits [B, V], keys [B, 2], one position or [B, 1]; the temperature is above 0.
+
+    Log-probabilities are computed as the trainer computes them; one exponential serves them, entropies and weights.
+    """
+    tempered = logits.astype(mx.float32)  # [B, V]
+    tempered = tempered if sampling.temperature == 1 else tempered / sampling.temperature
+    shifted = tempered - tempered.max(axis=-1, keepdims=True)  # [B, V]
     weights = mx.exp(shifted)  # [B, V]
     total = weights.sum(axis=-1)  # [B]
     log_total = mx.log(total)
     entropies = log_total - (weights * shifted).sum(axis=-1) / total
-    if sampling.temperature == 0:
-        tokens = mx.argmax(tempered, axis=-1)
-    else:
-        if sampling.filters:
-            weights = mx.exp(filtered(tempered, sampling) - highest)
-        tokens = _pick(weights, keys + position)
+    tokens = _pick(filtered(weights, sampling), keys + position)
     return Draw(tokens, mx.take_along_axis(shifted, tokens[:, None], axis=-1)[:, 0] - log_total, entropies)
 
 
@@ -90,9 +85,9 @@ def _pick(weights: mx.array, keys: mx.array) -> mx.array:
     cumulative = mx.cumsum(weights, axis=-1)
     total = cumulative[:, -1:]
     uniform = mx.vmap(lambda key: mx.random.uniform(key=key))(keys)[:, None]  # [B, 1]
-    picked = (cumulative <= uniform * total).sum(axis=-1)
-    # uniform * total can round up to total; the first token that reaches it is the last with any weight.
-    return mx.minimum(picked, (cumulative < total).sum(axis=-1))
+    # uniform * total can round up to total; just below it the token is the last one with any weight.
+    threshold = mx.minimum(uniform * total, total * (1 - 2**-24))
+    return (cumulative <= threshold).sum(axis=-1)
 
 
 def seed_step(seed: int, phase: int, step: int, rank: int) -> None:

@@ -56,9 +56,9 @@ def token_tree(batch: Batch, max_rows: int | None = None, *, share: bool = True)
         """Return the node of tokens `start` to `end`, which all these prompts, in sorted order, have in common."""
         children: list[Node] = []
         rows: list[int] = []
-        for siblings in _siblings(beginnings, prompts, end):
+        for siblings in siblings_after(beginnings, prompts, end):
             first = siblings[0]
-            common = _common(beginnings[first], beginnings[siblings[-1]])
+            common = common_length(beginnings[first], beginnings[siblings[-1]])
             if common > end and (len(siblings) > 1 or len(rows_of[first]) > 1):
                 children.append(grow(siblings, end, common))
             else:
@@ -77,15 +77,15 @@ def rows_in_order(batch: Batch) -> list[int]:
 def common_start(prompts: Sequence[TokenIds]) -> int:
     """Return how many tokens all prompts share at their start, 0 if below `SHARED_TOKENS`; never a whole prompt."""
     first, last = min(prompts)[:-1], max(prompts)[:-1]  # all share what the first and last share
-    shared = min(_common(first, last), min(map(len, prompts)) - 1)
+    shared = min(common_length(first, last), min(map(len, prompts)) - 1)
     return shared if shared >= SHARED_TOKENS else 0
 
 
-def _siblings(beginnings: Sequence[TokenIds], prompts: Sequence[int], end: int) -> list[list[int]]:
+def siblings_after(beginnings: Sequence[TokenIds], prompts: Sequence[int], end: int) -> list[list[int]]:
     """Divide sorted prompts into runs that share enough tokens after `end` for a node of their own."""
     runs: list[list[int]] = [[prompts[0]]]
     for before, prompt in pairwise(prompts):
-        shared = _common(beginnings[before], beginnings[prompt]) - end
+        shared = common_length(beginnings[before], beginnings[prompt]) - end
         equal = beginnings[before] == beginnings[prompt]
         if shared >= SHARED_TOKENS or (equal and shared > 0):
             runs[-1].append(prompt)
@@ -94,7 +94,8 @@ def _siblings(beginnings: Sequence[TokenIds], prompts: Sequence[int], end: int) 
     return runs
 
 
-def _common(left: Sequence[int], right: Sequence[int]) -> int:
+def common_length(left: Sequence[int], right: Sequence[int]) -> int:
+    """Return how many tokens both begin with."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 
 

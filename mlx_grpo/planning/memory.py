@@ -12,6 +12,8 @@ from mlx_grpo.planning.architecture import Architecture
 
 SAMPLER_ARRAYS = 4
 """Arrays [rows, V] of one decoded position: logits, tempered, weights and their running sum."""
+EVALUATION_ROWS = 16
+"""Rows that an evaluation during training is planned with; it decodes more only where memory is free."""
 UPDATE_LARGEST, UPDATE_LAYERS = 4.0, 20
 """Arrays that AdamW's update holds: of the largest one alone, or of a layer's largest ones in a row."""
 
@@ -187,7 +189,8 @@ def evaluation_peak(work: Workload) -> float:
     """Return the peak of an evaluation during training, which completes prompts of the validation split."""
     config = work.config
     width = min(config.eval.max_new_tokens, config.max_completion_length)
-    cache, sampler = decoding_bytes(work, config.eval.batch_size, 1, width)
+    rows = min(config.eval.batch_size or EVALUATION_ROWS, config.eval.validation)
+    cache, sampler = decoding_bytes(work, rows, 1, width)
     return work.held.total + max(prefill_bytes(work), cache + sampler)
 
 
@@ -245,7 +248,8 @@ def grpo_decoding_bytes(work: Workload) -> tuple[int, int]:
 def decoding_bytes(work: Workload, prompts: int, rows_each: int, width: int) -> tuple[int, int]:
     """Return the bytes of a decoding's cache, with `width` tokens a row, and of the sampler's arrays."""
     sizes, rows = work.sizes, prompts * rows_each
-    tokens = (prompts if sizes.shares_prompt else rows) * work.lengths.prompt + rows * width
+    shared = work.lengths.shared if sizes.shares_prompt else 0
+    tokens = shared + (prompts if sizes.shares_prompt else rows) * (work.lengths.prompt - shared) + rows * width
     return sizes.keys_values * sizes.layers * tokens, SAMPLER_ARRAYS * rows * sizes.vocabulary * FP32
 
 

@@ -55,7 +55,8 @@ class RankingModel:
     adapter: Path | None
     dtype: str
     settings: Settings
-    batch_size: int
+    batch_size: int | None
+    """The most candidates to decode together; None chooses by memory."""
     rubric: Rubric[StrictLimits]
     """The strict rubric, with a run's limits; the published one does not judge single reasons."""
 

@@ -1,19 +1,19 @@
 """Rank a whole pool of candidates for one job: `mlx-grpo rank`, and as a library `Ranker`.
 
-Prompts are completed greedily, in batches of the pool's order. All prompts begin with the same instruction and job,
+Prompts are completed greedily, as one stream in the pool's order. All prompts begin with the same instruction and job,
 which are run once for the whole pool. A completion that is no valid answer is sampled once more, at a low temperature.
 """
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property
+from itertools import tee
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mlx_grpo.data.batch import batched
 from mlx_grpo.data.dataset import make_prompt
@@ -21,12 +21,14 @@ from mlx_grpo.data.thinking import ends_in_thought
 from mlx_grpo.data.types import LengthLimit, Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
-from mlx_grpo.generation.decoding import Start, shared_start
-from mlx_grpo.generation.rollout import generate
+from mlx_grpo.generation.nodes import Nodes, shared_start
+from mlx_grpo.generation.rollout import complete, generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import Policy, load_for_inference
+from mlx_grpo.planning.rows import rows_that_fit
 from mlx_grpo.ranking.answers import Answer, read_answer
+from mlx_grpo.ranking.batches import LOGGED_TOGETHER, Batch, batches_held, pool_batches
 from mlx_grpo.ranking.files import ScoreLog, outputs, write_ranked
 from mlx_grpo.ranking.model import find_ranking_model
 from mlx_grpo.ranking.summary import LISTED, RankSummary, Tally
@@ -34,7 +36,7 @@ from mlx_grpo.tasks.shortlist.build import candidate_for_prompt, job_for_prompt,
 from mlx_grpo.tasks.shortlist.facts import facts_of
 from mlx_grpo.tasks.shortlist.instruction import messages
 from mlx_grpo.tasks.shortlist.jd import JobReading, read_description
-from mlx_grpo.tasks.shortlist.pool import Entry, stream_pool
+from mlx_grpo.tasks.shortlist.pool import stream_pool
 from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job
 
 RETRY_TEMPERATURE = 0.3
@@ -49,21 +51,9 @@ class _JobPrompt:
     """A job as every prompt of its pool contains it."""
 
     job: Job
-    start: Start
+    start: Nodes
     """The tokens that all prompts begin with."""
     count_tokens: Callable[[Job, Candidate], int]
-
-
-class _Batch(NamedTuple):
-    """Entries of the pool that are answered together.
-
-    Never a part of a batch: which rows a batch has changes its logits in their last digits.
-    """
-
-    number: int
-    entries: list[Entry]
-    keys: list[str]
-    """Of the entries' answers in the score log."""
 
 
 class Ranker:
@@ -140,38 +130,35 @@ class Ranker:
 
     def score(self, job: Job, candidates: Iterable[Candidate]) -> Iterator[Answer]:
         """Yield an answer for each candidate, in order, a batch at a time."""
-        job_prompt = self._prepare(job)
-        for number, batch in enumerate(batched(candidates, self.model.batch_size)):
-            yield from self._answer_candidates(job_prompt, batch, number)
+        for answers in self._answer_batches(job, enumerate(batched(candidates, self._logged_together))):
+            yield from answers
+
+    @property
+    def _logged_together(self) -> int:
+        return self.model.batch_size or LOGGED_TOGETHER
 
     def _score_pool(self, log: ScoreLog | None, job: Job, pool: Path, progress: Callable[[int], None]) -> Tally:
         """Add an answer for every entry of the pool to rank 0's log; the ranks take a batch each in turn.
 
         `log` is None on all other ranks, whose tally stays empty.
         """
-        tally = Tally()
-        prepare = cache(partial(self._prepare, job))  # once, and only if an answer is missing: it loads the model
+        tally, ranks, size = Tally(), self.ranks, self._logged_together
         progress(0)
-        for batches in batched(_pool_batches(pool, self.model.batch_size), self.ranks.size):
-            new_answers = self._answer_missing(log, batches, prepare)
+        held = set(ranks.from_leader(lambda: batches_held(log, pool, size)))
+        batches, ahead = tee(pool_batches(pool, size))
+        own = (batch for batch in ahead if batch.number % ranks.size == ranks.rank and batch.number not in held)
+        new_answers = self._answer_batches(job, ((batch.number, batch.candidates()) for batch in own))
+        for together in batched(batches, ranks.size):
+            mine: list[dict[str, Any]] = []
+            if ranks.rank < len(together) and together[ranks.rank].number not in held:
+                mine = [asdict(answer) for answer in next(new_answers)]
+            gathered = ranks.gather(mine)[: len(together)]
             if log is None:
                 continue
-            for batch, answers in zip(batches, new_answers, strict=True):
-                _record(log, tally, batch, answers)
+            for batch, answers in zip(together, gathered, strict=True):
+                _record(log, tally, batch, [Answer.from_dict(fields) for fields in answers])
                 progress(len(tally.places))
         return tally
-
-    def _answer_missing(
-        self, log: ScoreLog | None, batches: Sequence[_Batch], prepare: Callable[[], _JobPrompt]
-    ) -> list[list[Answer]]:
-        """Return each batch's new answers on every rank; none for a batch that rank 0's log holds already."""
-        held = self.ranks.from_leader(lambda: [log.holds(batch.keys) for batch in batches] if log else [])
-        mine: list[dict[str, Any]] = []
-        if self.ranks.rank < len(batches) and not held[self.ranks.rank]:
-            answers = self._answer_entries(prepare(), batches[self.ranks.rank])
-            mine = [asdict(answer) for answer in answers]
-        gathered = self.ranks.gather(mine)[: len(batches)]
-        return [[Answer.from_dict(fields) for fields in answers] for answers in gathered]
 
     def _prepare(self, job: Job) -> _JobPrompt:
         settings = self.model.settings
@@ -191,30 +178,45 @@ class Ranker:
         row = {"id": candidate.id, "prompt": chat, "facts": facts_of(job, candidate)}
         return make_prompt(row, self.policy.tokenizer, settings.enable_thinking, settings.today)
 
-    def _answer_entries(self, job_prompt: _JobPrompt, batch: _Batch) -> list[Answer]:
-        """Return the answers of a batch in order; an unreadable entry's answer holds its problems."""
-        readable = [entry.candidate for entry in batch.entries if entry.candidate]
-        scored = iter(self._answer_candidates(job_prompt, readable, batch.number))
-        return [
-            next(scored) if entry.candidate else Answer(entry.candidate_id, note="; ".join(entry.problems))
-            for entry in batch.entries
-        ]
+    def _answer_batches(
+        self, job: Job, batches: Iterable[tuple[int, Sequence[Candidate | Answer]]]
+    ) -> Iterator[list[Answer]]:
+        """Yield the answers of numbered batches of candidates, in order; an answer among them is yielded unchanged.
 
-    def _answer_candidates(self, job_prompt: _JobPrompt, batch: Sequence[Candidate], number: int) -> list[Answer]:
-        prompts: dict[int, Prompt] = {}
-        answers: dict[int, Answer] = {}
-        for place, candidate in enumerate(batch):
-            prompt, fault = self._fitting_prompt(job_prompt, candidate)
-            if fault:
-                answers[place] = Answer(candidate.id, note=fault)
-            else:
-                prompts[place] = prompt
-        most = self.model.settings.max_new_tokens
-        answers |= self._complete(job_prompt, prompts, Sampling(most, temperature=0), number)
-        again = {place: prompt for place, prompt in prompts.items() if not answers[place].valid}
-        retried = self._complete(job_prompt, again, Sampling(most, temperature=RETRY_TEMPERATURE), number)
-        answers |= {place: replace(answer, retried=True) for place, answer in retried.items()}
-        return [answers[place] for place in range(len(batch))]
+        The candidates of later batches are decoded beside those of earlier ones.
+        """
+        job_prompt = self._prepare(job)
+        asked, ahead = tee((number, [self._ask(job_prompt, item) for item in items]) for number, items in batches)
+        prompts = (item for _, items in ahead for item in items if isinstance(item, Prompt))
+        settings = self.model.settings
+        longest = settings.token_budget + settings.max_new_tokens
+        max_rows = rows_that_fit(self.policy.model, longest, self.model.batch_size, self.ranks.size)
+        rollouts = complete(self.policy, prompts, settings.max_new_tokens, max_rows, job_prompt.start)
+        for number, items in asked:
+            tried = [(item, None) if isinstance(item, Answer) else self._first_try(next(rollouts)) for item in items]
+            again = iter(self._retry(job_prompt, [prompt for answer, prompt in tried if prompt], number))
+            yield [next(again) if prompt else answer for answer, prompt in tried]
+
+    def _first_try(self, rollout: Rollout) -> tuple[Answer, Prompt | None]:
+        """Return a greedy completion's answer, and the prompt if it has to be tried again."""
+        answer = self._read(rollout)
+        return answer, None if answer.valid else rollout.prompt
+
+    def _ask(self, job_prompt: _JobPrompt, item: Candidate | Answer) -> Prompt | Answer:
+        """Return the prompt for a candidate, or an answer with the reason why there is none."""
+        if isinstance(item, Answer):
+            return item
+        prompt, fault = self._fitting_prompt(job_prompt, item)
+        return Answer(item.id, note=fault) if fault else prompt
+
+    def _retry(self, job_prompt: _JobPrompt, prompts: Sequence[Prompt], number: int) -> list[Answer]:
+        """Return answers that are sampled, for prompts of a batch whose greedy completions are no valid answers."""
+        if not prompts:
+            return []
+        settings = self.model.settings
+        sampling = Sampling(settings.max_new_tokens, temperature=RETRY_TEMPERATURE)
+        rollouts = generate(self.policy, prompts, 1, sampling, seed=settings.seed, step=number, start=job_prompt.start)
+        return [replace(self._read(rollout), retried=True) for rollout in rollouts]
 
     def _fitting_prompt(self, job_prompt: _JobPrompt, candidate: Candidate) -> tuple[Prompt, str]:
         """Return a candidate's prompt, and why it does not fit the budget or the model's context ("" if it does)."""
@@ -232,22 +234,6 @@ class Ranker:
     def _length_limit(self) -> LengthLimit:
         return ModelFolder.read(self.model.base).length_limit
 
-    def _complete(
-        self, job_prompt: _JobPrompt, prompts: dict[int, Prompt], sampling: Sampling, number: int
-    ) -> dict[int, Answer]:
-        if not prompts:
-            return {}
-        rollouts = generate(
-            self.policy,
-            list(prompts.values()),
-            1,
-            sampling,
-            seed=self.model.settings.seed,
-            step=number,
-            start=job_prompt.start,
-        )
-        return {place: self._read(rollout) for place, rollout in zip(prompts, rollouts, strict=True)}
-
     def _read(self, rollout: Rollout) -> Answer:
         prompt = rollout.prompt
         opened, facts = prompt.opens_thought, prompt.columns["facts"]
@@ -258,7 +244,7 @@ class Ranker:
         return replace(answer, note=f"{answer.note}; cut off after {len(rollout.completion_ids)} tokens{where}")
 
 
-def _record(log: ScoreLog, tally: Tally, batch: _Batch, answers: Sequence[Answer]) -> None:
+def _record(log: ScoreLog, tally: Tally, batch: Batch, answers: Sequence[Answer]) -> None:
     """Log a batch's new answers, if it has any, and count all its answers."""
     if answers:
         log.append(batch.keys, answers)
@@ -287,13 +273,3 @@ def survey(jd: Path, pool: Path) -> tuple[JobReading, int]:
     if not readable:
         raise UserError(f"{pool}: holds no candidate that can be read ({total} entries)", *problems)
     return read_description(jd, [name for name, _ in skills.most_common()]), total
-
-
-def _key(entry: Entry) -> str:
-    """Return the key of an entry's answer: a hash of everything that was read of the entry."""
-    return hashlib.sha256(repr(entry).encode("utf-8", "backslashreplace")).hexdigest()[:32]
-
-
-def _pool_batches(pool: Path, size: int) -> Iterator[_Batch]:
-    for number, entries in enumerate(batched(stream_pool(pool), size)):
-        yield _Batch(number, entries, [_key(entry) for entry in entries])

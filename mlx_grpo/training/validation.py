@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.batch import batched
 from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts, validation_rows
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.errors import UserError
-from mlx_grpo.generation.rollout import generate
-from mlx_grpo.generation.sampling import Sampling
+from mlx_grpo.generation.nodes import shared_start
+from mlx_grpo.generation.rollout import complete
 from mlx_grpo.models.policy import Policy
+from mlx_grpo.planning.rows import rows_that_fit
 from mlx_grpo.rewards import Judge, check_columns, load_judge
 from mlx_grpo.tasks.base import averaged
 from mlx_grpo.training.groups import score_rollouts
@@ -80,16 +80,23 @@ def validate(state: TrainState, prompts: Sequence[Prompt]) -> tuple[dict[str, fl
     The judge's figures, where there is a judge, are independent of the reward that trains.
     """
     config, ranks = state.config, state.ranks
-    sampling = Sampling(min(config.eval.max_new_tokens, config.max_completion_length), temperature=0)
-    own_prompts = ranks.share(prompts)
-    judge = load_judge(config)
-    own_rows: list[dict[str, float]] = []
-    for batch in batched(own_prompts, config.eval.batch_size):
-        rollouts = generate(state.policy, batch, 1, sampling)
-        own_rows += _rollout_metrics(state, rollouts, judge)
+    rollouts = _complete(state, ranks.share(prompts))
+    own_rows = _rollout_metrics(state, rollouts, load_judge(config)) if rollouts else []
     rows = [row for rank_rows in ranks.gather(own_rows) for row in rank_rows]
     means = {name: mean_without_nan(np.array([row[name] for row in rows])) for name in rows[0]}
     return means, [row["eval/reward"] for row in rows]
+
+
+def _complete(state: TrainState, prompts: Sequence[Prompt]) -> list[Rollout]:
+    """Return greedy completions of this rank's prompts."""
+    config, policy = state.config, state.policy
+    if not prompts:
+        return []
+    max_tokens = min(config.eval.max_new_tokens, config.max_completion_length)
+    ids = [prompt.token_ids for prompt in prompts]
+    longest = max(map(len, ids)) + max_tokens
+    max_rows = rows_that_fit(policy.model, longest, config.eval.batch_size, state.ranks.size)
+    return list(complete(policy, prompts, max_tokens, max_rows, shared_start(policy.model, ids)))
 
 
 def _rollout_metrics(state: TrainState, rollouts: Sequence[Rollout], judge: Judge | None) -> list[dict[str, float]]:

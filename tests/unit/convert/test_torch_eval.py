@@ -133,3 +133,19 @@ def test_openblas_gets_its_threads_back(folder):
     before, during = library.openblas_get_num_threads(), []
     complete(folder, max_new_tokens=1, on_batch=lambda _: during.append(library.openblas_get_num_threads()))
     assert during == [1] and library.openblas_get_num_threads() == before > 1
+
+
+def test_all_prompts_are_completed_together_in_a_cache_of_one_size(folder, monkeypatch):
+    rows, sizes = [], []
+    forward = transformers.LlamaForCausalLM.forward
+
+    def recorded(*args, **options):
+        output = forward(*args, **options)
+        rows.append(len(options["input_ids"]))
+        sizes.append(options["past_key_values"].layers[0].keys.shape[2])
+        return output
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", recorded)
+    complete(folder, max_new_tokens=3)
+    assert rows == [8, 8, 8]
+    assert len(set(sizes)) == 1, "a cache that grows is copied for each position"

@@ -12,7 +12,9 @@ from support.tiny_models import tiny_policy
 from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.data.types import Prompt
-from mlx_grpo.generation.rollout import generate
+from mlx_grpo.generation import rollout as module
+from mlx_grpo.generation.nodes import shared_start
+from mlx_grpo.generation.rollout import complete, generate
 from mlx_grpo.generation.sampling import Sampling
 from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import Policy
@@ -84,3 +86,54 @@ def test_more_rows_than_mlx_lm_decodes_by_default_all_finish(policy: Policy):
     rollouts = generate(policy, prompts_of(policy, *"abcde"), 8, Sampling(3))
     assert len(rollouts) == 40
     assert all(r.completion_ids for r in rollouts)
+
+
+def test_greedy_decoding_computes_no_statistics(policy: Policy, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "draw", None)
+    for greedy in generate(policy, prompts_of(policy, "short"), 2, Sampling(5, temperature=0)):
+        assert len(greedy.completion_ids) == 5
+        assert (greedy.sampled_logps, greedy.sampled_entropies) == ((), ())
+
+
+LENGTHS = (9, 1, 14, 3, 2, 11, 5, 1, 8, 6, 4, 12)
+
+
+def ending_prompts(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Prompt], list[tuple[int, ...]]]:
+    """Return prompts, and their greedy completions, which end after `LENGTHS` tokens."""
+    prompts = prompts_of(policy, *(f"all of these prompts begin alike, and then {'x' * i} {i}" for i in range(12)))
+    alone = [generate(policy, [p], 1, Sampling(n, temperature=0))[0] for p, n in zip(prompts, LENGTHS, strict=True)]
+    limits = {p.id: n for p, n in zip(prompts, LENGTHS, strict=True)}
+    row = module._Row
+    monkeypatch.setattr(module, "_Row", lambda prompt, most: row(prompt, min(most, limits[prompt.id])))
+    return prompts, [completed.completion_ids for completed in alone]
+
+
+@pytest.mark.parametrize("max_rows", [1, 3, 5, 64])
+@pytest.mark.parametrize("shares", [True, False])
+def test_rows_that_end_make_room_and_completions_come_in_order(
+    policy: Policy, max_rows: int, shares: bool, monkeypatch: pytest.MonkeyPatch
+):
+    prompts, alone = ending_prompts(policy, monkeypatch)
+    start = shared_start(policy.model, [prompt.token_ids for prompt in prompts]) if shares else ()
+    monkeypatch.setattr("mlx_grpo.generation.decoding.shares_prompt", lambda model: shares)
+    done = list(complete(policy, iter(prompts), 20, max_rows, start))
+    assert [completed.prompt for completed in done] == prompts
+    assert [completed.completion_ids for completed in done] == alone
+
+
+def test_pool_takes_far_fewer_positions_than_its_batches(policy: Policy, monkeypatch: pytest.MonkeyPatch):
+    prompts, _ = ending_prompts(policy, monkeypatch)
+    seen = []
+    step = module._next_tokens
+    monkeypatch.setattr(module, "_next_tokens", lambda _, rows, *rest: seen.append(len(rows)) or step(_, rows, *rest))
+    list(complete(policy, prompts, 20, 4))
+    assert max(seen) == 4
+    assert len(seen) < 30 < 37 == sum(max(LENGTHS[i : i + 4]) for i in (0, 4, 8))
+
+
+def test_prompts_are_read_as_seats_get_free(policy: Policy, monkeypatch: pytest.MonkeyPatch):
+    prompts, _ = ending_prompts(policy, monkeypatch)
+    read = []
+    completions = complete(policy, (read.append(prompt) or prompt for prompt in prompts), 20, 4)
+    assert next(completions).prompt is prompts[0]
+    assert len(read) < 12

@@ -70,11 +70,6 @@ def test_log_probabilities_and_entropies_are_of_the_tempered_distribution_before
     np.testing.assert_allclose(np.array(entropies), np.full(50, entropy), rtol=1e-5)
 
 
-def test_temperature_zero_takes_the_most_likely_token():
-    tokens = draw(mx.log(mx.array(PROBABILITIES))[None], row_keys(0, 0, range(1)), 0, Sampling(1, temperature=0)).tokens
-    assert tokens.tolist() == [0]
-
-
 def test_row_draws_the_same_beside_any_other_rows():
     logits, keys = normal_logps(6, 50), row_keys(0, 4, range(6))
     together = draw(logits, keys, 2, Sampling(1))[0].tolist()

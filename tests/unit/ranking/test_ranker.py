@@ -22,7 +22,7 @@ from mlx_grpo import Ranker
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.errors import UserError
-from mlx_grpo.generation import decoding
+from mlx_grpo.generation import nodes, rollout
 from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.ranking.summary import RankSummary
 from mlx_grpo.runs import ADAPTER, INPUTS, Run
@@ -67,8 +67,10 @@ def ranker(model: Path, **changes: object) -> Ranker:
     return Ranker(model, **{"token_budget": 2000, "max_new_tokens": 20, "batch_size": 4, **changes})
 
 
-def rank(model: Path, folder: Path, pool: list, **changes: object) -> tuple[RankSummary, list[dict]]:
-    summary = ranker(model).rank(*files_in(folder, pool), folder / "r.csv", **changes)
+def rank(
+    model: Path, folder: Path, pool: list, batch_size: int | None = 4, **changes: object
+) -> tuple[RankSummary, list[dict]]:
+    summary = ranker(model, batch_size=batch_size).rank(*files_in(folder, pool), folder / "r.csv", **changes)
     return summary, [json.loads(line) for line in summary.jsonl.read_text().splitlines()]
 
 
@@ -190,15 +192,28 @@ def test_scores_of_another_job_or_model_are_not_mixed_in(model: Path, tmp_path: 
 
 
 def test_job_is_run_once_for_the_whole_pool(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    extend, run = decoding.extend, []
-    monkeypatch.setattr(
-        decoding, "extend", lambda model, ids, chain=(): run.append(ids.size) or extend(model, ids, chain)
-    )
+    extend, run = nodes.extend, []
+    monkeypatch.setattr(nodes, "extend", lambda model, ids, chain=(): run.append(ids.size) or extend(model, ids, chain))
     rank(model, tmp_path, [profile(f"C{i}", title=f"{'ABCDEFGH'[i]} Analyst") for i in range(8)])
-    job, *candidates = run
-    assert len(candidates) == 8
-    assert job > 200
+    job, candidates = run[:-8], run[-8:]
+    assert sum(job) > 200
+    assert job[:-1] == [nodes.PREFILL_CHUNK] * (len(job) - 1)
     assert max(candidates) < 150
+
+
+def test_candidates_of_later_batches_decode_beside_earlier_ones(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen, step = [], rollout._next_tokens
+    monkeypatch.setattr(rollout, "_next_tokens", lambda _, rows, *rest: seen.append(len(rows)) or step(_, rows, *rest))
+    summary, _ = rank(model, tmp_path, pool_of(24), batch_size=None)
+    assert max(seen) == 24
+    scores = tmp_path / "r.scores.jsonl"
+    before = scores.read_bytes()
+    scores.write_bytes(b"".join(before.splitlines(keepends=True)[:20]))  # the header, a batch of 16 and three more
+    resumed, _ = rank(model, tmp_path, pool_of(24), batch_size=None)
+    assert (summary.reused, resumed.reused) == (0, 16)
+    assert scores.read_bytes() == before
 
 
 def test_special_tokens_in_a_profile_end_no_turn(model: Path, tmp_path: Path):
