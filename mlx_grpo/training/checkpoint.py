@@ -74,7 +74,7 @@ def save_checkpoint(run: runs.Run, state: TrainState, position: RunPosition) -> 
         shutil.rmtree(temporary, ignore_errors=True)
         kept = list_checkpoints(run)
         raise UserError(
-            f"{folder}: can't be written ({error}); free space there or choose another output_dir, then go on with "
+            f"{folder}: can't be written ({error}); free space there or choose another output_dir, then continue with "
             f"--resume from {kept[0].name if kept else 'the start'}"
         ) from None
 
@@ -89,7 +89,7 @@ def load_checkpoint(run: runs.Run, state: TrainState, note: Callable[[str], None
     if name is None:
         if ranks.leads:
             _set_aside(run)
-            note(f"no checkpoint to go on from: starting over; what was written is kept as {SET_ASIDE}*")
+            note(f"no checkpoint to continue from: starting over; what was written is kept as {SET_ASIDE}*")
         return None
     folder = run.folder / FOLDER / name
     if not (folder / STATE).is_file():
@@ -142,7 +142,7 @@ def find_fault(folder: Path, run: runs.Run, config: Config) -> str | None:
     """Return the reason why a checkpoint can't be used; None where it can."""
     try:
         record = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        if config_sha256(validate(record["config"])) != config_sha256(config):  # new keys have their defaults
+        if fixed_keys(validate(record["config"])) != fixed_keys(config):  # new keys have their defaults
             return "made with another configuration"
         for name, digest in record["files"].items():
             if _sha256(folder / name) != digest:
@@ -161,10 +161,9 @@ def read_position(record: dict[str, Any]) -> RunPosition:
     return RunPosition(**{**record["position"], "best": Best(**record["position"]["best"])})
 
 
-def config_sha256(config: Config) -> str:
-    """Return a digest of the keys that can't change when a run is resumed."""
-    fixed = {key: value for key, value in config.model_dump().items() if key not in runs.FREE_KEYS}
-    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+def fixed_keys(config: Config) -> dict[str, Any]:
+    """Return the keys that can't change when a run is resumed, with their values."""
+    return {key: value for key, value in config.model_dump().items() if key not in runs.FREE_KEYS}
 
 
 def versions() -> dict[str, str]:
@@ -185,7 +184,6 @@ def _write(folder: Path, run: runs.Run, state: TrainState, position: RunPosition
         "lengths": lengths,
         "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
         "config": state.config.model_dump(),
-        "config_sha256": config_sha256(state.config),
         "versions": versions(),
     }
     (folder / STATE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

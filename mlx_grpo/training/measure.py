@@ -65,8 +65,8 @@ def check_memory(
     change = cheapest_change(state.policy.base, work, available, needs.ratios(predicted))
     remedy = f"set {change}" if change else "take a smaller model"
     if not force:
-        raise UserError(f"memory: {verdict(needs, available)}; {remedy}, or go on regardless with --force")
-    note(f"memory: going on regardless with --force; to fit, {remedy}")
+        raise UserError(f"memory: {verdict(needs, available)}; {remedy}, or train regardless with --force")
+    note(f"memory: training regardless with --force; to fit, {remedy}")
 
 
 def workload(state: TrainState, prompts: Sequence[Prompt]) -> Workload:

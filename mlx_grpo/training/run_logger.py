@@ -44,7 +44,7 @@ class RunLogger:
         """Report that a phase of `steps` steps starts or is resumed."""
         self.reporter.begin(name, steps)
         if self.position.steps:
-            self.reporter.note(f"  going on after step {self.position.steps}")
+            self.reporter.note(f"  continuing after step {self.position.steps}")
 
     def decoding(self, rows: int) -> None:
         """Report a decoded position; raise StopStep after a signal, unless other processes would wait for this one."""
@@ -128,7 +128,7 @@ class RunLogger:
         """Return the step after which the run stopped, and the command that resumes it."""
         return (
             f"stopped after step {self.position.steps} of {self.position.phase.replace('_', ' ')}, all saved; "
-            f"go on with: mlx-grpo train {self.run.folder} --resume"
+            f"continue with: mlx-grpo train {self.run.folder} --resume"
         )
 
     def _stop_diverged(self, batch_records: Sequence[dict[str, Any]]) -> None:
@@ -148,4 +148,4 @@ def explain_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # MLX raises RuntimeError where a file can't be written
-        raise UserError(f"{path}: can't be written ({error}); free space there, then go on with --resume") from None
+        raise UserError(f"{path}: can't be written ({error}); free space there, then continue with --resume") from None

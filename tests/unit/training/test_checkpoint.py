@@ -114,7 +114,7 @@ def test_damaged_checkpoint_is_reported_and_the_previous_one_resumed(stopped: Pa
     finished = resume(stopped)
     assert finished.returncode == 0, finished.stderr
     assert f"grpo-000004: {report}" in finished.stdout
-    assert "going on after step 2" in finished.stdout
+    assert "continuing after step 2" in finished.stdout
     assert contents(stopped)["metrics"] == whole["metrics"]
 
 
@@ -142,7 +142,7 @@ def test_run_stopped_by_a_signal_resumes_bit_exactly(folder: Path, uninterrupted
     process.stdout.read()
     errors = process.stderr.read()
     assert process.wait(timeout=60) == code
-    assert "all saved; go on with: mlx-grpo train" in errors
+    assert "all saved; continue with: mlx-grpo train" in errors
     assert "Traceback" not in errors
     assert resume_to_the_end(folder) == whole
 
@@ -169,7 +169,7 @@ def test_run_ended_by_until_resumes_bit_exactly(folder: Path, uninterrupted):
     assert finished.returncode == 0, finished.stderr
     run = folder / "runs" / "latest"
     assert (
-        f"stopped after step 3 of grpo, all saved; go on with: mlx-grpo train {run.resolve().relative_to(folder)}"
+        f"stopped after step 3 of grpo, all saved; continue with: mlx-grpo train {run.resolve().relative_to(folder)}"
         in (" ".join(finished.stdout.split()))
     )
     assert list_checkpoints(Run(run))[0].name == "grpo-000003"

@@ -93,10 +93,10 @@ def test_check_measures_near_the_limit_and_refuses_what_does_not_fit(
     if words[-1] == "fits":
         lines = check(state, work)
     else:
-        with pytest.raises(UserError, match=r"does not fit; (set \w+=.*|take a smaller model), or go on .* --force"):
+        with pytest.raises(UserError, match=r"does not fit; (set \w+=.*|take a smaller model), or train .* --force"):
             check(state, work)
         *lines, last = check(state, work, force=True)
-        assert last.startswith("memory: going on regardless with --force; to fit, ")
+        assert last.startswith("memory: training regardless with --force; to fit, ")
     assert len(lines) == len(words)
     assert all(line.startswith("memory: ") and line.endswith(word) for line, word in zip(lines, words, strict=True))
     if measured_share is not None:

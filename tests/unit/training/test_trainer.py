@@ -249,7 +249,7 @@ def test_failing_reward_function_loses_no_step(tiny_qwen3: Path, tmp_path: Path)
         train(config, SilentReporter())
     fault, advice = caught.value.problems
     assert "fails_in_step_two returned 1e+39" in fault
-    assert "stopped after step 1 of grpo, all saved; go on with: mlx-grpo train" in advice
+    assert "stopped after step 1 of grpo, all saved; continue with: mlx-grpo train" in advice
     run = runs.Run.find(tmp_path / "runs" / "latest")
     with run.locked():
         state, _, _ = trainer.prepare(config, Ranks())
