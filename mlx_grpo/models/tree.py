@@ -40,31 +40,37 @@ class Node:
         yield from self.parts
 
 
-def token_tree(batch: Batch, max_rows: int | None = None, *, share: bool = True) -> Node:
-    """Return the tree of a batch, in micro-batches of at most `max_rows` rows; without `share` the root alone."""
-    rows_of: list[list[int]] = [[] for _ in batch.prompt_ids]
-    for row, prompt in enumerate(batch.prompt_index):
-        rows_of[prompt].append(row)
-    size = max_rows or len(batch.prompt_index)
-    if not share:
-        return Node((), (), _parts(batch, range(len(batch.prompt_index)), size))
+def token_tree(
+    batch: Batch, max_rows: int | None = None, *, rows: Sequence[int] | None = None, share: bool = True
+) -> Node:
+    """Return the tree of a batch, in micro-batches of at most `max_rows` rows; without `share` the root alone.
+
+    `rows` are those to include, maybe none; by default all of them.
+    """
+    included = range(len(batch.prompt_index)) if rows is None else rows
+    size = max_rows or max(1, len(included))
+    if not share or not included:
+        return Node((), (), _parts(batch, included, size))
+    rows_of: dict[int, list[int]] = {}
+    for row in included:
+        rows_of.setdefault(batch.prompt_index[row], []).append(row)
     # A prompt's last token begins the pass of its completions, whose first token it predicts.
     beginnings: list[TokenIds] = [tuple(cast(list[int], ids.tolist())[:-1]) for ids in batch.prompt_ids]
-    order = sorted(range(len(beginnings)), key=beginnings.__getitem__)
+    order = sorted(rows_of, key=beginnings.__getitem__)
 
     def grow(prompts: Sequence[int], start: int, end: int) -> Node:
         """Return the node of tokens `start` to `end`, which all these prompts, in sorted order, have in common."""
         children: list[Node] = []
-        rows: list[int] = []
+        own: list[int] = []
         for siblings in siblings_after(beginnings, prompts, end):
             first = siblings[0]
             common = common_length(beginnings[first], beginnings[siblings[-1]])
             if common > end and (len(siblings) > 1 or len(rows_of[first]) > 1):
                 children.append(grow(siblings, end, common))
             else:
-                rows += [row for prompt in siblings for row in rows_of[prompt]]
+                own += [row for prompt in siblings for row in rows_of[prompt]]
         token_ids = beginnings[prompts[0]][start:end]
-        return Node(token_ids, tuple(children), _parts(batch, rows, size))
+        return Node(token_ids, tuple(children), _parts(batch, own, size))
 
     return grow(order, 0, 0)
 

@@ -9,7 +9,6 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.batch import take_rows
 from mlx_grpo.data.types import Batch
 from mlx_grpo.grpo import LossConfig, grpo_loss, high_entropy_mask, token_weights
 from mlx_grpo.models.logps import TokenScores, score_tokens, score_tree
@@ -139,9 +138,8 @@ def loss_config(config: Config) -> LossConfig:
 def own_tree(state: TrainState, batch: Batch) -> Node:
     """Return the tree of this rank's rows, in micro-batches of `micro_batch_size` rows; by default of a group's."""
     size = state.config.micro_batch_size or state.config.num_generations
-    share = shares_prompt(state.policy.model)
-    own = take_rows(batch, state.ranks.share(rows_in_order(batch)))
-    return token_tree(own, size, share=share)
+    own = state.ranks.share(rows_in_order(batch))
+    return token_tree(batch, size, rows=own, share=shares_prompt(state.policy.model))
 
 
 def score_batch(state: TrainState, batch: Batch) -> TokenScores:

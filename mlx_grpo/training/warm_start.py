@@ -13,7 +13,7 @@ import mlx.optimizers as optim
 
 from mlx_grpo import runs
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.batch import make_supervised_batch, take_rows
+from mlx_grpo.data.batch import make_supervised_batch
 from mlx_grpo.data.chat import turn_end
 from mlx_grpo.data.dataset import check_lengths
 from mlx_grpo.data.sampling import sample_prompts
@@ -131,8 +131,8 @@ def supervised_gradients(state: TrainState, batch: Batch) -> tuple[dict[str, Any
     def loss(part: Batch, chain: Chain = ()) -> tuple[mx.array, ...]:
         return (-score_tokens(model, part, chain=chain).logps.sum() / tokens,)
 
-    own = take_rows(batch, ranks.share(rows_in_order(batch)))
-    tree = token_tree(own, config.micro_batch_size, share=shares_prompt(model))
+    own = ranks.share(rows_in_order(batch))
+    tree = token_tree(batch, config.micro_batch_size, rows=own, share=shares_prompt(model))
     values, gradients = accumulate(model, loss, tree, checkpointing=config.gradient_checkpointing)
     gradients = ranks.sum_gradients(gradients, model.trainable_parameters())
     return gradients, float(ranks.sum(sum((value for (value,) in values), mx.zeros(()))))

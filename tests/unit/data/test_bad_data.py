@@ -167,9 +167,9 @@ POOLS: dict[str, tuple[str | bytes, str | bytes, Words]] = {
     ),
     "the same candidate twice": ([PERSON, PERSON], JOB, ("pool.json[1]", "'C1'", "pool.json[0]", "must differ")),
     "a prompt over the budget": (
-        [PERSON],
+        [{**PERSON, "profile": {**PERSON["profile"], "current_title": "Data Analyst " * 12}}],
         JOB,
-        ("pool.json (C1)", "over the budget", "raise token_budget from 400 to"),
+        ("pool.json (C1)", "over the budget", "raise token_budget from 200 to"),
     ),
     "a hundred thousand brackets": ("[" * 100_000, JOB, ("pool.json", "not valid JSON")),
     "a pool in UTF-16 without a mark": (json.dumps([PERSON]).encode("utf-16-le"), JOB, ("pool.json", "UTF-8")),

@@ -73,6 +73,13 @@ def test_every_row_is_in_one_part_of_at_most_so_many_rows():
         assert max(part.mask.shape[0] for part in parts) == min(size, 3)
 
 
+def test_some_rows_or_none_of_a_batch_have_a_tree_of_their_own():
+    tree = token_tree(groups(), rows=[0, 1, 9, 10, 11])
+    assert outline(tree) == (0, [(90, [(2, [], [(9, 10, 11)]), (19, [], [(0, 1)])], [])], [])
+    assert list(token_tree(groups(), rows=[]).every_part()) == []
+    assert list(token_tree(groups(), rows=[], share=False).every_part()) == []
+
+
 def test_rows_in_order_keep_a_jobs_rows_together():
     places = [row // 3 for row in rows_in_order(groups())]
     runs = [places[n] for n in range(len(places)) if n == 0 or places[n] != places[n - 1]]

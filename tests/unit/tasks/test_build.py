@@ -101,7 +101,7 @@ def test_a_budget_that_nothing_can_meet_names_each_candidate_and_the_budget_it_n
     with pytest.raises(UserError) as caught:
         build_dataset(*files(tmp_path, pool()[:2]), count_tokens=words, token_budget=20)
     assert len(caught.value.problems) == 2
-    assert "pool.json (C00): prompt of" in caught.value.problems[0]
+    assert "pool.json (C00): user message of" in caught.value.problems[0]
     assert "raise token_budget from 20 to" in caught.value.problems[0]
 
 

@@ -43,6 +43,8 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "data.train": ("OTHER_ROWS", "samples", {}),
     "data.heldout": ("OTHER_ROWS", "heldout", {}),
     "data.balance_by": ("parity", "samples", {}),
+    "data.cluster_by": ("parity", "samples", {}),
+    "data.cluster_size": (2, "samples", {"data": {"cluster_by": "parity"}}),
     "data.enable_thinking": (True, "samples", {}),
     "reward.rubric": ("published", "scores", {"reward": {"rubric": "strict"}}),
     "reward.weights": ({"format_valid": 0.9}, "scores", {"reward": {"rubric": "published"}}),
