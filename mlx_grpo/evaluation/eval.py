@@ -98,10 +98,11 @@ def _score(
     cluster: str | None,
 ) -> Episodes:
     """Score each model's completions, as at the end of training."""
-    tokenizer, at_end = load_tokenizer_of(config.model), TrainerState(config.max_steps, config.max_steps)
+    at_end = TrainerState(config.max_steps, config.max_steps)
+    tokenizer = load_tokenizer_of(config.model) if config.reward.functions else None  # a rubric reads text alone
     scored = {}
     for model, texts in completions.items():
-        ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts]  # for functions that read them
+        ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts] if tokenizer else None
         scored[model] = score_completions(prompts, texts, reward, judge, cluster, ids, at_end)
     return scored
 

@@ -54,8 +54,7 @@ def token_tree(
     rows_of: dict[int, list[int]] = {}
     for row in included:
         rows_of.setdefault(batch.prompt_index[row], []).append(row)
-    # A prompt's last token begins the pass of its completions, whose first token it predicts.
-    beginnings: list[TokenIds] = [tuple(cast(list[int], ids.tolist())[:-1]) for ids in batch.prompt_ids]
+    beginnings = _beginnings(batch)
     order = sorted(rows_of, key=beginnings.__getitem__)
 
     def grow(prompts: Sequence[int], start: int, end: int) -> Node:
@@ -77,7 +76,8 @@ def token_tree(
 
 def rows_in_order(batch: Batch) -> list[int]:
     """Return a batch's rows so that those with a beginning in common are neighbours."""
-    return [row for part in token_tree(batch).every_part() for row in part.rows]
+    beginnings = _beginnings(batch)
+    return sorted(range(len(batch.prompt_index)), key=lambda row: beginnings[batch.prompt_index[row]])
 
 
 def common_start(prompts: Sequence[TokenIds]) -> int:
@@ -103,6 +103,11 @@ def siblings_after(beginnings: Sequence[TokenIds], prompts: Sequence[int], end: 
 def common_length(left: Sequence[int], right: Sequence[int]) -> int:
     """Return how many tokens both begin with."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
+
+
+def _beginnings(batch: Batch) -> list[TokenIds]:
+    """Return each prompt without its last token, which begins the pass of the completions that it predicts."""
+    return [tuple(cast(list[int], ids.tolist())[:-1]) for ids in batch.prompt_ids]
 
 
 def _parts(batch: Batch, rows: Sequence[int], size: int) -> tuple[Batch, ...]:

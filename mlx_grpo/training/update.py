@@ -136,7 +136,7 @@ def loss_config(config: Config) -> LossConfig:
 
 
 def own_tree(state: TrainState, batch: Batch) -> Node:
-    """Return the tree of this rank's rows, in micro-batches of `micro_batch_size` rows; by default of a group's."""
+    """Return the tree of this rank's rows. By default a micro-batch has as many rows as a group."""
     size = state.config.micro_batch_size or state.config.num_generations
     own = state.ranks.share(rows_in_order(batch))
     return token_tree(batch, size, rows=own, share=shares_prompt(state.policy.model))
