@@ -14,7 +14,7 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.generation.nodes import shared_start
 from mlx_grpo.generation.rollout import complete
 from mlx_grpo.models.policy import Policy
-from mlx_grpo.planning.rows import rows_that_fit
+from mlx_grpo.planning.memory import EVALUATION_ROWS
 from mlx_grpo.rewards import Judge, check_columns, load_judge
 from mlx_grpo.tasks.base import averaged
 from mlx_grpo.training.groups import score_rollouts
@@ -94,8 +94,8 @@ def _complete(state: TrainState, prompts: Sequence[Prompt]) -> list[Rollout]:
         return []
     max_tokens = min(config.eval.max_new_tokens, config.max_completion_length)
     ids = [prompt.token_ids for prompt in prompts]
-    longest = max(map(len, ids)) + max_tokens
-    max_rows = rows_that_fit(policy.model, longest, config.eval.batch_size, state.ranks.size)
+    # Not by free memory: the rows beside a row change its last digits, and a resumed run has to have the same bits.
+    max_rows = config.eval.batch_size or EVALUATION_ROWS
     return list(complete(policy, prompts, max_tokens, max_rows, shared_start(policy.model, ids)))
 
 
