@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_grpo.models.prefix import KeysValues, Prefix, extend, shares_prompt
-from mlx_grpo.models.tree import TokenIds, common_length, common_start, siblings_after
+from mlx_grpo.models.tree import TokenIds, common_start, families
 
 PREFILL_CHUNK = 512
 """Prompt tokens run in one evaluation, so that a long prompt does not keep a GPU from drawing the display."""
@@ -55,22 +55,24 @@ def prefill(model: nn.Module, prompts: Sequence[TokenIds], known: Iterable[Node]
     deepest_first = sorted(known, key=lambda node: -len(node.token_ids))
     for prompt in sorted(range(len(prompts)), key=beginnings.__getitem__):
         members.setdefault(_deepest(deepest_first, beginnings[prompt]), []).append(prompt)
-    chains: list[Nodes] = [()] * len(prompts)
-
-    def grow(siblings: Sequence[int], chain: Nodes, end: int) -> None:
-        """Run what these prompts, in sorted order, continue their first `end` tokens with."""
-        for run in siblings_after(beginnings, siblings, end):
-            first = beginnings[run[0]]
-            common = common_length(first, beginnings[run[-1]])
-            longer = (*chain, _run(model, first[:common], chain)) if common > end else chain
-            if len(run) > 1:
-                grow(run, longer, common)
-            else:
-                chains[run[0]] = longer
-
+    chains: dict[int, Nodes] = {}
     for chain, siblings in members.items():
-        grow(siblings, chain, len(chain[-1].token_ids) if chain else 0)
-    return chains
+        chains.update(_grow(model, beginnings, siblings, chain))
+    return [chains[prompt] for prompt in range(len(prompts))]
+
+
+def _grow(
+    model: nn.Module, beginnings: Sequence[TokenIds], prompts: Sequence[int], chain: Nodes
+) -> Iterator[tuple[int, Nodes]]:
+    """Run what prompts, in sorted order, have after the tokens of `chain`; yield the nodes of each."""
+    end = len(chain[-1].token_ids) if chain else 0
+    for family, common in families(beginnings, prompts, end):
+        first = family[0]
+        longer = (*chain, _run(model, beginnings[first][:common], chain)) if common > end else chain
+        if len(family) > 1:
+            yield from _grow(model, beginnings, family, longer)
+        else:
+            yield first, longer
 
 
 def _deepest(deepest_first: Iterable[Node], beginning: TokenIds) -> Nodes:

@@ -50,18 +50,18 @@ def score_tokens(model: nn.Module, batch: Batch, temperature: float = 1.0, chain
 
 def score_tree(model: nn.Module, tree: Node, temperature: float = 1.0) -> list[TokenScores]:
     """Score a tree's micro-batches without gradient, one at a time and in their order; each node is run once."""
+    return list(_score_below(model, tree, temperature, ()))
 
-    def below(node: Node, chain: Chain) -> Iterator[TokenScores]:
-        for child in node.children:
-            keys_values = extend(model, mx.array(child.token_ids), chain)
-            mx.eval(keys_values)
-            yield from below(child, (*chain, keys_values))
-        for part in node.parts:
-            scores = score_tokens(model, part, temperature, chain)
-            mx.eval(scores)
-            yield scores
 
-    return list(below(tree, ()))
+def _score_below(model: nn.Module, node: Node, temperature: float, chain: Chain) -> Iterator[TokenScores]:
+    for child in node.children:
+        keys_values = extend(model, mx.array(child.token_ids), chain)
+        mx.eval(keys_values)
+        yield from _score_below(model, child, temperature, (*chain, keys_values))
+    for part in node.parts:
+        scores = score_tokens(model, part, temperature, chain)
+        mx.eval(scores)
+        yield scores
 
 
 def _hidden_states(model: nn.Module, batch: Batch, chain: Chain) -> tuple[mx.array, np.ndarray]:

@@ -9,7 +9,7 @@ the token ids alone, so it has as many levels as the prompts have beginnings in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from typing import cast
@@ -54,24 +54,34 @@ def token_tree(
     rows_of: dict[int, list[int]] = {}
     for row in included:
         rows_of.setdefault(batch.prompt_index[row], []).append(row)
-    beginnings = _beginnings(batch)
-    order = sorted(rows_of, key=beginnings.__getitem__)
+    prompts = _Prompts(batch, _beginnings(batch), rows_of, size)
+    return _grow(prompts, sorted(rows_of, key=prompts.beginnings.__getitem__), 0, 0)
 
-    def grow(prompts: Sequence[int], start: int, end: int) -> Node:
-        """Return the node of tokens `start` to `end`, which all these prompts, in sorted order, have in common."""
-        children: list[Node] = []
-        own: list[int] = []
-        for siblings in siblings_after(beginnings, prompts, end):
-            first = siblings[0]
-            common = common_length(beginnings[first], beginnings[siblings[-1]])
-            if common > end and (len(siblings) > 1 or len(rows_of[first]) > 1):
-                children.append(grow(siblings, end, common))
-            else:
-                own += [row for prompt in siblings for row in rows_of[prompt]]
-        token_ids = beginnings[prompts[0]][start:end]
-        return Node(token_ids, tuple(children), _parts(batch, own, size))
 
-    return grow(order, 0, 0)
+@dataclass(frozen=True, slots=True)
+class _Prompts:
+    """What a tree is grown from."""
+
+    batch: Batch
+    beginnings: Sequence[TokenIds]
+    rows_of: Mapping[int, list[int]]
+    """The included rows of each prompt."""
+    max_rows: int
+
+
+def _grow(prompts: _Prompts, family: Sequence[int], start: int, end: int) -> Node:
+    """Return the node of tokens `start` to `end`, which a family of prompts, in sorted order, has in common."""
+    # No closure that calls itself: it would be a cycle, which holds its batch until Python next collects garbage.
+    children: list[Node] = []
+    own: list[int] = []
+    for siblings, common in families(prompts.beginnings, family, end):
+        rows = [row for prompt in siblings for row in prompts.rows_of[prompt]]
+        if common > end and len(rows) > 1:
+            children.append(_grow(prompts, siblings, end, common))
+        else:
+            own += rows
+    token_ids = prompts.beginnings[family[0]][start:end]
+    return Node(token_ids, tuple(children), _parts(prompts.batch, own, prompts.max_rows))
 
 
 def rows_in_order(batch: Batch) -> list[int]:
@@ -83,24 +93,28 @@ def rows_in_order(batch: Batch) -> list[int]:
 def common_start(prompts: Sequence[TokenIds]) -> int:
     """Return how many tokens all prompts share at their start, 0 if below `SHARED_TOKENS`; never a whole prompt."""
     first, last = min(prompts)[:-1], max(prompts)[:-1]  # all share what the first and last share
-    shared = min(common_length(first, last), min(map(len, prompts)) - 1)
+    shared = min(_common_length(first, last), min(map(len, prompts)) - 1)
     return shared if shared >= SHARED_TOKENS else 0
 
 
-def siblings_after(beginnings: Sequence[TokenIds], prompts: Sequence[int], end: int) -> list[list[int]]:
-    """Divide sorted prompts into runs that share enough tokens after `end` for a node of their own."""
+def families(beginnings: Sequence[TokenIds], prompts: Sequence[int], end: int) -> Iterator[tuple[list[int], int]]:
+    """Divide sorted prompts into those that share enough tokens after `end` for a node of their own.
+
+    Yields the prompts of each family, and how many tokens they all begin with.
+    """
     runs: list[list[int]] = [[prompts[0]]]
     for before, prompt in pairwise(prompts):
-        shared = common_length(beginnings[before], beginnings[prompt]) - end
+        shared = _common_length(beginnings[before], beginnings[prompt]) - end
         equal = beginnings[before] == beginnings[prompt]
         if shared >= SHARED_TOKENS or (equal and shared > 0):
             runs[-1].append(prompt)
         else:
             runs.append([prompt])
-    return runs
+    for run in runs:
+        yield run, _common_length(beginnings[run[0]], beginnings[run[-1]])
 
 
-def common_length(left: Sequence[int], right: Sequence[int]) -> int:
+def _common_length(left: Sequence[int], right: Sequence[int]) -> int:
     """Return how many tokens both begin with."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(left, right, strict=False)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,6 +13,8 @@ from support.tiny_models import tiny_policy
 
 from mlx_grpo.data.batch import make_batch, make_supervised_batch
 from mlx_grpo.data.types import Batch, Prompt, Rollout
+from mlx_grpo.generation.nodes import prefill
+from mlx_grpo.models.logps import score_tree
 from mlx_grpo.models.tree import Node, common_start, rows_in_order, token_tree
 
 Ids = tuple[int, ...]
@@ -59,6 +62,18 @@ def test_tree_has_a_node_for_the_instruction_each_job_and_each_group():
     other_job = (35, [(19, [], [(8, 9)]), (33, [], [(2, 3)])], [])
     alone = (11, [], [(4, 5)])
     assert outline(token_tree(groups(2), 2)) == (0, [alone, (40, [other_job, job], [])], [])
+
+
+def test_batch_is_freed_with_its_tree_and_waits_for_no_garbage_collection(tiny_qwen3: Path):
+    policy = tiny_policy(tiny_qwen3)
+    gc.collect()
+    gc.disable()
+    try:
+        score_tree(policy.model, token_tree(groups(2), 2))
+        prefill(policy.model, [prompt.token_ids for prompt in prompts_of_two_jobs()])
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_rows_of_single_completions_are_run_together_after_their_job():
