@@ -15,6 +15,8 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
+from mlx_grpo.backend.exponential import exp
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -72,7 +74,7 @@ def draw(logits: mx.array, keys: mx.array, position: int | mx.array, sampling: S
     tempered = logits.astype(mx.float32)  # [B, V]
     tempered = tempered if sampling.temperature == 1 else tempered / sampling.temperature
     shifted = tempered - tempered.max(axis=-1, keepdims=True)  # [B, V]
-    weights = mx.exp(shifted)  # [B, V]
+    weights = exp(shifted)  # [B, V]
     total = weights.sum(axis=-1)  # [B]
     log_total = mx.log(total)
     entropies = log_total - (weights * shifted).sum(axis=-1) / total

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import mlx.nn as nn
 
+from mlx_grpo.backend.exponential import exp
+
 CAUSAL_BLOCK = 256
 """Queries in one matrix product with the keys up to their own; fewer waste less on the mask, more less on calls."""
 
@@ -40,7 +42,7 @@ def partial_attention(queries: mx.array, keys: mx.array, values: mx.array, visib
     if visible is not None:
         scores = mx.where(visible, scores, MASKED)
     highest = mx.stop_gradient(scores.max(axis=-1, keepdims=True))
-    exponentials = mx.exp(scores - highest)
+    exponentials = exp(scores - highest)
     weighted = (exponentials.astype(values.dtype) @ values).astype(mx.float32)
     return Partial(weighted, exponentials.sum(axis=-1, keepdims=True), highest)
 

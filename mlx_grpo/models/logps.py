@@ -9,6 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from mlx_grpo.backend.exponential import exp
 from mlx_grpo.data.batch import LENGTH_BUCKET
 from mlx_grpo.data.types import Batch
 from mlx_grpo.errors import UserError
@@ -131,7 +132,7 @@ def token_scores(logits: mx.array, targets: mx.array, temperature: float) -> tup
     """Return log-probabilities of the targets and entropies, [M], from logits [M, V] by one exponential of each."""
     logits = logits.astype(mx.float32) / temperature
     shifted = logits - mx.stop_gradient(logits.max(axis=-1, keepdims=True))  # [M, V]
-    exponentials = mx.exp(shifted)
+    exponentials = exp(shifted)
     total = exponentials.sum(axis=-1)  # [M]
     log_total = mx.log(total)
     logps = mx.take_along_axis(shifted, targets[:, None], axis=-1)[:, 0] - log_total

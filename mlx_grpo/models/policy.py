@@ -19,6 +19,7 @@ from mlx_lm.utils import load as load_model_and_tokenizer
 
 from convert.rope import check_rope_keys, check_rope_modules, rope_changes
 from mlx_grpo.backend.device import auto_dtype, multiplies_packed, set_memory_limits, this_device
+from mlx_grpo.backend.exponential import replace_swiglu
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.types import LengthLimit
 from mlx_grpo.errors import UserError
@@ -123,6 +124,7 @@ def _load(folder: ModelFolder) -> tuple[nn.Module, TokenizerWrapper]:
             str(folder.path), tokenizer_config=NO_CODE, model_config=rope_changes(folder.settings)
         )
         check_rope_modules(model, folder.settings, folder.config_file)
+    replace_swiglu(model)
     tokenizer.eos_token_ids = stop_tokens(folder, tokenizer)
     check_tokenizer(folder.path, tokenizer, folder.settings)
     if folder.is_packed and not multiplies_packed(this_device()):
