@@ -58,6 +58,20 @@ def job(file: Path, candidates: Path | None, out: Path | None, as_json: bool) ->
 @click.option(
     "--token-budget", type=click.IntRange(min=1), help="Most tokens of a user message; 200 by default, 1000 for full."
 )
+@click.option(
+    "--labels",
+    type=click.Choice(["rule", "rank"]),
+    default="rule",
+    show_default=True,
+    help="rule: shortlist from a fit of 0.5; rank: the pool's upper half, whose score is the place in the pool.",
+)
+@click.option(
+    "--wording",
+    type=click.Choice(["example", "published"]),
+    default="example",
+    show_default=True,
+    help="example: rules and a worked example; published: the published run's system message.",
+)
 @click.option("--tokenizer", default="Qwen/Qwen3-0.6B", show_default=True, help="Model whose tokenizer counts.")
 @click.option("--heldout-fraction", type=float, default=0.2, show_default=True, help="Share of held-out candidates.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of the split.")

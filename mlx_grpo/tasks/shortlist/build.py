@@ -11,7 +11,9 @@ from typing import Any, get_args
 
 from mlx_grpo.errors import UserError
 from mlx_grpo.tasks.shortlist.condense import compact_view, condense, condense_job
+from mlx_grpo.tasks.shortlist.instruction import Wording
 from mlx_grpo.tasks.shortlist.jd import read_job
+from mlx_grpo.tasks.shortlist.labels import Labels, labels_of
 from mlx_grpo.tasks.shortlist.pool import load_pool
 from mlx_grpo.tasks.shortlist.prompt import range_text, render
 from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job
@@ -84,12 +86,15 @@ def build_dataset(
     heldout_fraction: float = 0.2,
     seed: int = 0,
     skip_bad: bool = False,
+    labels: Labels = "rule",
+    wording: Wording = "example",
 ) -> BuildSummary:
     """Write `out_dir`/train.jsonl and heldout.jsonl from one job description and one pool.
 
     The same input gives the same bytes. `token_budget` limits the user message (default 200 compact, 1000 full).
     Prompts are cut at sentence and field boundaries, and no cut changes the fit. Raises UserError with
     every fault of every row. With `skip_bad`, bad rows are left out and the summary lists their faults.
+    `labels` are the rule's, or each candidate's rank in this pool; `wording` is that of the prompt.
     """
     budget = DEFAULT_BUDGET.get(form, 1) if token_budget is None else token_budget
     job, pool, faults = _load(jd_path, candidates_path, _bad_options(form, budget, heldout_fraction))
@@ -101,7 +106,10 @@ def build_dataset(
         raise UserError(*faults)
     if len(kept) < 2:
         raise UserError(f"{candidates_path}: {len(kept)} usable candidates: two sets need at least 2", *faults)
-    rows = [make_row(job, candidate, form, kind="pool") for candidate in kept]
+    rows = [
+        make_row(job, candidate, form, kind="pool", label=label, wording=wording)
+        for candidate, label in zip(kept, labels_of(job, kept, labels), strict=True)
+    ]
     return BuildSummary(
         **_write_split(out_dir, *split(rows, heldout_fraction, seed)),
         job=job,
@@ -266,6 +274,6 @@ def _notes(job: Job, rows: list[Row]) -> list[str]:
     if not 0.2 <= share <= 0.8:
         notes.append(
             f"{share:.0%} of {len(rows)} candidates are a shortlist: one answer is right nearly always, so little can "
-            "be learned about the decision; add candidates of the other label or train on the bundled set first"
+            "be learned about the decision; add candidates of the other label, or take --labels rank"
         )
     return notes

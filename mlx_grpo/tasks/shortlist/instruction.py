@@ -7,11 +7,12 @@ example quoted inside the system message makes it write further examples (docs/l
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal
 
 from mlx_grpo.tasks.shortlist.facts import facts_of
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.gold import gold_completion
-from mlx_grpo.tasks.shortlist.prompt import render
+from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB, render
 from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job, Role, Skill
 
 Message = dict[str, str]
@@ -38,9 +39,29 @@ EXAMPLE = (
 """A job and a candidate of a field that the bundled rows do not have."""
 
 
+PUBLISHED_MESSAGE = (
+    "You are RedRob, an explainable candidate-ranking assistant. Decide whether the candidate should be SHORTLISTED "
+    "for the role. Respond with a single JSON object: "
+    '{"decision":"shortlist"|"reject","score":0..1,"reasons":[..]}.'
+)
+"""The system message of the published run, as its model card gives it (williyam/redrob-qwen-grpo)."""
+
+Wording = Literal["example", "published"]
+"""Our instruction with its example, or the published run's system message and marks."""
+
+
 def messages(job: Job, candidate: Candidate, form: Form, instruction: tuple[Message, ...]) -> list[Message]:
     """Return the chat of one prompt: the instruction, then the user's message."""
     return [*instruction, {"role": "user", "content": render(job, candidate, form)}]
+
+
+def worded_messages(job: Job, candidate: Candidate, form: Form, wording: Wording) -> list[Message]:
+    """Return the chat of one prompt in either wording."""
+    if wording == "example":
+        return messages(job, candidate, form, instruction_of(form))
+    text = render(job, candidate, form).replace(JOB, "[JOB DESCRIPTION]", 1)
+    text = text.replace(f"\n{CANDIDATE}\n", f"\n\n{CANDIDATE}\n", 1)
+    return [{"role": "system", "content": PUBLISHED_MESSAGE}, {"role": "user", "content": text}]
 
 
 @lru_cache

@@ -207,3 +207,33 @@ def test_a_hostile_profile_cannot_change_its_own_fit(tmp_path):
         assert row["facts"]["skills"]["Python"] == {"level": "advanced", "months": 12}
         assert "<|" not in user_message(row)
         assert user_message(row).count("[CANDIDATE]") == 1
+
+
+def test_labels_by_rank_shortlist_the_upper_half_and_score_by_place(tmp_path):
+    people = [person(n, 2 * n + 1) for n in range(6)]
+    summary = build_dataset(*files(tmp_path, people), count_tokens=words, heldout_fraction=0.34, labels="rank")
+    rows = read_rows(summary.train_path) + read_rows(summary.heldout_path)
+    scores = {row["candidate_id"]: row["score"] for row in rows}
+    assert scores == {"C00": 0.0, "C01": 0.2, "C02": 0.4, "C03": 0.6, "C04": 0.8, "C05": 1.0}
+    assert {row["candidate_id"] for row in rows if row["decision"] == "shortlist"} == {"C03", "C04", "C05"}
+    for row in rows:
+        answer = json.loads(row["completion"])
+        assert (answer["score"], answer["decision"]) == (row["score"], row["decision"])
+    assert (summary.train_shortlist, summary.heldout_shortlist) == (2, 1)
+
+
+def test_equal_candidates_share_their_mean_place(tmp_path):
+    people = [person(n, months) for n, months in enumerate((1, 5, 5, 24))]
+    summary = build_dataset(*files(tmp_path, people), count_tokens=words, labels="rank")
+    rows = read_rows(summary.train_path) + read_rows(summary.heldout_path)
+    assert sorted(row["score"] for row in rows) == [0.0, 0.5, 0.5, 1.0]
+
+
+def test_published_wording_has_the_published_system_message_and_marks(tmp_path):
+    options = {"count_tokens": words, "form": "full", "wording": "published"}
+    summary = build_dataset(*files(tmp_path, pool()), **options)
+    system, user = read_rows(summary.train_path)[0]["prompt"]
+    assert system["content"].startswith("You are RedRob, an explainable candidate-ranking assistant.")
+    assert user["content"].startswith("[JOB DESCRIPTION]\nTitle: Data Engineer\n")
+    job, parted, candidate = user["content"].partition("\n\n[CANDIDATE]\n")
+    assert parted and "SQL is daily bread." in job and candidate.startswith("Title: Data Analyst")
