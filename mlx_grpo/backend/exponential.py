@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any, cast
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_grpo.backend.openblas import on_linux_cpu
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 SLOW_EXP = on_linux_cpu()
 """True if `mx.power` is faster than `mx.exp`."""
@@ -23,6 +28,20 @@ SLOW_EXP = on_linux_cpu()
 def exp(x: mx.array) -> mx.array:
     """Return e to the x; in fp32 within 6e-6 of its size, and within 2e-6 from -20 to 20."""
     return mx.power(math.e, x) if SLOW_EXP and x.dtype == mx.float32 else mx.exp(x)
+
+
+def fused(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile an elementwise function for arrays of any shape, where MLX's own exponential is fast.
+
+    A GPU then runs one kernel instead of one for each operation.
+    """
+    compiled = mx.compile(function, shapeless=True)
+
+    @wraps(function)
+    def choose(*args: P.args, **kwargs: P.kwargs) -> R:
+        return function(*args, **kwargs) if SLOW_EXP else compiled(*args, **kwargs)
+
+    return choose
 
 
 def replace_swiglu(model: nn.Module) -> None:

@@ -56,8 +56,8 @@ class Level:
         return x.reshape(len(self.nodes), self.width, *x.shape[1:]) if self.even else x[self.rows]
 
     def to_rows(self, part: Partial) -> Partial:
-        """Reshape a Partial of nodes [R, g, ..., 1, d] to one of rows [N, ..., d], empty for rows without a node."""
-        flat = (x.reshape(-1, *x.shape[2:])[..., 0, :] for x in part)
+        """Reshape a Partial of nodes [R, g, ..., d] to one of rows [N, ..., d], empty for rows without a node."""
+        flat = (x.reshape(-1, *x.shape[2:]) for x in part)
         weighted, total, highest = flat if self.even else (x[self.places] for x in flat)
         return Partial(weighted, total, highest if self.present is None else mx.where(self.present, highest, MASKED))
 
@@ -72,13 +72,16 @@ class Layout:
         self.chains, self.begins = list(chains), begins
         self.levels = [Level(chains, depth) for depth in range(max(map(len, chains)))]
         lengths = [len(chain[-1].token_ids) if chain else 0 for chain in chains]
-        self._starts = mx.array(np.array(lengths) - begins)  # [N]
+        self._starts = mx.array((np.array(lengths) - begins).astype(np.int32))  # [N]
         self._together = not begins.any()
+        self._positions: tuple[int, mx.array] = (0, self._starts)
         self._seen: tuple[int, mx.array | None] = (0, None)
 
     def positions(self, written: int) -> mx.array:
         """Return the position of each row's next token, [N], after `written` positions of the caches."""
-        return self._starts + written
+        if self._positions[0] != written:  # all layers ask for the same
+            self._positions = written, self._starts + written
+        return self._positions[1]
 
     def visible(self, written: int) -> mx.array | None:
         """Return which of the caches' `written` positions each row sees, [N, 1, 1, written]; None if it sees all."""
@@ -122,7 +125,7 @@ class NodeCache:
         grouped = (queries * scale).reshape(rows, keys.shape[1], -1, size)  # [N, K, r, d]
         parts = [partial_attention(grouped, keys, values, self._layout.visible(keys.shape[2]))]
         for level, stack in zip(self._layout.levels, self.stacks, strict=True):
-            over = over_prefix(level.to_nodes(grouped)[..., None, :], *stack, level.visible)
+            over = over_prefix(level.to_nodes(grouped), *stack, level.visible)
             parts.append(level.to_rows(over))
         return merge(parts).reshape(queries.shape).astype(queries.dtype)
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_grpo.backend.exponential import exp
+from mlx_grpo.backend.exponential import exp, fused
 
 CAUSAL_BLOCK = 256
 """Queries in one matrix product with the keys up to their own; fewer waste less on the mask, more less on calls."""
@@ -41,21 +42,30 @@ def partial_attention(queries: mx.array, keys: mx.array, values: mx.array, visib
     scores = (queries @ keys.swapaxes(-1, -2)).astype(mx.float32)  # [..., L, S]
     if visible is not None:
         scores = mx.where(visible, scores, MASKED)
-    highest = mx.stop_gradient(scores.max(axis=-1, keepdims=True))
-    exponentials = exp(scores - highest)
+    highest = scores.max(axis=-1, keepdims=True)
+    exponentials = _exponentials(scores, highest)
     weighted = (exponentials.astype(values.dtype) @ values).astype(mx.float32)
     return Partial(weighted, exponentials.sum(axis=-1, keepdims=True), highest)
 
 
+@fused
+def _exponentials(scores: mx.array, highest: mx.array) -> mx.array:
+    return exp(scores - mx.stop_gradient(highest))
+
+
 def merge(parts: Sequence[Partial]) -> mx.array:
     """Merge parts over disjoint keys into the attention [..., L, d] over all of them."""
-    highest = parts[0].highest
-    for part in parts[1:]:
-        highest = mx.maximum(highest, part.highest)
-    factors = [mx.exp(part.highest - highest) for part in parts]
-    weighted = sum(part.weighted * factor for part, factor in zip(parts, factors, strict=True))
-    total = sum(part.total * factor for part, factor in zip(parts, factors, strict=True))
-    return weighted / total  # type: ignore[return-value]  # never an empty sum, so no int
+    return _merged([tuple(part) for part in parts])
+
+
+@fused
+def _merged(parts: list[tuple[mx.array, ...]]) -> mx.array:
+    highests = [mx.stop_gradient(highest) for _, _, highest in parts]
+    highest = reduce(mx.maximum, highests)
+    factors = [mx.exp(own - highest) for own in highests]
+    weighted = reduce(mx.add, [own * factor for (own, _, _), factor in zip(parts, factors, strict=True)])
+    total = reduce(mx.add, [own * factor for (_, own, _), factor in zip(parts, factors, strict=True)])
+    return weighted / total
 
 
 def causal_partial(queries: mx.array, keys: mx.array, values: mx.array) -> Partial:
@@ -76,14 +86,14 @@ def causal_partial(queries: mx.array, keys: mx.array, values: mx.array) -> Parti
 
 
 def over_prefix(queries: mx.array, keys: mx.array, values: mx.array, visible: mx.array | None = None) -> Partial:
-    """Attend with R groups of g rows, [R, g, K, r, L, d], each group over its one prefix, [R, K, S, d].
+    """Attend with R groups of g rows, [R, g, K, m, d], each group over its one prefix, [R, K, S, d].
 
-    All of a group's queries of one key head are one matrix; `visible` is [R, 1, 1, S].
+    A row has m queries for each key head; all of a group's are one matrix. `visible` is [R, 1, 1, S].
     """
-    groups, rows, heads, repeats, length, size = queries.shape
-    stacked = queries.swapaxes(1, 2).reshape(groups, heads, rows * repeats * length, size)
+    groups, rows, heads, count, size = queries.shape
+    stacked = queries.swapaxes(1, 2).reshape(groups, heads, rows * count, size)
     part = partial_attention(stacked, keys, values, visible)
-    return Partial(*(x.reshape(groups, heads, rows, repeats, length, -1).swapaxes(1, 2) for x in part))
+    return Partial(*(x.reshape(groups, heads, rows, count, -1).swapaxes(1, 2) for x in part))
 
 
 def dispatch_on_cache(model: nn.Module) -> None:

@@ -16,7 +16,7 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
-from mlx_grpo.models.attention import causal_partial, dispatch_on_cache, merge, over_prefix
+from mlx_grpo.models.attention import Partial, causal_partial, dispatch_on_cache, merge, over_prefix
 
 
 class KeysValues(NamedTuple):
@@ -57,9 +57,10 @@ class PrefixCache:
         rows, _, length, size = queries.shape
         grouped = (queries * scale).reshape(rows, keys.shape[1], -1, length, size)  # [B, K, r, L, d]
         parts = [causal_partial(grouped, keys, values)]
+        stacked = grouped.reshape(1, rows, keys.shape[1], -1, size)
         for node in self.nodes:
-            over = over_prefix(grouped[None], *node)
-            parts.append(type(over)(*(x[0] for x in over)))
+            over = over_prefix(stacked, *node)
+            parts.append(Partial(*(x.reshape(*grouped.shape[:-1], -1) for x in over)))
         return merge(parts).reshape(queries.shape).astype(queries.dtype)
 
 
