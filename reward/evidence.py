@@ -64,6 +64,13 @@ class Evidence:
         return clause.status == "confirmed" and not any(self.covered.get(fact) for fact in clause.facts)
 
     @property
+    def confirmed(self) -> float:
+        """Return the share of the clauses that count which is confirmed, in [0, 1]; 0 without one."""
+        confirmed = self.count("confirmed")
+        out_of = confirmed + self.count("unread") + self.count("refuted")
+        return confirmed / out_of if out_of else 0.0
+
+    @property
     def no_hallucination(self) -> float:
         """Return confirmed / (confirmed + unread + 2 refuted), in [0, 1]; 0 without a clause that counts."""
         confirmed = self.count("confirmed")

@@ -9,8 +9,20 @@ from typing import Any
 import click
 from rich.console import Console
 
-from mlx_grpo.cli.terminal import RESUME_HINT, console, console_table, errors, show, spelled, tell
+from mlx_grpo.cli.terminal import (
+    RESUME_HINT,
+    console,
+    console_table,
+    errors,
+    from_here,
+    printable,
+    show,
+    spelled,
+    tell,
+)
 from mlx_grpo.reporting import tables
+from mlx_grpo.reporting.example import example_lines
+from mlx_grpo.runs import Episodes
 
 
 @click.command("eval")
@@ -22,8 +34,12 @@ from mlx_grpo.reporting import tables
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="The config's number by default.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for all that is written; RUN by default.")
 @click.option("--processes", type=click.IntRange(min=1), default=1, help="Processes that share --backend mlx, on CPUs.")
+@click.option("--torch-episodes", type=click.IntRange(min=1), help="With --backend mlx, so many in PyTorch as well.")
+@click.option("--all", "every", is_flag=True, help="Print every figure, not the main ones.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures, as eval.json holds them.")
-def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: bool, **options: Any) -> None:
+def evaluate(
+    run: str | None, others: tuple[str, ...], processes: int, every: bool, as_json: bool, **options: Any
+) -> None:
     """Compare a run with its base model on held-out prompts.
 
     RUN is its folder; the latest by default. OTHERS are further runs, compared on the same prompts: other seeds,
@@ -61,14 +77,27 @@ def evaluate(run: str | None, others: tuple[str, ...], processes: int, as_json: 
     if as_json:
         click.echo(json_module.dumps(results))
         return
-    print_comparison(console, results)
-    show(map(str, [*evaluation.written, *([evaluation.card] if evaluation.card else [])]))
+    if every or others:
+        print_comparison(console, results)
+    else:
+        print_brief(console, results, evaluation.episodes)
+    show(map(from_here, [*evaluation.written, *([evaluation.card] if evaluation.card else [])]))
     if options["out"] is None and evaluation.card is None:
         tell("note: `mlx-grpo export --hf` writes a model folder whose card shows these results")
 
 
-def print_comparison(console: Console, results: dict[str, Any]) -> None:
-    """Print the tables, and what GRPO added to the warm start."""
+def print_brief(console: Console, results: dict[str, Any], episodes: Episodes) -> None:
+    """Print the main figures, what GRPO added, and one prompt's completions before and after."""
+    print_setting(console, results)
+    console.print(console_table(*tables.brief(results), title=""))
+    lines = ["", tables.grpo_gain(results), tables.in_torch(results), "", *example_lines(episodes, console.width), ""]
+    for line in lines:
+        if line is not None:
+            console.print(printable(line), highlight=False, markup=False)
+
+
+def print_setting(console: Console, results: dict[str, Any]) -> None:
+    """Print what was evaluated, and how."""
     place = f"{results['backend']} on {results['device']}"
     console.print(
         f"{results['model']}: {results['n_episodes']} held-out prompts\n"
@@ -77,6 +106,11 @@ def print_comparison(console: Console, results: dict[str, Any]) -> None:
         highlight=False,
         markup=False,
     )
+
+
+def print_comparison(console: Console, results: dict[str, Any]) -> None:
+    """Print the tables, and what GRPO added to the warm start."""
+    print_setting(console, results)
     several = len(results["runs"]) > 1
     titled = {"Headline": tables.headline(results), "Components": tables.components(results)}
     if several:
@@ -89,6 +123,6 @@ def print_comparison(console: Console, results: dict[str, Any]) -> None:
     titled["What GRPO added"] = tables.gains(results)
     for title, table in titled.items():
         console.print(console_table(*table, title=title), "")
-    gain = tables.grpo_gain(results)
-    if gain:
-        console.print(gain, highlight=False, markup=False)
+    for line in (tables.grpo_gain(results), tables.in_torch(results)):
+        if line is not None:
+            console.print(line, highlight=False, markup=False)

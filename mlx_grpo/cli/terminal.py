@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -31,6 +32,12 @@ def show(lines: Iterable[str]) -> None:
 def printable(text: str) -> str:
     """Return foreign text with an escape for whatever could act on a terminal or UTF-8 cannot carry."""
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
+def from_here(path: Path) -> str:
+    """Return a path relative to the working directory where it lies in it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def spelled(options: Mapping[str, object]) -> list[str]:

@@ -21,12 +21,13 @@ from mlx_grpo.evaluation.episodes import cluster_column, heldout_prompts, score_
 from mlx_grpo.evaluation.generators import Completer, GreedySettings, Progress
 from mlx_grpo.evaluation.run_matrix import RunMatrix, build_run_matrix
 from mlx_grpo.evaluation.summary import summarize
+from mlx_grpo.evaluation.torch_check import Score, check_in_torch
 from mlx_grpo.export.export import write_card
 from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import find_model, load_tokenizer_of, model_name, trained_dtype
 from mlx_grpo.reporting.plots_eval import draw_evaluation
 from mlx_grpo.reporting.plots_training import draw_training
-from mlx_grpo.rewards import Judge, Reward, check_columns, load_judge, load_reward
+from mlx_grpo.rewards import check_columns, load_judge, load_reward
 from mlx_grpo.runs import Episodes, Run, write_results
 from mlx_grpo.user_functions import TrainerState
 
@@ -58,12 +59,13 @@ def run_eval(
     others: Sequence[str] = (),
     out: Path | None = None,
     ranks: Ranks | None = None,
+    torch_episodes: int | None = None,
 ) -> Evaluation | None:
     """Compare a run's models, and those of the `others`, on the first run's held-out prompts by its reward.
 
     Results and pictures go to the run's folder or to `out`. The `ranks` share MLX's completions; the first one writes,
-    the others return None. Raises UserError where a run has no held-out prompts or no adapter, or does not fit beside
-    the first.
+    the others return None. The trained model's first `torch_episodes` prompts are completed in PyTorch too. Raises
+    UserError where a run has no held-out prompts or no adapter, or does not fit beside the first.
     """
     ranks = ranks or Ranks()
     runs = _find_runs(name, others)
@@ -71,16 +73,21 @@ def run_eval(
     folder = out or run.folder
     _make(folder)  # before the work, not after it
     settings = _greedy_settings(run.config, backend, device, max_new_tokens, ranks)
+    torch_device = _torch_device(backend, torch_episodes)
     matrix = build_run_matrix(runs)
     prompts = heldout_prompts(run, episodes, runs[1:])
     _check(prompts, run.config, settings)
-    reward, judge, cluster = load_reward(run.config.reward), load_judge(run.config), cluster_column(run.config, prompts)
+    cluster = cluster_column(run.config, prompts)
+    score = _scorer(run.config, cluster)
     completer = Completer(run, settings, folder, progress, ranks)
     completions = {name: completer.complete(name, adapter, prompts) for name, adapter in matrix.adapters.items()}
     if not ranks.leads:
         return None
-    scored = _score(run.config, prompts, completions, reward, judge, cluster)
+    scored = {model: score(prompts, texts) for model, texts in completions.items()}
     results = {**_facts(run, matrix, settings, len(prompts)), **summarize(scored, matrix, cluster)}
+    if torch_episodes:
+        few = prompts[:torch_episodes]
+        results["in_torch"] = check_in_torch(completer, few, scored["trained"], score, torch_device)
     written = write_results(folder, results, scored)
     completer.forget()
     pictures = folder / "plots"
@@ -89,22 +96,17 @@ def run_eval(
     return Evaluation(results, scored, written, write_card(run) if out is None else None, notes)
 
 
-def _score(
-    config: Config,
-    prompts: Sequence[Prompt],
-    completions: Mapping[str, Sequence[str]],
-    reward: Reward,
-    judge: Judge | None,
-    cluster: str | None,
-) -> Episodes:
-    """Score each model's completions, as at the end of training."""
+def _scorer(config: Config, cluster: str | None) -> Score:
+    """Return the function that scores completions as at the end of training."""
+    reward, judge = load_reward(config.reward), load_judge(config)
     at_end = TrainerState(config.max_steps, config.max_steps)
     tokenizer = load_tokenizer_of(config.model) if config.reward.functions else None  # a rubric reads text alone
-    scored = {}
-    for model, texts in completions.items():
+
+    def score(prompts: Sequence[Prompt], texts: Sequence[str]) -> list[Record]:
         ids = [tokenizer.encode(text, add_special_tokens=False) for text in texts] if tokenizer else None
-        scored[model] = score_completions(prompts, texts, reward, judge, cluster, ids, at_end)
-    return scored
+        return score_completions(prompts, texts, reward, judge, cluster, ids, at_end)
+
+    return score
 
 
 def thought_notes(prompts: Sequence[Prompt], completions: Mapping[str, Sequence[str]], limit: int) -> list[str]:
@@ -159,6 +161,13 @@ def _pick_device(backend: str, device: str, ranks: Ranks) -> str:
     if device not in ("auto", present):
         raise UserError(f"--device {device}: MLX computes on the {present} here; leave it out, or use torch")
     return present
+
+
+def _torch_device(backend: str, episodes: int | None) -> str:
+    """Return PyTorch's device for its part of MLX's evaluation; UserError where all of it is PyTorch's."""
+    if episodes and backend == "torch":
+        raise UserError("--torch-episodes: every episode is completed in PyTorch already; add --backend mlx")
+    return pick_device() if episodes else ""
 
 
 def _check(prompts: Sequence[Prompt], config: Config, settings: GreedySettings) -> None:

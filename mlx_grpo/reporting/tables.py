@@ -19,6 +19,8 @@ TITLES = {
     "characters": "chars",
 }
 """The engine's own figures, each with its column's title."""
+BRIEF = ("published", "correct", "roc_auc", "valid", "coverage", "confirmed", "shortlisted")
+"""The figures of `brief` besides the reward, where they exist."""
 NOTHING = "–"
 """Stands for a figure that is undefined."""
 
@@ -33,6 +35,19 @@ def headline(results: Results) -> Table:
             [model, *(_figure(key, means[key]) for key in keys), *([_gain(gain), _p(gain)] if gain else ["", ""])]
         )
     return ["model", *keys.values(), "reward gain [95% interval]", "p"], rows
+
+
+def brief(results: Results) -> Table:
+    """Tabulate the figures that matter most for the first run's models, and what GRPO added to each."""
+    models = first_run(results["means"])
+    gained = results.get("grpo_over_warm_start") or results["differences"]["trained"]
+    titles = _headline_keys(results) | _figure_titles(results)
+    keys = [key for key in ("reward", *BRIEF) if key in titles and key in gained]
+    rows = [
+        [_plain(titles[key]), *(_figure(key, results["means"][model][key]) for model in models), _gain(gained[key])]
+        for key in keys
+    ]
+    return ["figure", *models, "GRPO added [95% interval]"], rows
 
 
 def components(results: Results) -> Table:
@@ -106,6 +121,17 @@ def grpo_gain(results: Results) -> str | None:
     if results.get("kept_step") is not None:
         text += f"; kept: step {results['kept_step']}, the best on other held-out prompts"
     return text
+
+
+def in_torch(results: Results) -> str | None:
+    """Say in a sentence what PyTorch made of the exported model; None where it was not asked."""
+    if "in_torch" not in results:
+        return None
+    torch = results["in_torch"]
+    return (
+        f"PyTorch, from the exported folder: {torch['same']} of {torch['episodes']} completions are MLX's to the "
+        f"letter; reward {torch['reward']:.3f}, in MLX {torch['reward_in_mlx']:.3f}"
+    )
 
 
 def first_run(models: Collection[str]) -> list[str]:

@@ -15,6 +15,7 @@ from reward import PUBLISHED, RUBRICS, STRICT, Rubric
 from reward.breakdown import DECISIONS
 from reward.checks import check_reasons, columns_problem
 from reward.evidence import Clause
+from reward.facts import read_facts
 from reward.limits import StrictLimits
 from reward.parsing import read_published, read_strict
 
@@ -68,10 +69,16 @@ class Shortlist(Task):
         """Return each completion's figures; decision and score are read as the published rubric reads them.
 
         A completion without a decision is wrong; one without a score ranks below all that have one. A valid one is a
-        single JSON object and nothing else, without a repeated key.
+        single JSON object and nothing else, without a repeated key. Rows with facts add the share of the decisive
+        facts that is stated, `coverage`, and the share of the clauses that is confirmed.
         """
         labels = zip(*(columns[name] for name in PUBLISHED.columns), strict=True)
-        return [_figures(completion, *label) for completion, label in zip(completions, labels, strict=True)]
+        every = columns.get("facts") or [None] * len(completions)
+        with_facts = all(map(_are_facts, every))
+        return [
+            {**_figures(completion, *label), **(_evidence(completion, facts) if with_facts else {})}
+            for completion, label, facts in zip(completions, labels, every, strict=True)
+        ]
 
     def alarms(self, steps: Sequence[Mapping[str, Any]]) -> Iterator[Alarm]:
         """Detect a policy that gives every candidate the same decision. On a balanced set, accuracy alone hides it."""
@@ -140,6 +147,19 @@ def _figures(completion: str, decision: str, score: float, context: str) -> Figu
         "positive": decision == "shortlist",
         "fit": score,
     }
+
+
+def _are_facts(column: Any) -> bool:
+    try:
+        read_facts(column)
+    except ValueError:
+        return False
+    return True
+
+
+def _evidence(completion: str, facts: Mapping[str, Any]) -> Figures:
+    evidence = check_reasons(completion, facts).evidence
+    return {"coverage": evidence.coverage, "confirmed": evidence.confirmed}
 
 
 def _remark(text: str, clauses: Sequence[Clause]) -> Remark:

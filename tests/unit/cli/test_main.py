@@ -42,7 +42,7 @@ def test_train_and_export_and_eval_from_a_config_file(tiny_qwen3: Path, tmp_path
     assert results["n_episodes"] < 500
     assert more.stderr == f"{results['n_episodes']} held-out prompts are left to evaluate on, not 500\n"
     for file in ("eval.json", "episodes.jsonl", "plots/reward_components.png", "hf/README.md"):
-        assert f"{run.folder / file}\n" in more.stdout
+        assert f"{(run.folder / file).relative_to(tmp_path)}\n" in more.stdout
     assert f"{results['n_episodes']} held-out prompts, greedy" in (run.folder / "hf" / "README.md").read_text()
     reported = cli("report", "--out", "page.html", "--json", folder=tmp_path)
     assert reported.returncode == 0, reported.stderr

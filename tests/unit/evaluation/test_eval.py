@@ -17,7 +17,7 @@ from support.paths import BUNDLED_ROWS
 from support.tiny_models import tiny_config
 from support.tiny_runs import reward_by
 
-from mlx_grpo.cli.eval import print_comparison
+from mlx_grpo.cli.eval import print_brief, print_comparison
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config, RewardConfig
 from mlx_grpo.data.dataset import read_rows
@@ -30,6 +30,7 @@ from mlx_grpo.evaluation.statistics import NO_SCORE
 from mlx_grpo.evaluation.summary import outcome_of
 from mlx_grpo.export.export import export_run
 from mlx_grpo.reporting import tables
+from mlx_grpo.reporting.example import typical
 from mlx_grpo.rewards import load_judge, load_reward
 from mlx_grpo.runs import Run, read_episodes
 from mlx_grpo.training.progress import SilentReporter
@@ -226,6 +227,37 @@ def test_tables_fit_the_terminal_and_name_every_model(evaluations: dict[bool, Ev
     assert ("trained, 2 seeds" in words) == several
     rows = [line for line in lines if line.startswith("baseline ")]
     assert all("…" not in row and "0." in row for row in rows)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_brief_result_is_a_table_of_fifteen_lines_and_two_completions(evaluations: dict[bool, Evaluation], width: int):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    evaluation = evaluations[False]
+    print_brief(console, evaluation.results, evaluation.episodes)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= width
+    table, _, rest = text.partition("GRPO over the warm start")
+    assert len(table.splitlines()) <= 17  # with two lines on what was evaluated
+    for name in ("reward (strict)", "reward (published)", "accuracy", "ROC AUC", "valid", "coverage", "confirmed"):
+        assert name in table
+    assert evaluation.episodes["trained"][typical(evaluation.episodes)]["prompt_id"] in " ".join(rest.split())
+    assert "\nbefore, reward 0" in rest and "\nafter, reward 0" in rest
+
+
+def test_pytorch_completes_the_first_prompts_again(run: Path, tmp_path: Path):
+    pytest.importorskip("torch", reason="needs torch")
+    evaluation = evaluate(run, "mlx", torch_episodes=2, out=tmp_path / "out")
+    own = [episode["reward"] for episode in evaluation.episodes["trained"][:2]]
+    assert evaluation.results["in_torch"] == {
+        "episodes": 2,
+        "same": 2,
+        "reward": pytest.approx(np.mean(own)),
+        "reward_in_mlx": pytest.approx(np.mean(own)),
+        "device": "cpu",
+    }
+    assert "2 of 2 completions are MLX's" in tables.in_torch(evaluation.results)
+    with pytest.raises(UserError, match="--torch-episodes: every episode is completed in PyTorch already"):
+        evaluate(run, "torch", torch_episodes=2)
 
 
 def test_reward_function_of_the_user_has_no_ranking(run: Path, tmp_path: Path):

@@ -9,8 +9,10 @@ from support.paths import FIXTURES
 from mlx_grpo.config.schema import RewardConfig
 from mlx_grpo.data.jsonl import read_jsonl
 from mlx_grpo.tasks.shortlist.task import Shortlist, read_score
+from reward.facts import read_facts
 
 TASK = Shortlist()
+DECISIVE = read_facts(FACTS).decisive()
 CONTEXT = "[JOB]\nClerk. Required: SQL.\n[CANDIDATE]\nClerk, 4 years. Skills: SQL (expert, 48m)."
 
 
@@ -36,6 +38,23 @@ def test_figures_count_decisions_regardless_of_scores():
     assert max(range(4), key=lambda row: figures[row]["published"]) == 0
     assert [own["score"] for own in figures] == [0.1, 0.9, None, None]
     assert {(own["positive"], own["fit"]) for own in figures} == {(True, 0.8)}
+
+
+def judged_with(facts: list) -> list[dict]:
+    completions = ['{"reasons":["Python: expert, 40 months; won an award"]}', "no JSON"]
+    labels = {"decision": ["reject"] * 2, "score": [0.2] * 2, "context": [CONTEXT] * 2}
+    return [dict(own) for own in TASK.judge(completions, **labels, facts=facts)]
+
+
+def test_rows_with_facts_add_what_is_stated_and_what_is_confirmed():
+    written, nothing = judged_with([FACTS, FACTS])
+    assert (written["coverage"], written["confirmed"]) == (pytest.approx(1 / len(DECISIVE)), 0.5)
+    assert (nothing["coverage"], nothing["confirmed"]) == (0, 0)
+
+
+@pytest.mark.parametrize("facts", [[FACTS, None], [{"version": 1}, FACTS]])
+def test_rows_of_which_one_has_no_readable_facts_are_judged_without(facts: list):
+    assert not {"coverage", "confirmed"} & judged_with(facts)[0].keys()
 
 
 @pytest.mark.parametrize("score", ['"high"', "null", "[1]", "NaN", "1" + "0" * 400])

@@ -1,0 +1,40 @@
+"""The trained model's first completions once more, in PyTorch from the exported folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import mean
+
+from mlx_grpo.data.jsonl import Record
+from mlx_grpo.data.types import Prompt
+from mlx_grpo.evaluation.generators import Completer
+from mlx_grpo.runs import ADAPTER
+
+Score = Callable[[Sequence[Prompt], Sequence[str]], list[Record]]
+"""From prompts and their completions to episodes."""
+
+
+def check_in_torch(
+    completer: Completer, prompts: Sequence[Prompt], episodes: Sequence[Record], score: Score, device: str
+) -> Record:
+    """Complete prompts by PyTorch; return their number, how many completions are MLX's, and both mean rewards.
+
+    `episodes` are MLX's. Greedy completions part where two tokens are nearly as likely, so a few may differ.
+    """
+    own = Completer(
+        completer.run,
+        replace(completer.settings, backend="torch", device=device),
+        completer.store.parent,
+        completer.progress,
+        completer.ranks,
+    )
+    scored = score(prompts, own.complete("trained, in PyTorch", completer.run.folder / ADAPTER, prompts))
+    pairs = list(zip(scored, episodes, strict=False))
+    return {
+        "episodes": len(pairs),
+        "same": sum(torch["completion"] == mlx["completion"] for torch, mlx in pairs),
+        "reward": mean(torch["reward"] for torch, _ in pairs),
+        "reward_in_mlx": mean(mlx["reward"] for _, mlx in pairs),
+        "device": device,
+    }
