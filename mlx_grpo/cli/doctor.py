@@ -5,7 +5,9 @@ from __future__ import annotations
 import json as json_module
 import os
 import platform
+import re
 import shutil
+import subprocess
 import sys
 import urllib.request
 from dataclasses import asdict, dataclass
@@ -37,8 +39,14 @@ TF32_FROM = {"metal": 17, "cuda": 8}
 
 SPLIT = (
     "long work is split; should macOS still end a run with `Impacting Interactivity`, "
-    "lower micro_batch_size, or let the display sleep"
+    "set AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1, lower micro_batch_size, or let the display sleep; "
+    "`train --supervise` resumes such a run by itself"
 )
+PRESSURE = {"1": "normal", "2": "warning", "4": "critical"}
+"""The levels of `kern.memorystatus_vm_pressure_level`."""
+WANTED_SWAP = GIB
+"""Swap in use above which a run competes with other programs for memory."""
+SYSCTL = ("/usr/sbin/sysctl", "-n", "kern.memorystatus_vm_pressure_level", "vm.swapusage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,8 @@ def examine() -> list[Finding]:
         from mlx_grpo.backend.device import this_device
 
         findings += [*check_device(this_device(), platform.mac_ver()[0]), check_speed()]
+    if sys.platform == "darwin":
+        findings.append(check_pressure(read_sysctl()))
     return [*findings, check_hub(constants.ENDPOINT), check_torch(), check_disk(Path.cwd())]
 
 
@@ -124,6 +134,27 @@ def check_device(device: Device, macos: str) -> list[Finding]:
     if splits_evaluations(device):
         findings.append(Finding("display", "ok", SPLIT))
     return findings
+
+
+def check_pressure(sysctl: str) -> Finding:
+    """Report a Mac's memory pressure and swap, from what SYSCTL prints."""
+    level, _, usage = sysctl.strip().partition("\n")
+    match = re.search(r"used = ([\d.]+)M", usage)
+    if level not in PRESSURE or match is None:
+        return Finding("memory", "warning", "macOS does not say its memory pressure", "see Activity Monitor")
+    swap = float(match[1]) * 2**20
+    detail = f"pressure {PRESSURE[level]}, {swap / GIB:.1f} GB of swap in use"
+    if level == "1" and swap < WANTED_SWAP:
+        return Finding("memory", "ok", detail)
+    return Finding("memory", "warning", detail, "close other programs, or lower micro_batch_size; swap slows a run")
+
+
+def read_sysctl() -> str:
+    """Return what SYSCTL prints, "" where it can't be run."""
+    try:
+        return subprocess.run(SYSCTL, capture_output=True, text=True, timeout=5, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
 
 
 def check_speed() -> Finding:

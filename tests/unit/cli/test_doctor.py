@@ -107,8 +107,26 @@ def test_device_check_on_a_mac_reports_limits_dtype_and_split_work():
     device, dtype, display = doctor.check_device(describe(M1), "15.3")
     assert device == doctor.Finding("device", "ok", "Apple M1, 16 GB; wired limit 10.7 GB, cache limit 5.3 GB")
     assert dtype.detail.startswith("auto = float16")
-    assert "micro_batch_size" in display.detail
+    assert "AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1, lower micro_batch_size" in display.detail
+    assert "train --supervise" in display.detail
     assert doctor.check_device(describe(M1), "14.7")[0].status == "warning"  # where MLX ignores the wired limit
+
+
+@pytest.mark.parametrize(
+    ("level", "used", "status", "detail"),
+    [
+        (1, "0.00M", "ok", "pressure normal, 0.0 GB of swap in use"),
+        (1, "3072.50M", "warning", "pressure normal, 3.0 GB of swap in use"),
+        (2, "512.00M", "warning", "pressure warning, 0.5 GB of swap in use"),
+        (4, "0.00M", "warning", "pressure critical, 0.0 GB of swap in use"),
+    ],
+)
+def test_memory_pressure_or_swap_on_a_mac_is_a_warning(level: int, used: str, status: str, detail: str):
+    printed = f"{level}\ntotal = 4096.00M  used = {used}  free = 1024.00M  (encrypted)\n"
+    finding = doctor.check_pressure(printed)
+    assert (finding.status, finding.detail) == (status, detail)
+    assert (finding.remedy is None) is (status == "ok")
+    assert doctor.check_pressure("").status == "warning"
 
 
 @pytest.mark.parametrize(("info", "rounded"), [(M1, False), (M5_MAX, True), (H100, True), (CPU, False)])
