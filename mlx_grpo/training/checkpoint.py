@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
@@ -52,6 +52,14 @@ class RunPosition:
     best: Best = field(default_factory=Best)
 
 
+class Resumed(NamedTuple):
+    """What a run resumes with, beside its state."""
+
+    position: RunPosition
+    changes: dict[str, Any]
+    """Settings that round differently from the steps before; the metrics of the next step have them."""
+
+
 def save_checkpoint(run: runs.Run, state: TrainState, position: RunPosition) -> None:
     """Write a checkpoint in full or not at all, then delete all but the last `save_total_limit`.
 
@@ -79,7 +87,7 @@ def save_checkpoint(run: runs.Run, state: TrainState, position: RunPosition) -> 
         ) from None
 
 
-def load_checkpoint(run: runs.Run, state: TrainState, note: Callable[[str], None]) -> RunPosition | None:
+def load_checkpoint(run: runs.Run, state: TrainState, note: Callable[[str], None]) -> Resumed | None:
     """Load the newest usable checkpoint into the state, and cut the run's files back to it; None where there is none.
 
     Damaged ones are reported by `note`, renamed to `damaged-...`, and passed over.
@@ -109,7 +117,17 @@ def load_checkpoint(run: runs.Run, state: TrainState, note: Callable[[str], None
         note(f"{name} was written with {', '.join(others)}; bits may differ from here on")
     if ranks.leads:
         _restore_files(run, folder, record["lengths"])
-    return position
+    return Resumed(position, _changes(record["config"], state.config, note))
+
+
+def _changes(before: dict[str, Any], config: Config, note: Callable[[str], None]) -> dict[str, Any]:
+    """Return the size of the micro-batches if it is another one than a checkpoint was written with, and report it."""
+    old, default = before.get("micro_batch_size"), config.num_generations
+    if old == config.micro_batch_size:
+        return {}
+    was, now = old or default, config.micro_batch_size or default
+    note(f"micro_batch_size was {was}, is {now} from here on; bits differ from those of a run without the change")
+    return {"micro_batch_size": now}
 
 
 def _set_aside(run: runs.Run) -> None:
@@ -130,6 +148,12 @@ def newest_usable(run: runs.Run, config: Config, note: Callable[[str], None]) ->
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
     return None
+
+
+def newest_sound(run: runs.Run) -> str | None:
+    """Return the name of the newest checkpoint that the run can be resumed from, and change nothing."""
+    sound = (folder.name for folder in list_checkpoints(run) if find_fault(folder, run, run.config) is None)
+    return next(sound, None)
 
 
 def list_checkpoints(run: runs.Run) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class RunLogger:
     position: RunPosition
     history: list[dict[str, Any]]
     """The metrics of all steps so far, including those before the run was resumed."""
+    changes: dict[str, Any] = field(default_factory=dict)
+    """Settings that changed when the run was resumed; the metrics of its next step have them."""
 
     def begin(self, name: str, steps: int) -> None:
         """Report that a phase of `steps` steps starts or is resumed."""
@@ -81,7 +83,8 @@ class RunLogger:
         if state.ranks.leads:
             with explain_write_errors(self.run.folder):
                 append_jsonl(self.run.samples_file, *samples)
-        self.record(metrics)
+        self.record(metrics | self.changes)
+        self.changes = {}
         if last or position.steps % state.config.save_steps == 0:
             self.save()
         self.reporter.step(metrics)

@@ -154,9 +154,10 @@ def train(
     with run.locked() if ranks.leads else nullcontext(), catch_signals() as stop:
         if resumed and ranks.leads:
             run.update_config(config)
-        position = load_checkpoint(run, state, reporter.note) if resumed else None
-        history = run.metrics() if position and ranks.leads else []
-        logger = RunLogger(run, state, reporter, stop, position or RunPosition("warm_start"), history)
+        loaded = load_checkpoint(run, state, reporter.note) if resumed else None
+        position, changes = loaded or (RunPosition("warm_start"), {})
+        history = run.metrics() if loaded and ranks.leads else []
+        logger = RunLogger(run, state, reporter, stop, position, history, changes)
         if logger.position.phase == "warm_start":
             run_warm_start(logger, dataset)
         run_grpo(logger, dataset, validation, min(until or config.max_steps, config.max_steps))

@@ -253,7 +253,7 @@ def test_failing_reward_function_loses_no_step(tiny_qwen3: Path, tmp_path: Path)
     run = runs.Run.find(tmp_path / "runs" / "latest")
     with run.locked():
         state, _, _ = trainer.prepare(config, Ranks())
-        assert load_checkpoint(run, state, print).steps == 1
+        assert load_checkpoint(run, state, print).position.steps == 1
 
 
 @pytest.mark.parametrize("content", ["ab", [{"role": "assistant", "content": "ab"}]])
