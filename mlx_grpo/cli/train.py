@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json as json_module
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
-from mlx_grpo.cli.terminal import console, errors, show
+from mlx_grpo.cli.terminal import console, errors, show, tell
+from mlx_grpo.errors import UserError
 
 
 @click.command()
@@ -22,6 +25,11 @@ from mlx_grpo.cli.terminal import console, errors, show
 @click.option(
     "--processes", type=click.IntRange(min=1), default=1, help="For CPUs: share each step among this many processes."
 )
+@click.option(
+    "--supervise",
+    is_flag=True,
+    help="Resume the run by itself after the system aborted it; halves micro_batch_size where that may help.",
+)
 @click.option("--force", is_flag=True, help="Train even where the memory does not fit.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run's folder and last metrics as JSON.")
 def train(
@@ -30,6 +38,7 @@ def train(
     resume: bool,
     until: int | None,
     processes: int,
+    supervise: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -42,7 +51,10 @@ def train(
     mlx-grpo train configs/smollm2.yaml max_steps=5 lora.rank=8
     mlx-grpo train configs/qwen3.yaml --until 40
     mlx-grpo train configs/qwen3.yaml --resume
+    mlx-grpo train configs/qwen3.yaml --supervise
     """
+    if supervise:
+        _supervise(config, overrides, processes, resume, _spelled(False, until, force, as_json))
     from mlx_grpo.config.files import load_config
     from mlx_grpo.distributed import launch
     from mlx_grpo.runs import find_resumable
@@ -65,8 +77,21 @@ def train(
         show((f"adapter: {run.folder / 'adapter'}", f"next: mlx-grpo export --hf{where}, then mlx-grpo eval{where}"))
 
 
-def _spelled(resume: bool, until: int | None, force: bool) -> list[str]:
-    """Return the options that the other processes need too, as a command line spells them."""
+def _supervise(config: str, overrides: tuple[str, ...], processes: int, resume: bool, options: list[str]) -> NoReturn:
+    """Train in a child process that is resumed after an abort, and exit as it did."""
+    from mlx_grpo.config.files import load_config
+    from mlx_grpo.distributed.ranks import join_ranks
+    from mlx_grpo.runs import find_resumable
+    from mlx_grpo.training.supervise import Attempt, supervise
+
+    if processes > 1 or join_ranks().size > 1:
+        raise UserError("--supervise: watches over one process, and this run has several; leave one of the two out")
+    settings, run = find_resumable(config, overrides) if resume else (load_config(config, overrides), None)
+    sys.exit(supervise(Attempt(config, overrides, tuple(options), run), settings, tell))
+
+
+def _spelled(resume: bool, until: int | None, force: bool, as_json: bool = False) -> list[str]:
+    """Return the options that another process needs too, as a command line spells them."""
     options = []
     if resume:
         options.append("--resume")
@@ -74,4 +99,6 @@ def _spelled(resume: bool, until: int | None, force: bool) -> list[str]:
         options.append(f"--until={until}")
     if force:
         options.append("--force")
+    if as_json:
+        options.append("--json")
     return options

@@ -62,6 +62,14 @@ def fail_on_process_1(folder: Path) -> None:
     (folder / "toy.py").write_text(failing)
 
 
+def abort_once(folder: Path, step: int, how: str) -> None:
+    """Make the reward `toy:noisy_vowels` run a statement, such as `os.abort()`, the first time at a GRPO step."""
+    first = "def noisy_vowels(completions, **columns):\n"
+    lines = f"    if columns['trainer_state'].global_step == {step} and not os.path.exists('aborted'):\n"
+    lines += f"        open('aborted', 'w').close()\n        {how}\n"
+    (folder / "toy.py").write_text(FUNCTIONS.replace(first, first + lines))
+
+
 def contents(run: Path) -> dict[str, object]:
     """Return a run's files and metrics, without time and memory."""
     files: dict[str, object] = {name: (run / name).read_bytes() for name in RUN_FILES[1:]}
