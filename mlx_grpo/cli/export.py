@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
 @click.option("--hf", "formats", flag_value="hf", multiple=True, help="A Hugging Face folder, the adapter fused in.")
 @click.option("--mlx", "formats", flag_value="mlx", multiple=True, help="The same for mlx-lm.")
 @click.option("--peft", "formats", flag_value="peft", multiple=True, help="A LoRA adapter for PEFT, in PyTorch.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to; RUN/hf, RUN/mlx or RUN/peft by default.")
+@click.option("--space", "formats", flag_value="space", multiple=True, help="A Gradio page that asks the --hf export.")
+@click.option("--model", metavar="USER/NAME", help="With --space: the model on the Hub, if not named as the Space.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to; RUN/ and the format's name by default.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="As trained by default.")
 @click.option("--bits", type=click.Choice([4, 8]), help="Quantize, with --mlx.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Load it again and compare logits.")
@@ -31,6 +33,7 @@ if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
 def export(
     run: str | None,
     formats: tuple[str, ...],
+    model: str | None,
     out: Path | None,
     push: str | None,
     private: bool,
@@ -49,10 +52,13 @@ def export(
     mlx-grpo export --hf --push USER/NAME --private --dry-run
     mlx-grpo export --mlx --bits 4
     mlx-grpo export --peft
+    mlx-grpo export --space --push USER/NAME
     """
     from mlx_grpo.export import push as push_module
 
-    push_module.check_options(formats, push, private, dry_run)
+    push_module.check_options(formats, push, private, dry_run, model)
+    if formats == ("space",):
+        return _export_space(run, out, model or push, push, private, dry_run, as_json, **options)
     from mlx_grpo.export.export import export_run
 
     folder, summary = export_run(run, formats, out, repo=push, **options)
@@ -68,6 +74,41 @@ def export(
         lines += [f"{push} would hold:", *(f"{count:>14,}  {name}" for name, count in summary.files.items())]
     elif sent:
         lines.append(f"{sent.repo_url}  ({len(summary.files)} files)")
+    show(lines)
+
+
+def _export_space(
+    run: str | None,
+    out: Path | None,
+    model: str | None,
+    repo: str | None,
+    private: bool,
+    dry_run: bool,
+    as_json: bool,
+    dtype: str | None,
+    bits: int | None,
+    verify: bool,
+) -> None:
+    """Write a run's Space, push it if asked to, and print where it is."""
+    from mlx_grpo.export import push as push_module
+    from mlx_grpo.export.export import check_formats
+    from mlx_grpo.export.space import export_space
+
+    check_formats(["space"], dtype, bits)
+    folder, files = export_space(run, out, model)
+    sent = push_module.push(folder, list(files), repo, private, tell, "space") if repo and not dry_run else None
+    if as_json:
+        pushed = {"url": sent.repo_url, "commit": sent.oid} if sent else {}
+        click.echo(json_module.dumps({"folder": str(folder), "files": files} | pushed))
+        return
+    lines = [
+        f"{folder}  ({len(files)} files)",
+        f"pip install 'mlx-grpo[space]', then: python {folder / 'app.py'}",
+    ]
+    if dry_run:
+        lines += [f"{repo} would hold:", *(f"{count:>14,}  {name}" for name, count in files.items())]
+    elif sent:
+        lines.append(f"{sent.repo_url}  ({len(files)} files)")
     show(lines)
 
 

@@ -12,13 +12,15 @@ import re
 from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
-from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_grpo.data.thinking import CLOSE, OPEN
 from mlx_grpo.errors import UserError
+
+if TYPE_CHECKING:  # an exported Space renders its prompts without MLX
+    from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 OPENING, ANSWERED = ROLES[:2], ("user", "tool")

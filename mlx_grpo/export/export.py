@@ -34,7 +34,7 @@ def export_run(
     `repo` is its name on the Hub, for its card. Raises UserError for options that exclude each other, where there is
     no such run or it has no adapter yet, and where the export, loaded again, differs from the policy.
     """
-    _check_options(formats, dtype, bits)
+    check_formats(formats, dtype, bits)
     run = Run.find(name)
     config, adapter = run.config, run.adapter()
     folder = out or run.folder / formats[0]
@@ -55,14 +55,17 @@ def export_run(
     return folder, summary
 
 
-def _check_options(formats: Sequence[str], dtype: str | None, bits: int | None) -> None:
+def check_formats(formats: Sequence[str], dtype: str | None, bits: int | None) -> None:
+    """Raise UserError unless one format is named, and the options belong to it."""
     problems = []
     if len(formats) != 1:
-        problems.append("export: name one format: --hf (Hugging Face), --mlx or --peft (an adapter for PyTorch)")
+        problems.append("export: name one format: --hf (Hugging Face), --mlx, --peft (an adapter for PyTorch), --space")
     if bits is not None and "mlx" not in formats:
         problems.append(f"--bits {bits}: belongs to --mlx; the other formats are not quantized")
     if dtype is not None and "peft" in formats:
         problems.append(f"--dtype {dtype}: belongs to --hf and --mlx; an adapter keeps the fp32 it was trained in")
+    elif dtype is not None and "space" in formats:
+        problems.append(f"--dtype {dtype}: belongs to --hf and --mlx; a Space asks the export as it is")
     if problems:
         raise UserError(*problems)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import httpx2
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_session, get_token
@@ -20,6 +20,7 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.models.hub import LOGIN, SECONDS, check_token, describe_error
 
 T = TypeVar("T")
+RepoType = Literal["model", "space"]
 Report = Callable[[str], None]
 
 LIMITS = httpx2.Timeout(60, connect=SECONDS)
@@ -28,27 +29,44 @@ WAITS = (1, 4)
 """Seconds before a call whose connection was cut is made again."""
 
 
-def check_options(formats: Sequence[str], repo: str | None, private: bool, dry_run: bool) -> None:
-    """Raise UserError, before anything is written, where an export's options for the Hub don't go together."""
+def check_options(
+    formats: Sequence[str], repo: str | None, private: bool, dry_run: bool, model: str | None = None
+) -> None:
+    """Raise UserError, before anything is written, where an export's options for the Hub don't go together.
+
+    `model` is the repository that a Space asks, None where it has the Space's own name.
+    """
+    if model and "space" not in formats:
+        raise UserError(f"--model {model}: names the model that a Space asks; add --space, or leave it out")
     if (private or dry_run) and not repo:
         raise UserError("export: --private and --dry-run belong to --push; add --push USER/NAME")
-    if repo and "hf" not in formats:
+    if repo and formats not in (("hf",), ("space",)):
         raise UserError("--push: uploads what --hf writes; add --hf, and leave other formats for a run of their own")
-    if repo:
+    if model:
+        _check_name(model, "--model")
+    if repo and "space" in formats:
+        check_push(repo, private, not dry_run, "space", model or repo)
+    elif repo:
         check_push(repo, private, send=not dry_run)
 
 
-def check_push(repo: str, private: bool, send: bool = True) -> None:
-    """Raise UserError, within seconds and before anything is written, where a push to `repo` could not succeed.
-
-    Without `send` only the name is checked, and the Hub is not called.
-    """
+def _check_name(repo: str, option: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError:
-        raise UserError(f"--push: {repo!r} is no name of a repository; give USER/NAME") from None
+        raise UserError(f"{option}: {repo!r} is no name of a repository; give USER/NAME") from None
     if "/" not in repo:
-        raise UserError(f"--push: {repo!r} lacks its owner; give USER/{repo}")
+        raise UserError(f"{option}: {repo!r} lacks its owner; give USER/{repo}")
+
+
+def check_push(
+    repo: str, private: bool, send: bool = True, repo_type: RepoType = "model", model: str | None = None
+) -> None:
+    """Raise UserError, within seconds and before anything is written, where a push to `repo` could not succeed.
+
+    Without `send` only the name is checked, and the Hub is not called. `model` is one that must be there already.
+    """
+    _check_name(repo, "--push")
     if not send:
         return
     if get_token() is None:
@@ -57,24 +75,38 @@ def check_push(repo: str, private: bool, send: bool = True) -> None:
     with _in_words(repo):
         get_session().timeout = SECONDS
         account = HfApi().whoami()
-        public = private and _is_public(repo)
+        public = private and _is_public(repo, repo_type)
+        lacking = model and _is_public(model) is None
     if account.get("auth", {}).get("accessToken", {}).get("role") == "read":
         raise UserError(f"--push {repo}: this token may only read; {LOGIN}")
     if public:
         raise UserError(
             f"--private: {repo} exists already and is public; give another name, or make it private in its settings"
         )
+    if lacking:
+        raise UserError(
+            f"--space: the Hub has no model {model}, or your token may not see it; run "
+            f"`mlx-grpo export --hf --push {model}` first, or name another with --model"
+        )
 
 
-def _is_public(repo: str) -> bool:
+def _is_public(repo: str, repo_type: RepoType = "model") -> bool | None:
+    """Return True if a repository of the Hub is public, None where there is none that the token may see."""
     try:
-        return not HfApi().model_info(repo, timeout=SECONDS).private
+        return not HfApi().repo_info(repo, repo_type=repo_type, timeout=SECONDS).private
     except RepositoryNotFoundError:
-        return False
+        return None
 
 
-def push(folder: Path, files: Sequence[str], repo: str, private: bool, report: Report) -> CommitInfo:
-    """Upload exactly `files` of `folder` to the model repository `repo`, made where there is none, as one commit.
+def push(
+    folder: Path,
+    files: Sequence[str],
+    repo: str,
+    private: bool,
+    report: Report,
+    repo_type: RepoType = "model",
+) -> CommitInfo:
+    """Upload exactly `files` of `folder` to the repository `repo`, made where there is none, as one commit.
 
     Calls whose connection was cut are made again; files that the Hub has are not sent twice.
     """
@@ -84,12 +116,13 @@ def push(folder: Path, files: Sequence[str], repo: str, private: bool, report: R
     api = HfApi()
 
     def create() -> str:
-        return api.create_repo(repo, private=private or None, exist_ok=True)
+        sdk = "gradio" if repo_type == "space" else None
+        return api.create_repo(repo, private=private or None, exist_ok=True, repo_type=repo_type, space_sdk=sdk)
 
     def commit() -> CommitInfo:
         # Made anew for each attempt: the operations remember what the Hub had before.
         operations = [CommitOperationAdd(name, folder / name) for name in files]
-        return api.create_commit(repo, operations, commit_message="Upload with mlx-grpo")
+        return api.create_commit(repo, operations, commit_message="Upload with mlx-grpo", repo_type=repo_type)
 
     with _in_words(repo):
         _retried(create, report)

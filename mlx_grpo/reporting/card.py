@@ -75,7 +75,7 @@ def _metadata(run: Run, base: Path, title: str, library: Library, results: dict[
     licence = _licence(base)
     eval_results = _eval_results(run.config, results) if results else None
     return ModelCardData(
-        base_model=_hub_id(run, run.config),
+        base_model=hub_id(run, run.config),
         library_name=library,
         pipeline_tag="text-generation",
         tags=["grpo", "mlx", "mlx-grpo"],
@@ -87,7 +87,7 @@ def _metadata(run: Run, base: Path, title: str, library: Library, results: dict[
     )
 
 
-def _hub_id(run: Run, config: Config) -> str | None:
+def hub_id(run: Run, config: Config) -> str | None:
     """Return the base model's name on the Hub; None where it was a folder, whose path should not be published."""
     name = _base_name(run)
     return name if name == config.model and not Path(name).is_dir() else None
@@ -99,8 +99,8 @@ def _base_name(run: Run) -> str:
 
 
 def _base_link(run: Run, config: Config) -> str:
-    hub_id = _hub_id(run, config)
-    return f"[{hub_id}](https://huggingface.co/{hub_id})" if hub_id else f"`{_base_name(run)}`"
+    name = hub_id(run, config)
+    return f"[{name}](https://huggingface.co/{name})" if name else f"`{_base_name(run)}`"
 
 
 def _dataset(config: Config) -> str:

@@ -18,7 +18,12 @@ def test_a_wheel_holds_the_example_configs_the_data_and_nothing_of_the_tests(tmp
     names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
     assert {f"mlx_grpo/configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml")} <= names
     assert {f"mlx_grpo/tasks/data/{path.name}" for path in (ROOT / "mlx_grpo/tasks/data").glob("*.jsonl.gz")} <= names
-    reporting = {"report.html", "report.css", "report.js", "card.md.jinja"}
+    reporting = {"report.html", "report.css", "report.js", "card.md.jinja", "space.md.jinja"}
     assert {f"mlx_grpo/reporting/{name}" for name in reporting} <= names
-    assert {"mlx_grpo/tasks/shortlist/vocabulary.json", "reward/strict.py", "convert/hf.py"} <= names
+    assert {
+        "mlx_grpo/tasks/shortlist/vocabulary.json",
+        "mlx_grpo/export/space.css",
+        "reward/strict.py",
+        "convert/hf.py",
+    } <= names
     assert not {name for name in names if name.startswith(("tests/", "models/", "runs/"))}

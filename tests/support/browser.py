@@ -53,9 +53,9 @@ class Browser:
                 assert "error" not in answer, answer["error"]
                 return answer["result"]
 
-    def open(self, page: Path) -> None:
-        """Load a file and wait for it."""
-        self.send("Page.navigate", url=page.as_uri())
+    def open(self, page: Path | str) -> None:
+        """Load a file or an address and wait for it."""
+        self.send("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
         while self._receive().get("method") != "Page.loadEventFired":
             pass
 

@@ -28,6 +28,8 @@ class Repository:
     """A model repository and every commit's paths, oldest first."""
 
     private: bool = False
+    sdk: str | None = None
+    """What a Space runs by; None for a model."""
     files: dict[str, bytes] = field(default_factory=dict)
     lfs: set[str] = field(default_factory=set)
     commits: list[list[str]] = field(default_factory=list)
@@ -136,7 +138,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def create(self, body: bytes) -> None:
         asked = json.loads(body)
-        repo = f"{asked['organization']}/{asked['name']}"
+        space = "spaces/" if asked.get("type") == "space" else ""
+        repo = f"{space}{asked['organization']}/{asked['name']}"
         answer = {"url": f"{self.hub.url}/{repo}", "id": repo, "name": repo}
         if asked["organization"] != self.hub.writable:
             said = f"You don't have the rights to create a model under the namespace {asked['organization']!r}"
@@ -144,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
             return self._json(403, {"error": said}, {"X-Error-Message": said})
         if repo in self.hub.repositories:
             return self._json(409, {**answer, "error": "You already created this model repo"})
-        self.hub.repositories[repo] = Repository(private=asked.get("visibility") == "private")
+        self.hub.repositories[repo] = Repository(asked.get("visibility") == "private", asked.get("sdk"))
         self._json(200, answer)
 
     def info(self, body: bytes, repo: str) -> None:
@@ -210,14 +213,16 @@ def oid(number: int) -> str:
     return hashlib.sha1(str(number).encode()).hexdigest()
 
 
-REPO = r"([\w.-]+/[\w.-]+)"
+REPO = r"((?:spaces/)?[\w.-]+/[\w.-]+)"
+"""A model's name, or a Space's after `spaces/`."""
+API = rf"/api/(?:models/|(?=spaces/)){REPO}"
 ROUTES = [
     ("GET", "/api/whoami-v2", Handler.whoami),
     ("POST", "/api/repos/create", Handler.create),
     ("POST", "/api/validate-yaml", Handler.validate),
-    ("GET", rf"/api/models/{REPO}(?:/revision/main)?", Handler.info),
-    ("POST", rf"/api/models/{REPO}/preupload/main", Handler.preupload),
+    ("GET", rf"{API}(?:/revision/main)?", Handler.info),
+    ("POST", rf"{API}/preupload/main", Handler.preupload),
     ("POST", rf"/{REPO}\.git/info/lfs/objects/batch", Handler.batch),
     ("PUT", r"/storage/([0-9a-f]{64})", Handler.store),
-    ("POST", rf"/api/models/{REPO}/commit/main", Handler.commit),
+    ("POST", rf"{API}/commit/main", Handler.commit),
 ]

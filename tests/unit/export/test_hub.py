@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -288,3 +289,35 @@ def test_a_model_asked_for_with_a_token_that_the_hub_refuses_says_so_without_it(
     assert done.returncode == 2
     assert "the Hub refuses the token (401)" in done.stderr
     assert "hf_wrongSecret" not in done.stderr
+
+
+def push_space(run: Path, hub: Hub, *options: str) -> subprocess.CompletedProcess[str]:
+    """`mlx-grpo export --space RUN --push someone/page`."""
+    command = [*MLX_GRPO, "export", "--space", str(run), "--push", "someone/page", *options]
+    return python(*command, endpoint=hub.url, home=run.parent / "home", HF_TOKEN=TOKEN)
+
+
+def test_space_is_pushed_as_a_gradio_space_that_names_its_model(run: Path, hub: Hub, tmp_path: Path):
+    run = shutil.copytree(run, tmp_path / "runs" / "run")
+    inputs = json.loads((run / "inputs.json").read_text()) | {"form": "compact"}  # its prompts are cut
+    (run / "inputs.json").write_text(json.dumps(inputs))
+    hub.repositories["someone/ranker"] = Repository()
+    done = push_space(run, hub, "--model", "someone/ranker", "--json")
+    assert done.returncode == 0, done.stderr
+    told, space = json.loads(done.stdout), hub.repositories["spaces/someone/page"]
+    assert space.sdk == "gradio"
+    assert [set(paths) for paths in space.commits] == [set(told["files"])]
+    assert {"app.py", "requirements.txt", "README.md", "reward/strict.py"} < set(told["files"])
+    assert b"models:\n- someone/ranker\n" in space.files["README.md"]
+    assert json.loads(space.files["settings.json"])["model"] == "someone/ranker"
+    assert not [name for name, data in space.files.items() if TOKEN.encode() in data or str(run).encode() in data]
+    assert (run / "space" / "local.json").is_file()  # for this machine alone
+
+
+def test_space_whose_model_is_not_on_the_hub_is_refused_before_it_is_written(run: Path, hub: Hub, tmp_path: Path):
+    done = push_space(run, hub, "--out", str(tmp_path / "space"))
+    assert done.returncode == 2
+    assert "the Hub has no model someone/page" in done.stderr
+    assert "`mlx-grpo export --hf --push someone/page` first" in done.stderr
+    assert not (tmp_path / "space").exists()
+    assert hub.repositories == {}
