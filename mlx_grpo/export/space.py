@@ -6,6 +6,7 @@ import ast
 import json
 import shutil
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +65,7 @@ def export_space(name: str | None, out: Path | None = None, repo: str | None = N
         "README.md": _card(settings, repo or PLACEHOLDER),
         "requirements.txt": REQUIREMENTS,
         "settings.json": json.dumps(settings, ensure_ascii=False, indent=1) + "\n",
+        "LICENSE": _licence(),
         ".gitignore": f"{LOCAL}\n__pycache__/\n",
     }
     local = {"model": exported} if (exported / MARKER).is_file() else {}
@@ -148,6 +150,15 @@ def imported_modules(source: Path) -> set[str]:
             found |= new
             waiting += [ROOT / path for path in new if path != "mlx_grpo/__init__.py"]
     return found
+
+
+def _licence() -> str:
+    """Return the licence of mlx-grpo, which its parts must bring along."""
+    try:
+        text = distribution("mlx-grpo").read_text("licenses/LICENSE")
+    except PackageNotFoundError:
+        text = None
+    return text or (ROOT / "LICENSE").read_text(encoding="utf-8")
 
 
 def _write(folder: Path, files: dict[str, str], local: dict[str, str]) -> None:
