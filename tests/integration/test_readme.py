@@ -57,6 +57,16 @@ def commands() -> Iterator:
                 yield pytest.param(document, words, id=f"{name_of(document)}: {' '.join(words)}")
 
 
+def test_issue_template_asks_for_a_command_that_parses():
+    form = yaml.safe_load(text_of(ROOT / ".github" / "ISSUE_TEMPLATE" / "bench.yml"))
+    assert {"name", "description", "body"} <= form.keys()
+    [line] = re.findall(r"mlx-grpo (bench .*)", form["body"][0]["attributes"]["value"])
+    context = main.commands["bench"].make_context("bench", line.split()[1:])
+    assert context.params["as_json"] and context.params["shapes"] == "19x4x256"
+    assert load_config(context.params["config"], context.params["overrides"])
+    assert line.removesuffix(" --json") in text_of(ROOT / "docs" / "performance.md")
+
+
 def test_readme_has_at_most_1200_words():
     assert len(text_of(README).split()) <= 1200
 
