@@ -67,6 +67,15 @@ def test_issue_template_asks_for_a_command_that_parses():
     assert line.removesuffix(" --json") in text_of(ROOT / "docs" / "performance.md")
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_no_line_asks_an_index_for_this_projects_name(document: Path):
+    lines = [line.partition("#")[0] for block in blocks("sh", document) for line in block.splitlines()]
+    for line in lines:
+        if re.search(r"\b(pip3? install|uv (pip|add|tool)|uvx|pipx)\b", line):
+            asked = line.partition(" mlx-grpo ")[0] if "--from" in line else line
+            assert not re.search(r"(?<![\w./-])mlx[-_]grpo(?!_)", asked), line
+
+
 def test_readme_has_at_most_1200_words():
     assert len(text_of(README).split()) <= 1200
 
