@@ -12,7 +12,6 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from mlx_grpo import __version__
 from mlx_grpo.backend.device import physical_memory, this_device
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import batched, make_batch, take_rows
@@ -68,7 +67,7 @@ def bench(
         "gradient_checkpointing": config.gradient_checkpointing,
         "processes": state.ranks.size,
         "mlx": version("mlx"),
-        "mlx_grpo": __version__,
+        "mlx_grpo": version("mlx-grpo"),
         "device": str(mx.default_device()),
         "machine": device.name,
         "memory_gb": (device.memory or physical_memory()) / 2**30,
