@@ -11,11 +11,11 @@ import gguf
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedConfig, PreTrainedTokenizerFast
-from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from convert.folder import write_json
+from convert.gguf_splits import SPLITS
 from mlx_grpo.errors import UserError
 
 MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}
@@ -30,16 +30,6 @@ SIZES = {
 NEEDED = (*SIZES.values(), "attention.layer_norm_rms_epsilon", "tokenizer.ggml.tokens", "tokenizer.ggml.token_type")
 ROLES = {"bos": "bos", "eos": "eos", "eot": "eot", "unk": "unknown", "pad": "padding"}
 """Hugging Face's names of the special tokens -> those in `tokenizer.ggml.<name>_token_id`."""
-WORDS = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-DIGITS = pre_tokenizers.Digits(individual_digits=True)
-QWEN = pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), "isolated")
-SPLITS = {
-    "gpt-2": (None, WORDS),
-    "smollm": (None, pre_tokenizers.Sequence([DIGITS, WORDS])),
-    "qwen2": (normalizers.NFC(), pre_tokenizers.Sequence([QWEN, BYTES])),
-}
-"""`tokenizer.ggml.pre` -> the normalizer and the pre-tokenizer, which transformers' loader loses."""
 ROUNDING = 0.25
 """Two quantizations of one matrix differ by less, relative to its norm: Q5_0 and Q8_0 by 0.04 (measured)."""
 

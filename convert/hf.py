@@ -88,7 +88,7 @@ def export_hf(
     change = load_adapter(adapter, shapes) if adapter else Adapter("none", {}, {})
     tied = bool(config.get("tie_word_embeddings", "lm_head.weight" not in shapes))
     with whole_folder(out, MARKER) as folder:
-        weights = _trained_weights(base, change, tied, dtype)
+        weights = trained_weights(base, change, tied, dtype)
         parameters = _write_weights(weights, folder, dtype, shard_bytes)
         write_json(folder / "config.json", _export_config(config, tied, dtype))
         if bits is not None:
@@ -163,7 +163,7 @@ def base_shapes(base: Path) -> dict[str, tuple[int, ...]]:
     return {name: weight.shape for shard in _shards(base) for name, weight in _plain_weights(base / shard, packed)}
 
 
-def _trained_weights(base: Path, change: Adapter, tied: bool, dtype: str) -> Iterator[tuple[str, mx.array]]:
+def trained_weights(base: Path, change: Adapter, tied: bool, dtype: str) -> Iterator[tuple[str, mx.array]]:
     """Yield the base's weights after training, in `dtype`; without the head where it is the embedding."""
     packed = _packed_layers(base)
     for shard in _shards(base):

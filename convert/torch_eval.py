@@ -66,7 +66,7 @@ def generate(
     if not prompts:
         return []
     torch = _torch()
-    with _quiet(), _one_blas_thread(), torch.inference_mode():
+    with quiet(), _one_blas_thread(), torch.inference_mode():
         model = _load(model_dir, pick_device(device), dtype, max_new_tokens, stop_ids)
         completions: list[list[int]] = []
         for start in range(0, len(prompts), batch_size):
@@ -84,7 +84,7 @@ def layer_outputs(
     Raises UserError for an unusable folder, and where torch is missing (peft: `require_peft`).
     """
     torch = _torch()
-    with _quiet(), _one_blas_thread(), torch.inference_mode():
+    with quiet(), _one_blas_thread(), torch.inference_mode():
         model = _load(model_dir, "cpu", "float32", max_new_tokens=1, stop_ids=())
         if peft is not None:
             model = _with_adapter(model, peft)
@@ -183,7 +183,7 @@ def _cut(completion: list[int], stop_ids: Sequence[int]) -> list[int]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' loading bars and advice off the screen within the block."""
     from transformers.utils import logging
 

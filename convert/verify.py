@@ -8,8 +8,10 @@ Each model is loaded once: the base, to which the adapter is added later; the ex
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the B
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_unflatten
+from mlx.utils import tree_map, tree_unflatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear
 from mlx_lm.tuner.utils import load_adapters
@@ -44,6 +46,10 @@ QUANTIZED_TOLERANCE = 1e-2
 
 Trace = list[mx.array]
 """Each layer's hidden states and last the logits, fp32 [positions of all prompts, width]."""
+
+
+Store = Callable[[nn.Module], None]
+"""Changes a policy into what a format keeps of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +81,31 @@ def verify_export(base: Path, out: Path, *, adapter: Path | None = None) -> Veri
     config = read_json(out / "config.json")
     quantized = "quantization" in config
     tolerance = QUANTIZED_TOLERANCE if quantized else TOLERANCE
+    return _verify(base, out, adapter, partial(_store, config), tolerance, in_torch=not quantized)
+
+
+def verify_gguf(base: Path, out: Path, quant: str, *, adapter: Path | None = None) -> Verification:
+    """Compare `out`, the Hugging Face folder that transformers read from a GGUF, with the policy, in fp32.
+
+    `quant` is F16 or Q8_0. Raises UserError as `verify_export` does.
+    """
+    tolerance = TOLERANCE if quant == "F16" else QUANTIZED_TOLERANCE
+    return _verify(base, out, adapter, partial(_store_in_gguf, quant), tolerance, in_torch=True)
+
+
+def _verify(
+    base: Path, out: Path, adapter: Path | None, store: Store, tolerance: float, in_torch: bool
+) -> Verification:
     model, tokenizer = _load(out)
     tokens = _encode(tokenizer)
     exported = _trace(model, tokens)
     model, tokenizer = _load(base)
     if tokens != _encode(tokenizer):
         raise UserError(f"the export's tokenizer splits the check's prompts otherwise than the one in {base}")
-    policy = _trace_policy(model, adapter, tokens, config)
+    policy = _trace_policy(model, adapter, tokens, store)
     worst = _compare(exported, policy.stored, tolerance, "MLX")
     checked_in: tuple[str, ...] = ("MLX",)
-    if not quantized and find_spec("torch"):
+    if in_torch and find_spec("torch"):
         worst = max(worst, _compare(_in_torch(out, tokens), policy.stored, tolerance, "PyTorch"))
         checked_in = ("MLX", "PyTorch")
     return _measure(exported[-1], policy, worst, tolerance, checked_in)
@@ -115,21 +136,21 @@ class _PolicyTraces:
 
 
 def _trace_policy(
-    model: nn.Module, adapter: Path | None, tokens: list[list[int]], stored_as: dict[str, Any] | None
+    model: nn.Module, adapter: Path | None, tokens: list[list[int]], store: Store | None
 ) -> _PolicyTraces:
     """Trace a base `model`, then add the adapter to it and trace the policy; the model is spent.
 
-    A copy of a model shares its arrays, which are read from disk when the first copy needs them. `stored_as` is the
-    export's config; without it the export stores the adapter as it is.
+    A copy of a model shares its arrays, which are read from disk when the first copy needs them. Without `store` the
+    export stores the adapter as it is.
     """
     base_logits = None
     if adapter is not None:
         base = _trace(deepcopy(model), tokens)[-1]
-        base_logits = base, _trace(deepcopy(model), tokens, stored_as)[-1] if stored_as else base
+        base_logits = base, _trace(deepcopy(model), tokens, store)[-1] if store else base
         load_adapters(model, str(adapter))
         model.eval()  # LoRA's dropout is off
     policy = _trace(deepcopy(model), tokens)
-    stored = _trace(model, tokens, stored_as) if stored_as else policy
+    stored = _trace(model, tokens, store) if store else policy
     return _PolicyTraces(policy[-1], stored, base_logits)
 
 
@@ -192,16 +213,16 @@ def _encode(tokenizer: TokenizerWrapper) -> list[list[int]]:
     return [tokenizer.encode(prompt) for prompt in PROMPTS]
 
 
-def _trace(model: nn.Module, tokens: list[list[int]], stored_as: dict[str, Any] | None = None) -> Trace:
-    """Return what a model computes on prompts; as an export with the config `stored_as` would store it.
+def _trace(model: nn.Module, tokens: list[list[int]], store: Store | None = None) -> Trace:
+    """Return what a model computes on prompts; as an export that stores it by `store` would.
 
     The model is converted in place.
     """
     with mx.stream(mx.cpu):  # GPUs may multiply fp32 in TF32
         # In fp32, so that the weights are compared and not the rounding of activations.
         model.set_dtype(mx.float32)
-        if stored_as is not None:
-            _store(model, stored_as)
+        if store is not None:
+            store(model)
         states: Trace = []
         for layer in model.layers:
             _record(layer, states)
@@ -215,15 +236,34 @@ def _trace(model: nn.Module, tokens: list[list[int]], stored_as: dict[str, Any] 
     return traces
 
 
-def _store(model: nn.Module, config: dict[str, Any]) -> None:
+def _store(config: dict[str, Any], model: nn.Module) -> None:
     """Store a policy as an export does: LoRA fused by mlx-lm, in the export's dtype and quantization."""
-    lora = [(name, module) for name, module in model.named_modules() if isinstance(module, LoRALinear | LoRAEmbedding)]
-    model.update_modules(tree_unflatten([(name, module.fuse(dequantize=True)) for name, module in lora]))
-    dequantize_model(model)
+    _fuse(model)
     model.set_dtype({"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[config["dtype"]])
     if "quantization" in config:
         quantize(model, config["quantization"]["bits"])
     model.set_dtype(mx.float32)
+
+
+def _store_in_gguf(quant: str, model: nn.Module) -> None:
+    """Store a policy as a GGUF does: matrices in fp16 or in blocks of 8 bits, by gguf's own functions."""
+    from gguf import GGMLQuantizationType, quants
+
+    _fuse(model)
+
+    def stored(weight: mx.array) -> mx.array:
+        if weight.ndim < 2:
+            return weight
+        kind = GGMLQuantizationType["Q8_0" if quant == "Q8_0" and weight.shape[-1] % 32 == 0 else "F16"]
+        return mx.array(quants.dequantize(quants.quantize(np.array(weight), kind), kind))
+
+    model.update(tree_map(stored, model.parameters()))
+
+
+def _fuse(model: nn.Module) -> None:
+    lora = [(name, module) for name, module in model.named_modules() if isinstance(module, LoRALinear | LoRAEmbedding)]
+    model.update_modules(tree_unflatten([(name, module.fuse(dequantize=True)) for name, module in lora]))
+    dequantize_model(model)
 
 
 def _record(layer: nn.Module, states: Trace) -> None:

@@ -30,7 +30,15 @@ LATEST = "latest"
 RESULTS = "eval.json"
 EPISODES = "episodes.jsonl"
 LOCK = ".lock"
-FREE_KEYS = ("max_steps", "micro_batch_size", "logging_steps", "save_steps", "save_total_limit", "output_dir")
+FREE_KEYS = (
+    "max_steps",
+    "micro_batch_size",
+    "logging_steps",
+    "save_steps",
+    "save_total_limit",
+    "report_to",
+    "output_dir",
+)
 """The keys that may change when a run is resumed; any other change would make it another run.
 
 A change of `micro_batch_size` alone is one of rounding: the metrics of the first step with it have its value.

@@ -12,6 +12,8 @@ from rich.console import Console
 from mlx_grpo.cli.terminal import console, console_table, errors
 from mlx_grpo.errors import UserError
 
+RATES = "Sampling, steps and memory"
+
 
 @click.command("bench")
 @click.argument("config")
@@ -44,12 +46,13 @@ def bench_command(
     """Time the parts of a step on this machine: one prompt of P tokens, G completions of T tokens.
 
     CONFIG and its overrides are those of `train`. Of several prompts, 2000/250x8x96 has 2000 tokens in common, such as
-    a job's text, and 250 of its own.
+    a job's text, and 250 of its own. 19x4x256 is the shape of the public figures on Macs; docs/performance.md has them.
 
     \b
     mlx-grpo bench smollm2
     mlx-grpo bench configs/qwen3.yaml --shapes 512x8x128 micro_batch_size=2
     mlx-grpo bench smollm2 --prompts 4 --shapes 500/250x8x96
+    mlx-grpo bench qwen3 model=mlx-community/Qwen3-0.6B-4bit --shapes 19x4x256
     """
     from mlx_grpo.config.files import load_config
     from mlx_grpo.distributed import launch
@@ -92,7 +95,8 @@ def print_bench(console: Console, results: dict[str, Any]) -> None:
     each = f"{results['processes']} processes with prompts of their own, " if results["processes"] > 1 else ""
     console.print(
         f"{model_name(results['model'])}, {results['fine_tune_type']}, {each}MLX {results['mlx']} on "
-        f"{results['device']}: {results['matrix_gflops']:.0f} GFLOP/s in a matrix product of {MATRIX}",
+        f"{results['machine']}, {results['device']}: "
+        f"{results['matrix_gflops']:.0f} GFLOP/s in a matrix product of {MATRIX}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -104,6 +108,9 @@ def print_bench(console: Console, results: dict[str, Any]) -> None:
         for name, r in zip(names, results["shapes"], strict=True)
     ]
     console.print(console_table(["P x G x T", *parts, "tok/s"], whole, title="Seconds of a step"))
+    rates = [[name, *_rate_cells(r)] for name, r in zip(names, results["shapes"], strict=True)]
+    header = ["P x G x T", "rollout tok/s", "steps/s", "peak GB"]
+    console.print(console_table(header, rates, title=RATES))
     half = [[name, *_training_cells(r)] for name, r in zip(names, results["shapes"], strict=True)]
     if all("train_plain" in r for r in results["shapes"]):
         header = ["P x G x T", "shared s", "plain s", "faster", "shared GB", "plain GB", "of matrix speed"]
@@ -116,6 +123,10 @@ def print_bench(console: Console, results: dict[str, Any]) -> None:
         rows = [[name, *_group_cells(r)] for name, r in zip(names, results["shapes"], strict=True)]
         title = "The training half of several prompts: what they begin with run once, or for each prompt"
         console.print(console_table(header, rows, title=title))
+
+
+def _rate_cells(r: dict[str, Any]) -> list[str]:
+    return [f"{r['rollout_tokens_per_s']:.0f}", f"{r['steps_per_s']:.3g}", f"{r['peak_gb']:.2f}"]
 
 
 def _group_cells(r: dict[str, Any]) -> list[str]:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:  # at run time its import of MLX may fail, which is a finding
 GIB = 2**30
 WANTED_DISK = 5 * GIB
 """Qwen3-0.6B takes 1.5 GB to fetch, and as much for each export in bfloat16."""
+OTHER_PACKAGE = "mlx-guided-grpo"
+"""On PyPI; pip writes its files over this package's, or these over its."""
 HUB_TIMEOUT = 5  # seconds
 TF32_FROM = {"metal": 17, "cuda": 8}
 """First GPU generations on which MLX rounds the factors of float32 products to TF32 (ml-explore/mlx#3860)."""
@@ -62,7 +64,7 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Check everything that a first run needs; takes a few seconds and sends the Hub one request."""
-    findings = [check_python(), check_mlx()]
+    findings = [check_python(), *check_other_package(), check_mlx()]
     if can_train(findings):
         from mlx_grpo.backend.device import this_device
 
@@ -95,6 +97,16 @@ def check_python() -> Finding:
     """Report the interpreter and the system."""
     place = "virtual environment" if sys.prefix != sys.base_prefix else "no virtual environment"
     return Finding("Python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {place}")
+
+
+def check_other_package() -> list[Finding]:
+    """Report another package whose files have the names of this one's, if it is installed too."""
+    try:
+        detail = f"{OTHER_PACKAGE} {version(OTHER_PACKAGE)} is installed too, and has a package mlx_grpo and a command"
+    except PackageNotFoundError:
+        return []
+    remedy = f"pip uninstall {OTHER_PACKAGE} mlx-grpo, then install mlx-grpo again, or give each an environment"
+    return [Finding("packages", "warning", f"{detail} mlx-grpo of its own; files of both may be mixed", remedy)]
 
 
 def check_mlx() -> Finding:

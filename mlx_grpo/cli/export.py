@@ -13,6 +13,14 @@ from mlx_grpo.cli.terminal import show, tell
 
 if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
     from convert.hf import ExportSummary
+    from convert.to_gguf import Quant
+
+REMEDIES = {
+    "Q8_0": "export with --quant F16",
+    "F16": "export with --hf --dtype float32, or --peft",
+    "float16": "export with --dtype float32, or --peft",
+}
+"""What rounds less, by the type of the stored weights; bfloat16 has that of float16."""
 
 
 @click.command()
@@ -22,9 +30,11 @@ if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
 @click.option("--peft", "formats", flag_value="peft", multiple=True, help="A LoRA adapter for PEFT, in PyTorch.")
 @click.option("--space", "formats", flag_value="space", multiple=True, help="A Gradio page that asks the --hf export.")
 @click.option("--model", metavar="USER/NAME", help="With --space: the model on the Hub, if not named as the Space.")
+@click.option("--gguf", "formats", flag_value="gguf", multiple=True, help="A GGUF file for llama.cpp and Ollama.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to; RUN/ and the format's name by default.")
 @click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="As trained by default.")
 @click.option("--bits", type=click.Choice([4, 8]), help="Quantize, with --mlx.")
+@click.option("--quant", type=click.Choice(["F16", "Q8_0"]), help="Of the weights, with --gguf; F16 by default.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Load it again and compare logits.")
 @click.option("--push", metavar="USER/NAME", help="Upload it to the Hugging Face Hub; `hf auth login` first.")
 @click.option("--private", is_flag=True, help="With --push: a repository that others can't see.")
@@ -53,6 +63,7 @@ def export(
     mlx-grpo export --mlx --bits 4
     mlx-grpo export --peft
     mlx-grpo export --space --push USER/NAME
+    mlx-grpo export --gguf --quant Q8_0
     """
     from mlx_grpo.export import push as push_module
 
@@ -87,6 +98,7 @@ def _export_space(
     as_json: bool,
     dtype: str | None,
     bits: int | None,
+    quant: Quant | None,
     verify: bool,
 ) -> None:
     """Write a run's Space, push it if asked to, and print where it is."""
@@ -94,7 +106,7 @@ def _export_space(
     from mlx_grpo.export.export import check_formats
     from mlx_grpo.export.space import export_space
 
-    check_formats(["space"], dtype, bits)
+    check_formats(["space"], dtype, bits, quant)
     folder, files = export_space(run, out, model)
     sent = push_module.push(folder, list(files), repo, private, tell, "space") if repo and not dry_run else None
     if as_json:
@@ -126,7 +138,7 @@ def describe(folder: Path, summary: ExportSummary) -> list[str]:
     if check.adapter_effect is not None and check.kept is not None:
         lines.append(f"  {check.adapter_effect:.1e} is what training changed; the export keeps {check.kept:.0%} of it")
         if check.kept < 0.5 or check.error > check.adapter_effect:
-            remedy = "export with more bits" if summary.bits else "export with --dtype float32, or --peft"
+            remedy = "export with more bits" if summary.bits else REMEDIES.get(summary.dtype, REMEDIES["float16"])
             lines.append(f"warning: {kind} changes the model more than training did; {remedy}")
     return lines
 

@@ -24,6 +24,16 @@ Positive = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 BelowOne = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(gt=0, le=1)]
+
+
+def _as_list(value: Any) -> Any:
+    if value is None or value in ("none", ["none"]):
+        return []
+    return [value] if isinstance(value, str) else value
+
+
+Trackers = Annotated[list[Literal["trackio", "wandb", "tensorboard"]], BeforeValidator(_as_list)]
+"""A tracker or several; "none" is none, as TRL has it."""
 Function = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 """A function of the user's own, as `module:function`."""
 
@@ -164,6 +174,7 @@ class Config(Section):
     max_grad_norm: NonNegative = 1.0
     gradient_checkpointing: bool = False
 
+    report_to: Trackers = []
     logging_steps: Count = 1
     save_steps: Count = 50
     save_total_limit: Count = 2

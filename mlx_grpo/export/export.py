@@ -1,4 +1,4 @@
-"""A run's adapter as a folder for Hugging Face, MLX or PEFT, with its model card and pictures.
+"""A run's adapter as a folder for Hugging Face, MLX, PEFT or GGUF, with its model card and pictures.
 
 Nothing else writes a card.
 """
@@ -12,7 +12,9 @@ from pathlib import Path
 from convert.folder import read_json
 from convert.hf import MARKER, ExportSummary, export_hf
 from convert.peft import export_peft
+from convert.to_gguf import Quant, export_gguf
 from mlx_grpo.errors import UserError
+from mlx_grpo.export.modelfile import modelfile_lines
 from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import ADAPTER_WEIGHTS, find_model, load_tokenizer_of, model_name, trained_dtype
 from mlx_grpo.reporting.card import model_card
@@ -26,21 +28,24 @@ def export_run(
     *,
     dtype: str | None = None,
     bits: int | None = None,
+    quant: Quant | None = None,
     verify: bool = True,
     repo: str | None = None,
 ) -> tuple[Path, ExportSummary]:
-    """Write a run's adapter as `out` (RUN/hf, RUN/mlx or RUN/peft by default), fused into its base but for PEFT.
+    """Write a run's adapter as `out` (RUN/hf, /mlx, /peft or /gguf by default), fused into its base but for PEFT.
 
     `repo` is its name on the Hub, for its card. Raises UserError for options that exclude each other, where there is
     no such run or it has no adapter yet, and where the export, loaded again, differs from the policy.
     """
-    check_formats(formats, dtype, bits)
+    check_formats(formats, dtype, bits, quant)
     run = Run.find(name)
     config, adapter = run.config, run.adapter()
     folder = out or run.folder / formats[0]
     base = find_model(config.model)
     if formats[0] == "peft":
         return folder, export_peft(base, folder, adapter=adapter, base_name=model_name(config.model), verify=verify)
+    if formats[0] == "gguf":
+        return folder, _export_gguf(run, base, folder, quant or "F16", verify)
     summary = export_hf(
         base,
         folder,
@@ -55,14 +60,29 @@ def export_run(
     return folder, summary
 
 
-def check_formats(formats: Sequence[str], dtype: str | None, bits: int | None) -> None:
+def _export_gguf(run: Run, base: Path, folder: Path, quant: Quant, verify: bool) -> ExportSummary:
+    tokenizer = load_tokenizer_of(base)
+    modelfile = modelfile_lines(tokenizer, run.config.data.enable_thinking, run.today)
+    stops = tokenizer.eos_token_ids
+    return export_gguf(
+        base, folder, adapter=run.adapter(), quant=quant, modelfile=modelfile, stop_ids=stops, verify=verify
+    )
+
+
+def check_formats(formats: Sequence[str], dtype: str | None, bits: int | None, quant: Quant | None = None) -> None:
     """Raise UserError unless one format is named, and the options belong to it."""
     problems = []
     if len(formats) != 1:
-        problems.append("export: name one format: --hf (Hugging Face), --mlx, --peft (an adapter for PyTorch), --space")
+        problems.append(
+            "export: name one format: --hf (Hugging Face), --mlx, --peft (an adapter for PyTorch), --gguf, --space"
+        )
+    if quant is not None and "gguf" not in formats:
+        problems.append(f"--quant {quant}: belongs to --gguf; --mlx takes --bits")
     if bits is not None and "mlx" not in formats:
         problems.append(f"--bits {bits}: belongs to --mlx; the other formats are not quantized")
-    if dtype is not None and "peft" in formats:
+    if dtype is not None and "gguf" in formats:
+        problems.append(f"--dtype {dtype}: belongs to --hf and --mlx; --gguf takes --quant F16 or Q8_0")
+    elif dtype is not None and "peft" in formats:
         problems.append(f"--dtype {dtype}: belongs to --hf and --mlx; an adapter keeps the fp32 it was trained in")
     elif dtype is not None and "space" in formats:
         problems.append(f"--dtype {dtype}: belongs to --hf and --mlx; a Space asks the export as it is")

@@ -12,6 +12,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
+from mlx_grpo.backend.device import physical_memory, this_device
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import batched, make_batch, take_rows
 from mlx_grpo.data.dataset import check_lengths, dataset_files, load_prompts
@@ -55,7 +56,7 @@ def bench(
     for shape in shapes:
         check_lengths(prompts_of(row, shape), shape.completion_tokens, policy.length_limit)
     speed = matrix_speed(policy.model.model.norm.weight.dtype)
-    results = []
+    device, results = this_device(), []
     for shape in shapes:
         on_progress(str(shape))
         results.append(time_shape(state, prompts_of(row, shape), shape, repeats, plain, speed))
@@ -66,7 +67,10 @@ def bench(
         "gradient_checkpointing": config.gradient_checkpointing,
         "processes": state.ranks.size,
         "mlx": version("mlx"),
+        "mlx_grpo": version("mlx-grpo"),
         "device": str(mx.default_device()),
+        "machine": device.name,
+        "memory_gb": (device.memory or physical_memory()) / 2**30,
         "matrix_gflops": speed / 1e9,
         "shapes": results,
     }
@@ -75,15 +79,18 @@ def bench(
 def time_shape(
     state: TrainState, prompts: Sequence[Prompt], shape: Shape, repeats: int, plain: bool, speed: float
 ) -> dict[str, float]:
-    """Return the median seconds of each part of a step, tokens per second, and the share of `speed` [FLOP/s] reached.
+    """Return the median seconds of each part of a step, its rates, and the share of `speed` [FLOP/s] reached.
 
-    `speed` is that of a matrix product.
+    `speed` is that of a matrix product. Rollout tokens are those of all completions, per second of sampling.
     """
     repeated = [time_step(state, prompts, shape, plain) for _ in range(repeats + 1)][1:]  # the first one warms up
     result = {name: median(times[name] for times in repeated) for name in repeated[0]}
     completions = state.ranks.size * shape.prompts * shape.num_generations
     flops = training_flops(state.policy.model, shape, state.config.fine_tune_type == "full")
-    result["tokens_per_s"] = completions * shape.completion_tokens / result["step"]
+    tokens = completions * shape.completion_tokens
+    result["tokens_per_s"] = tokens / result["step"]
+    result["rollout_tokens_per_s"] = tokens / (result["prefill"] + result["decode"])
+    result["steps_per_s"] = 1 / result["step"]
     result["share_of_matrix_speed"] = flops / result["train"] / speed
     return {**asdict(shape), **result}
 
@@ -101,7 +108,7 @@ def prompts_of(row: Prompt, shape: Shape) -> list[Prompt]:
 
 
 def time_step(state: TrainState, prompts: Sequence[Prompt], shape: Shape, plain: bool) -> dict[str, float]:
-    """Return the seconds of each part of one step, and the training half's peak memory in GiB.
+    """Return the seconds of each part of one step, and the peak memory in GiB of it and of its training half.
 
     With `plain` the training half is timed in the other ways too. The prefill ends with the first token.
     """
@@ -110,6 +117,8 @@ def time_step(state: TrainState, prompts: Sequence[Prompt], shape: Shape, plain:
     sampling = Sampling(shape.completion_tokens, config.temperature, ignore_stop=True)
     token_times: list[float] = []  # when each position was decoded
     ranks.gather(None)  # so that all processes begin together
+    mx.clear_cache()
+    mx.reset_peak_memory()
     started = time.perf_counter()
     rollouts = generate(
         policy,
@@ -121,11 +130,13 @@ def time_step(state: TrainState, prompts: Sequence[Prompt], shape: Shape, plain:
     )
     result["prefill"] = token_times[0] - started
     result["decode"] = time.perf_counter() - token_times[0]
+    decode_peak = mx.get_peak_memory()
     result["reward"], _ = timed(lambda: score_rollouts(state.reward, rollouts, TrainerState(0, config.max_steps)))
     batch = batch_of(rollouts, len(prompts))
     shares = shares_prompt(policy.model)
     result["train"], gradients, result["train_peak_gb"] = time_gradient(state, [batch], shares)
     result["update"], _ = timed(lambda: _update(state, gradients))
+    result["peak_gb"] = max(decode_peak, mx.get_peak_memory()) / 2**30  # the second is that of gradient and update
     result["step"] = sum(result[part] for part in PARTS)
     if plain and shares and len(prompts) > 1:
         groups = [take_rows(batch, rows) for rows in batched(range(len(rollouts)), shape.num_generations)]

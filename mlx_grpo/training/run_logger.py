@@ -21,6 +21,7 @@ from mlx_grpo.training.checkpoint import RunPosition, save_checkpoint
 from mlx_grpo.training.metrics import reward_metrics, spread_within_groups, valid_share
 from mlx_grpo.training.progress import Reporter
 from mlx_grpo.training.state import TrainState
+from mlx_grpo.training.trackers import Trackers
 
 SKIPPED_LIMIT = 5
 """Updates skipped in a row before a run stops: one may be chance, five are divergence."""
@@ -41,6 +42,23 @@ class RunLogger:
     """The metrics of all steps so far, including those before the run was resumed."""
     changes: dict[str, Any] = field(default_factory=dict)
     """Settings that changed when the run was resumed; the metrics of its next step have them."""
+    trackers: Trackers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trackers = Trackers(self.reporter.note)
+
+    @contextmanager
+    def tracking(self) -> Iterator[None]:
+        """Keep the trackers of `report_to` open within the block."""
+        if self.state.ranks.leads:
+            self.trackers.start(self.run, self.state.config, self._steps_before_phase() + self.position.steps)
+        try:
+            yield
+        finally:
+            self.trackers.on_end()
+
+    def _steps_before_phase(self) -> int:
+        return 0 if self.position.phase == "warm_start" else self.state.config.warm_start.steps_to_train
 
     def begin(self, name: str, steps: int) -> None:
         """Report that a phase of `steps` steps starts or is resumed."""
@@ -102,10 +120,11 @@ class RunLogger:
         return alarms.raised_at(step, self.history, task.alarms if task else None, function_labels(config.reward))
 
     def record(self, metrics: dict[str, Any]) -> None:
-        """Append a record to the run's metrics."""
+        """Append a record to the run's metrics, and report it to the trackers."""
         if self.state.ranks.leads:
             with explain_write_errors(self.run.folder):
                 append_jsonl(self.run.metrics_file, metrics)
+            self.trackers.on_step(metrics, self._steps_before_phase() + metrics["step"] + 1)
         self.history.append(without_nan(metrics))
 
     def save(self) -> None:

@@ -53,6 +53,7 @@ from mlx_grpo.training.optimizer import grpo_learning_rate
 from mlx_grpo.training.progress import Reporter, SilentReporter
 from mlx_grpo.training.run_logger import RunLogger
 from mlx_grpo.training.state import TrainState, begin_grpo
+from mlx_grpo.training.trackers import check_trackers
 from mlx_grpo.training.update import entropy_mask, loss_gradients, token_logps, update_policy
 from mlx_grpo.training.validation import validate, validation_prompts
 from mlx_grpo.training.warm_start import check_completions, find_warm_start, train_warm_start, warm_start_optimizer
@@ -158,9 +159,10 @@ def train(
         position, changes = loaded or (RunPosition("warm_start"), {})
         history = run.metrics() if loaded and ranks.leads else []
         logger = RunLogger(run, state, reporter, stop, position, history, changes)
-        if logger.position.phase == "warm_start":
-            run_warm_start(logger, dataset)
-        run_grpo(logger, dataset, validation, min(until or config.max_steps, config.max_steps))
+        with logger.tracking():
+            if logger.position.phase == "warm_start":
+                run_warm_start(logger, dataset)
+            run_grpo(logger, dataset, validation, min(until or config.max_steps, config.max_steps))
     return run
 
 
@@ -171,6 +173,7 @@ def prepare(config: Config, ranks: Ranks, today: str | None = None) -> tuple[Tra
     """
     reward = load_reward(config.reward)
     load_judge(config)  # raises UserError before the model is loaded
+    check_trackers(config)
     policy = load_policy(config)
     dataset = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking, today)
     check_lengths(dataset, config.max_completion_length, policy.length_limit)

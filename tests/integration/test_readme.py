@@ -57,6 +57,25 @@ def commands() -> Iterator:
                 yield pytest.param(document, words, id=f"{name_of(document)}: {' '.join(words)}")
 
 
+def test_issue_template_asks_for_a_command_that_parses():
+    form = yaml.safe_load(text_of(ROOT / ".github" / "ISSUE_TEMPLATE" / "bench.yml"))
+    assert {"name", "description", "body"} <= form.keys()
+    [line] = re.findall(r"mlx-grpo (bench .*)", form["body"][0]["attributes"]["value"])
+    context = main.commands["bench"].make_context("bench", line.split()[1:])
+    assert context.params["as_json"] and context.params["shapes"] == "19x4x256"
+    assert load_config(context.params["config"], context.params["overrides"])
+    assert line.removesuffix(" --json") in text_of(ROOT / "docs" / "performance.md")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_no_line_asks_an_index_for_this_projects_name(document: Path):
+    lines = [line.partition("#")[0] for block in blocks("sh", document) for line in block.splitlines()]
+    for line in lines:
+        if re.search(r"\b(pip3? install|uv (pip|add|tool)|uvx|pipx)\b", line):
+            asked = line.partition(" mlx-grpo ")[0] if "--from" in line else line
+            assert not re.search(r"(?<![\w./-])mlx[-_]grpo(?!_)", asked), line
+
+
 def test_readme_has_at_most_1200_words():
     assert len(text_of(README).split()) <= 1200
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from pathlib import Path
 
 import mlx.nn as nn
 import pytest
+from rich.console import Console
 from support.command import cli
 from support.tiny_models import LLAMA, make_model_folder
 
+from mlx_grpo.cli.bench import print_bench
+from mlx_grpo.config.files import load_config
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.models.policy import load_for_inference
 from mlx_grpo.models.tree import common_start
 from mlx_grpo.planning.architecture import weights_in
 from mlx_grpo.planning.flops import Shape, training_flops
-from mlx_grpo.training.bench import prompts_of
+from mlx_grpo.training.bench import bench, prompts_of
 
 
 def config_file(model: Path, folder: Path) -> None:
@@ -35,11 +40,16 @@ def test_every_part_is_timed_for_every_shape(tiny_qwen3: Path, tmp_path: Path):
         (40, 2, 9),
         (8, 3, 4),
     ]
+    assert {"machine", "memory_gb", "mlx", "mlx_grpo"} <= results.keys()
     for r in results["shapes"]:
         parts = [r[name] for name in ("prefill", "decode", "reward", "train", "update")]
         assert all(part > 0 for part in parts)
         assert r["step"] == pytest.approx(sum(parts))
         assert r["train_plain"] > 0
+        tokens = r["num_generations"] * r["completion_tokens"]
+        assert r["rollout_tokens_per_s"] == pytest.approx(tokens / (r["prefill"] + r["decode"]))
+        assert r["steps_per_s"] == pytest.approx(1 / r["step"])
+        assert r["peak_gb"] >= r["train_peak_gb"] > 0
         assert 0 < r["share_of_matrix_speed"] < 1.5
 
 
@@ -57,15 +67,29 @@ def test_each_process_takes_a_prompt_of_its_own(tiny_qwen3: Path, tmp_path: Path
     assert "2 processes with prompts of their own" in done.stdout
 
 
-def test_tables_fit_80_columns(tiny_qwen3: Path, tmp_path: Path):
+def test_shape_beyond_the_models_limit_is_refused(tiny_qwen3: Path, tmp_path: Path):
     config_file(tiny_qwen3, tmp_path)
     done = cli("bench", "c.yaml", "--shapes", "1000x16x96", "--repeats", "1", folder=tmp_path)
     assert done.returncode == 2  # longer than the tiny model's context
     assert "512" in done.stderr
-    done = cli("bench", "c.yaml", "--shapes", "20x2x5", "--repeats", "1", folder=tmp_path)
-    lines = done.stdout.splitlines()
-    assert any("20 x 2 x 5" in line for line in lines)
-    assert all(len(line) <= 80 for line in lines[1:])
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fit_the_terminal_and_show_rates_and_memory(tiny_qwen3: Path, tmp_path: Path, width: int):
+    config_file(tiny_qwen3, tmp_path)
+    with contextlib.chdir(tmp_path):
+        results = bench(load_config("c.yaml"), [Shape(19, 2, 5), Shape(8, 2, 3)], 1, True, lambda _: None)
+    shown = io.StringIO()
+    print_bench(Console(file=shown, width=width), results)
+    lines = shown.getvalue().splitlines()
+    assert all(len(line) <= 80 for line in lines[1:])  # the first is a sentence, which the terminal folds
+    table = next(i for i, line in enumerate(lines) if line.strip() == "Sampling, steps and memory")
+    header = " ".join(lines[table + 1 : table + 3]).split()
+    assert sorted(header) == sorted(["P", "x", "G", "x", "T", "rollout", "tok/s", "steps/s", "peak", "GB"])
+    first = results["shapes"][0]
+    rates = [f"{first['rollout_tokens_per_s']:.0f}", f"{first['steps_per_s']:.3g}", f"{first['peak_gb']:.2f}"]
+    row = next(line for line in lines[table:] if "19 x 2 x 5" in line)
+    assert row.split()[5:] == rates
 
 
 def test_prompts_with_a_common_beginning_are_timed_with_it_run_once_and_for_each(tiny_qwen3: Path, tmp_path: Path):

@@ -145,6 +145,22 @@ def test_missing_openblas_is_a_warning_with_a_remedy(monkeypatch: pytest.MonkeyP
     assert "pip install" in finding.remedy
 
 
+def test_package_with_the_same_names_is_a_warning_only_where_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert doctor.check_other_package() == []
+    installed = tmp_path / "mlx_guided_grpo-2.1.1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: mlx-guided-grpo\nVersion: 2.1.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    [finding] = doctor.check_other_package()
+    assert finding.status == "warning" and "mlx-guided-grpo 2.1.1 is installed too" in finding.detail
+    assert "pip uninstall mlx-guided-grpo" in finding.remedy
+    monkeypatch.setattr(doctor, "check_mlx", lambda: doctor.Finding("MLX", "failure", "stop here"))
+    monkeypatch.setattr(doctor, "check_hub", lambda endpoint: doctor.Finding("Hub", "ok", endpoint))
+    assert finding in doctor.examine()
+
+
 def test_little_disk_space_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert doctor.check_disk(tmp_path).detail.endswith(str(tmp_path))
     monkeypatch.setattr(doctor, "WANTED_DISK", 2**60)

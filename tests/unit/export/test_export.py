@@ -11,11 +11,13 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from mlx_lm.utils import load
 from support.command import cli
 from support.tiny_models import TEMPLATE, tiny_config, tiny_policy, with_template
 
-from mlx_grpo.cli.export import describe
+from mlx_grpo.cli.export import describe, export
+from mlx_grpo.errors import UserError
 from mlx_grpo.export.export import export_run
 from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.runs import Run
@@ -134,3 +136,59 @@ def test_options_that_exclude_each_other_are_all_named(tmp_path: Path):
     assert failed.returncode == 2
     for told in ("name one format", "--bits 4: belongs to --mlx", "--dtype float16: belongs to --hf and --mlx"):
         assert told in failed.stderr
+
+
+@pytest.fixture
+def byte_pair_run(tmp_path: Path) -> Path:
+    """A run on a Llama whose tokenizer has merges, as llama.cpp needs."""
+    pytest.importorskip("gguf")
+    pytest.importorskip("torch")
+    from support.gguf_cases import random_model, tensors_of, write_gguf
+
+    from convert.gguf import convert_gguf
+
+    template = {"tokenizer.chat_template": TEMPLATE}
+    convert_gguf([write_gguf(tmp_path / "x.gguf", tensors_of(random_model()), extra=template)], tmp_path / "base")
+    return make_run(tmp_path / "base", tmp_path)
+
+
+def test_gguf_export_is_verified_and_has_a_modelfile_with_the_runs_template(byte_pair_run: Path):
+    shown = CliRunner().invoke(export, [str(byte_pair_run), "--gguf", "--quant", "Q8_0", "--json"])
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    summary = json.loads(shown.stdout)
+    assert (summary["folder"], summary["dtype"]) == (str(byte_pair_run / "gguf"), "Q8_0")
+    assert summary["verification"]["checked_in"] == ["MLX", "PyTorch"]
+    assert sorted(path.name for path in (byte_pair_run / "gguf").iterdir()) == [
+        "Modelfile",
+        "export.json",
+        "model-Q8_0.gguf",
+    ]
+    modelfile = (byte_pair_run / "gguf" / "Modelfile").read_text()
+    assert modelfile == (
+        'FROM ./model-Q8_0.gguf\nTEMPLATE """{{ if .System }}<|im_start|>system\n{{ .System }}<|im_end|>\n{{ end }}'
+        "<|im_start|>user\n{{ .Prompt }}<|im_end|>\n<|im_start|>assistant\n<think></think>{{ .Response }}<|im_end|>\n"
+        '"""\nPARAMETER stop "<|endoftext|>"\nPARAMETER stop "<|im_end|>"\n'
+    )
+
+
+def test_gguf_export_names_its_rounding_and_the_remedy(byte_pair_run: Path):
+    lines = describe(*export_run(str(byte_pair_run), ["gguf"]))
+    assert "(F16, " in lines[0] and lines[1].startswith("verified in MLX and PyTorch")
+    summary = export_run(str(byte_pair_run), ["gguf"], quant="Q8_0", verify=False)[1]
+    assert describe(byte_pair_run, summary)[-1] == "not verified"
+
+
+def test_options_of_gguf_and_of_other_formats_exclude_each_other():
+    with pytest.raises(UserError) as error:
+        export_run(None, ["gguf"], dtype="float16")
+    assert error.value.problems == ["--dtype float16: belongs to --hf and --mlx; --gguf takes --quant F16 or Q8_0"]
+    with pytest.raises(UserError) as error:
+        export_run(None, ["mlx"], quant="Q8_0")
+    assert error.value.problems == ["--quant Q8_0: belongs to --gguf; --mlx takes --bits"]
+
+
+def test_missing_gguf_names_its_extra(byte_pair_run: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(UserError, match=r"writing a GGUF needs more packages .*: pip install 'mlx-grpo\[gguf\]'"):
+        export_run(str(byte_pair_run), ["gguf"], verify=False)
+    assert not (byte_pair_run / "gguf").exists()

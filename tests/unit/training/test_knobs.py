@@ -95,6 +95,7 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "adam_epsilon": (0.1, "adapter", {}),
     "max_grad_norm": (1e-9, "adapter", {}),
     "gradient_checkpointing": (True, "memory", {"num_generations": 8, "max_completion_length": 64}),
+    "report_to": ("tensorboard", "event files", {}),
     "logging_steps": (2, "lines", {}),
     "save_steps": (1, "early adapter", {}),
     "save_total_limit": (1, "checkpoints", {"save_steps": 1}),
@@ -217,6 +218,7 @@ class Bench:
             "folder": lambda: run.parent.parent.name == "elsewhere",
             "lines": lambda: watcher.console.file.getvalue().count(" reward "),
             "checkpoints": lambda: len(list_checkpoints(Run(run))),
+            "event files": lambda: len(list(run.glob("tensorboard/*"))),
             "early adapter": lambda: watcher.early,
             "validation": lambda: [m["eval/reward"] for m in runs.read_jsonl(run / runs.METRICS)],
         }[wanted]()
@@ -230,6 +232,8 @@ def bench(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 @pytest.mark.parametrize("key", KNOBS)
 def test_changing_a_key_changes_its_output(key: str, bench: Bench):
     value, wanted, shared = KNOBS[key]
+    if key == "report_to":
+        pytest.importorskip("tensorboard", reason="needs tensorboard: [dev] extra")
     if wanted == "memory":
         assert bench.observe({**shared, key: value}, wanted) < 0.9 * bench.observe(shared, wanted)
         return
