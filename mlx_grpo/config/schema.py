@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from mlx_grpo.grpo import ImportanceSamplingLevel, LossType, RewardScale
+from mlx_grpo.grpo import ImportanceSamplingLevel, LossType, RewardAggregation, RewardScale
 
 
 def _no_bool(value: Any) -> Any:
@@ -144,6 +144,7 @@ class Config(Section):
     min_p: BelowOne = 0.0
 
     loss_type: LossType = "dapo"
+    multi_objective_aggregation: RewardAggregation = "sum_then_normalize"
     scale_rewards: RewardScale = "group"
     importance_sampling_level: ImportanceSamplingLevel = "token"
     epsilon: NonNegative = 0.2
@@ -197,6 +198,11 @@ class Config(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @property
+    def advantage_scale(self) -> RewardScale:
+        """Return what advantages are divided by: `scale_rewards`, or the batch's where components are normalised."""
+        return "batch" if self.multi_objective_aggregation == "normalize_then_sum" else self.scale_rewards
 
     @property
     def clip_high(self) -> float:

@@ -90,7 +90,7 @@ def grpo_steps(
         if on_scores:
             on_scores(rollouts, scores)
         mx.clear_cache()  # the buffers of decoding have other shapes than those of training
-        advantages = group_advantages(training_rewards(scores, config, step), config.scale_rewards)  # [P, G]
+        advantages = group_advantages(training_rewards(scores, config, step), config.advantage_scale)  # [P, G]
         kept = groups_to_train(scores, config)  # indices of P or fewer groups
         batch = make_batch(
             select_groups(rollouts, kept, config.num_generations),
@@ -110,7 +110,7 @@ def grpo_steps(
         yield Step(
             {
                 "step": step,
-                **reward_metrics(rollouts, scores, config.num_generations),
+                **reward_metrics(rollouts, scores, config),
                 **mean_update(updates),
                 "learning_rate": rate,
                 **group_metrics(rollouts, redrawn, len(prompts) - len(kept)),

@@ -77,6 +77,11 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "top_k": (3, "samples", {}),
     "min_p": (0.5, "samples", {}),
     "loss_type": ("sapo", "adapter", FAR),
+    "multi_objective_aggregation": (
+        "normalize_then_sum",
+        "adapter",
+        {"reward": {"rubric": None, "functions": [*LETTERS["functions"], "support.toy_rewards:only_long"]}},
+    ),
     "scale_rewards": ("none", "adapter", {}),
     "importance_sampling_level": ("sequence", "adapter", FAR),
     "epsilon": (0.01, "adapter", {**FAR, "epsilon_high": 0.2}),
