@@ -87,7 +87,7 @@ def normalize_then_sum(components: mx.array, weights: mx.array) -> mx.array:
 
     A constant component adds exactly 0 to its group. NaN marks a component that does not apply; a completion to which
     none applies stays NaN. `group_advantages` with the scale "batch" takes the result.
-    Source: GDPO, arXiv:2601.05242, eq. 4 and 5.
+    Source: GDPO, arXiv:2601.05242.
     """
     normalized = group_advantages(components.reshape(-1, components.shape[-1])).reshape(components.shape)  # [C, P, G]
     total = (weights[:, None, None] * normalized).sum(axis=0)  # [P, G]

@@ -45,14 +45,26 @@ class LoraConfig(Section):
 
 
 class DataConfig(Section):
-    """The source of prompts: bundled rows by name, or a JSONL file or a folder of two."""
+    """The source of prompts: bundled rows by name, a JSONL file, a folder of two, or a data set on the Hub."""
 
     train: str = "shortlist"
     heldout: str | None = None
+    split: str = "train"
+    heldout_split: str | None = None
+    subset: str | None = None
+    columns: dict[str, str | None] = {}
+    as_messages: bool = False
+    system: str | None = None
     balance_by: str | None = None
     cluster_by: str | None = None
     cluster_size: Count = 1
     enable_thinking: bool = False
+
+    @model_validator(mode="after")
+    def _messages(self) -> Self:
+        if self.system is not None and not self.as_messages:
+            raise ValueError("data.system: set, but data.as_messages is false; set it to true, or remove data.system")
+        return self
 
 
 class RewardConfig(Section):
