@@ -88,7 +88,7 @@ class Chat:
             verdict=shown.verdict if shown else None,
             score=shown.score if shown else None,
             reasons=tuple(tuple(Clause(*piece) for piece in remark.pieces if piece[1]) for remark in remarks),
-            faults=tuple(fault for remark in remarks for fault in remark.faults),
+            faults=tuple(dict.fromkeys(fault for remark in remarks for fault in remark.faults)),
         )
 
     def typed_prompt(self, text: str) -> Prompt:

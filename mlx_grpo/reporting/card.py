@@ -77,6 +77,7 @@ def _metadata(run: Run, base: Path, title: str, library: Library, results: dict[
     eval_results = _eval_results(run.config, results) if results else None
     return ModelCardData(
         base_model=_hub_id(run, run.config),
+        datasets=_dataset(run.config) if is_hub_id(run.config.data.train) else None,
         library_name=library,
         pipeline_tag="text-generation",
         tags=["grpo", "mlx", "mlx-grpo"],
