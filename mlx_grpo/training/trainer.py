@@ -143,7 +143,7 @@ def train(
     today = ranks.from_leader(lambda: resumed.today if resumed else date.today().isoformat())
     state, dataset, validation = prepare(config, ranks, today)
     if not resumed:
-        find_warm_start(config)  # raises UserError before a folder is made
+        find_warm_start(state.config)  # raises UserError before a folder is made
     config = state.config  # with absolute paths: `runs/latest` names another run once this one has its folder
     processes = ranks.on_this_machine()
     if ranks.leads:
