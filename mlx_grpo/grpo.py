@@ -9,7 +9,8 @@ Where this departs from "DeepSeekMath" (arXiv:2402.03300, section 4.1), in the o
 3. The upper clipping bound has its own epsilon (DAPO's clip-higher) and an optional absolute cap `delta`.
 4. The ratio can be taken per sequence (GSPO, arXiv:2507.18071), capped without clipping the gradient
    (CISPO, arXiv:2506.13585) or passed through a soft gate (SAPO, arXiv:2511.20347).
-5. The KL estimator k3 can be multiplied by the ratio, which makes its gradient unbiased off-policy.
+5. Components can be normalised one by one before they are summed (GDPO, arXiv:2601.05242).
+6. The KL estimator k3 can be multiplied by the ratio, which makes its gradient unbiased off-policy.
 
 Shapes: P prompts, G completions each, B = P·G rows, T padded completion length. All arrays are fp32.
 """
@@ -24,6 +25,7 @@ import mlx.core as mx
 LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo"]
 ImportanceSamplingLevel = Literal["token", "sequence"]
 RewardScale = Literal["group", "batch", "none"]
+RewardAggregation = Literal["sum_then_normalize", "normalize_then_sum"]
 
 SAPO_TEMPERATURE_POSITIVE = 1.0
 SAPO_TEMPERATURE_NEGATIVE = 1.05
@@ -78,6 +80,18 @@ def group_advantages(rewards: mx.array, scale: RewardScale = "group") -> mx.arra
         return centred / (_std(centred, applies, axis=1) + 1e-4)
     of_all = mx.where(applies, rewards, 0.0)
     return centred / (_std(of_all - _mean(of_all, applies), applies) + 1e-4)
+
+
+def normalize_then_sum(components: mx.array, weights: mx.array) -> mx.array:
+    """Normalise each component within each group, then sum them by their weights, [C, P, G] and [C] -> [P, G].
+
+    A constant component adds exactly 0 to its group. NaN marks a component that does not apply; a completion to which
+    none applies stays NaN. `group_advantages` with the scale "batch" takes the result.
+    Source: GDPO, arXiv:2601.05242.
+    """
+    normalized = group_advantages(components.reshape(-1, components.shape[-1])).reshape(components.shape)  # [C, P, G]
+    total = (weights[:, None, None] * normalized).sum(axis=0)  # [P, G]
+    return mx.where(mx.isnan(components).all(axis=0), mx.nan, total)
 
 
 def token_weights(mask: mx.array, loss_type: LossType, max_completion_length: int) -> mx.array:

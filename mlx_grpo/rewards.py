@@ -160,6 +160,15 @@ def _function_reward(config: RewardConfig) -> Reward:
     return score
 
 
+def component_weights(config: RewardConfig) -> dict[str, float]:
+    """Return the weight of each component in the reward; those of a rubric sum to 1."""
+    if config.rubric is None:
+        labels = function_labels(config)
+        return dict(zip(labels, config.reward_weights or [1.0] * len(labels), strict=True))
+    weights = TASK_OF_RUBRIC[config.rubric].weights(config)
+    return {name: weight / sum(weights.values()) for name, weight in weights.items()}
+
+
 def function_labels(config: RewardConfig) -> list[str]:
     """Return the names of the configured functions in metrics: without their module where that is enough."""
     short = [name.partition(":")[2] for name in config.functions]

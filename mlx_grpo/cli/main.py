@@ -9,6 +9,7 @@ import click
 from mlx_grpo import __version__
 from mlx_grpo.backend import openblas
 from mlx_grpo.cli.bench import bench_command
+from mlx_grpo.cli.chat import chat
 from mlx_grpo.cli.data import data
 from mlx_grpo.cli.doctor import doctor_command
 from mlx_grpo.cli.eval import evaluate
@@ -27,6 +28,7 @@ COMMANDS: tuple[tuple[click.Command, str], ...] = (
     (train, "Train a model as a config file says."),
     (export, "Write a trained model for Hugging Face, mlx-lm or PEFT."),
     (evaluate, "Compare a run with its base model on held-out prompts."),
+    (chat, "Try a run's model on what you type, before and after training."),
     (score, "Grade completions by a rubric, with the reason for each mark."),
     (report, "Write a run as one HTML page: curves, samples and results."),
     (rank, "Rank a pool of candidates for a job, with reasons."),

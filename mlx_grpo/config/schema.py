@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from mlx_grpo.grpo import ImportanceSamplingLevel, LossType, RewardScale
+from mlx_grpo.grpo import ImportanceSamplingLevel, LossType, RewardAggregation, RewardScale
 
 
 def _no_bool(value: Any) -> Any:
@@ -55,14 +55,26 @@ class LoraConfig(Section):
 
 
 class DataConfig(Section):
-    """The source of prompts: bundled rows by name, or a JSONL file or a folder of two."""
+    """The source of prompts: bundled rows by name, a JSONL file, a folder of two, or a data set on the Hub."""
 
     train: str = "shortlist"
     heldout: str | None = None
+    split: str = "train"
+    heldout_split: str | None = None
+    subset: str | None = None
+    columns: dict[str, str | None] = {}
+    as_messages: bool = False
+    system: str | None = None
     balance_by: str | None = None
     cluster_by: str | None = None
     cluster_size: Count = 1
     enable_thinking: bool = False
+
+    @model_validator(mode="after")
+    def _messages(self) -> Self:
+        if self.system is not None and not self.as_messages:
+            raise ValueError("data.system: set, but data.as_messages is false; set it to true, or remove data.system")
+        return self
 
 
 class RewardConfig(Section):
@@ -154,6 +166,7 @@ class Config(Section):
     min_p: BelowOne = 0.0
 
     loss_type: LossType = "dapo"
+    multi_objective_aggregation: RewardAggregation = "sum_then_normalize"
     scale_rewards: RewardScale = "group"
     importance_sampling_level: ImportanceSamplingLevel = "token"
     epsilon: NonNegative = 0.2
@@ -208,6 +221,11 @@ class Config(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    @property
+    def advantage_scale(self) -> RewardScale:
+        """Return what advantages are divided by: `scale_rewards`, or the batch's where components are normalised."""
+        return "batch" if self.multi_objective_aggregation == "normalize_then_sum" else self.scale_rewards
 
     @property
     def clip_high(self) -> float:

@@ -14,11 +14,15 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_grpo.config.schema import Config, DataConfig
 from mlx_grpo.data.chat import as_data, markers, messages_problem, render
+from mlx_grpo.data.hub_dataset import hub_heldout_rows, hub_train_rows, pin
+from mlx_grpo.data.hub_files import is_hub_id
 from mlx_grpo.data.types import LengthLimit, Prompt
 from mlx_grpo.errors import UserError, short_repr
 from mlx_grpo.tasks.lookup import BUNDLED
 
 LISTED_PROBLEMS = 20
+HUB_KEYS = ("split", "heldout_split", "subset", "columns", "as_messages", "system")
+"""The keys of `data` that belong to data sets on the Hub."""
 QUOTING = ("context", "facts")
 """The columns that hold names and texts of the prompt."""
 
@@ -26,9 +30,14 @@ QUOTING = ("context", "facts")
 def dataset_files(data: DataConfig) -> tuple[Path, Path | None]:
     """Return the training and held-out files that a config names; a folder holds train.jsonl and heldout.jsonl.
 
-    Each of them may be compressed, and then its name ends in .jsonl.gz.
+    Each of them may be compressed, and then its name ends in .jsonl.gz. Of a data set on the Hub, a file of its rows is
+    written first.
     """
-    train = _dataset_file(data.train, "train")
+    on_hub = is_hub_id(data.train)
+    _check_hub_keys(data)
+    train = hub_train_rows(data) if on_hub else _dataset_file(data.train, "train")
+    if is_hub_id(data.heldout or "") or (on_hub and data.heldout is None):
+        return train, hub_heldout_rows(data)
     if data.heldout is not None:
         return train, _dataset_file(data.heldout, "heldout")
     if data.train in BUNDLED or Path(data.train).is_dir():
@@ -36,14 +45,26 @@ def dataset_files(data: DataConfig) -> tuple[Path, Path | None]:
     return train, None
 
 
+def _check_hub_keys(data: DataConfig) -> None:
+    """Raise UserError where keys for data sets on the Hub are set, and none is named."""
+    if is_hub_id(data.train) or is_hub_id(data.heldout or ""):
+        return
+    given, defaults = data.model_dump(), DataConfig().model_dump()
+    wrong = [key for key in HUB_KEYS if given[key] != defaults[key]]
+    if wrong:
+        raise UserError(*(f"data.{key}: set, but no data set on the Hub is named; remove it" for key in wrong))
+
+
 def with_full_paths(config: Config) -> Config:
-    """Return the config with absolute paths for local folders and files.
+    """Return the config with absolute paths for local folders and files, and the commits of data sets on the Hub.
 
     Training calls it before it creates a run, so that the run's config.yaml is valid in any working directory. Resuming
     calls it to compare a config with that file. Nothing else needs it: other commands read a run's config, whose paths
     are absolute already, or use a config's paths at once.
     """
-    data = config.data.model_copy(update={"train": _full(config.data.train), "heldout": _full(config.data.heldout)})
+    names = {"train": _full(config.data.train), "heldout": _full(config.data.heldout)}
+    on_hub = [key for key, name in names.items() if name and is_hub_id(name)]
+    data = config.data.model_copy(update={**names, **{key: pin(config.data, f"data.{key}") for key in on_hub}})
     warm = config.warm_start.model_copy(update={"run": _full(config.warm_start.run)})
     return config.model_copy(update={"model": _full(config.model), "data": data, "warm_start": warm})
 
@@ -146,7 +167,8 @@ def untemplated(prompts: Sequence[Prompt], tokenizer: TokenizerWrapper) -> str |
         return None
     return (
         f"{bare} of {len(prompts)} prompts are plain text, which this model reads without its chat template; for a "
-        'chat write `prompt` as messages: [{"role": "user", "content": ...}]'
+        'chat write `prompt` as messages: [{"role": "user", "content": ...}], or for a data set on the '
+        "Hub set data.as_messages"
     )
 
 

@@ -1,4 +1,8 @@
-"""Uploading an export to the Hugging Face Hub, with a remedy in words where the Hub refuses."""
+"""Uploading an export to the Hugging Face Hub, with a remedy in words where the Hub refuses.
+
+Large files go by Xet if hf_xet is installed: that path has not been run. The tests run the LFS one
+(HF_HUB_DISABLE_XET=1).
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,8 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, get_session, 
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
+from mlx_grpo.data.hub import LOGIN, SECONDS, check_token, describe_error
 from mlx_grpo.errors import UserError
-from mlx_grpo.models.hub import LOGIN, SECONDS, check_token, describe_error
 
 T = TypeVar("T")
 RepoType = Literal["model", "space"]

@@ -126,6 +126,27 @@ def complete(
             yield _rollout(policy.tokenizer, unfinished.popleft())
 
 
+def stream(
+    policy: Policy, prompt: Prompt, sampling: Sampling, on_text: Callable[[str], None], *, seed: int = 0
+) -> Rollout:
+    """Complete one prompt; give `on_text` each piece of the text as soon as it is whole characters."""
+    key = () if sampling.greedy else cast("list[list[int]]", row_keys(seed, 0, range(1)).tolist())[0]
+    row = _Row(prompt, sampling.max_tokens, key)
+    detokenizer = policy.tokenizer.detokenizer
+    detokenizer.reset()
+
+    def show(_: int) -> None:
+        if not row.stopped:
+            detokenizer.add_token(row.token_ids[-1])
+            on_text(detokenizer.last_segment)
+
+    for _ in _decode(policy, iter([row]), sampling, 1, (), show):
+        pass
+    detokenizer.finalize()
+    on_text(detokenizer.last_segment)
+    return _rollout(policy.tokenizer, row)
+
+
 def _decode(
     policy: Policy,
     waiting: Iterator[_Row],

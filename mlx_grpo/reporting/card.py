@@ -13,6 +13,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 from convert.folder import read_json
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, read_rows
+from mlx_grpo.data.hub_files import is_hub_id
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.policy import ADAPTER_CONFIG
 from mlx_grpo.reporting import tables
@@ -76,6 +77,7 @@ def _metadata(run: Run, base: Path, title: str, library: Library, results: dict[
     eval_results = _eval_results(run.config, results) if results else None
     return ModelCardData(
         base_model=hub_id(run, run.config),
+        datasets=_dataset(run.config) if is_hub_id(run.config.data.train) else None,
         library_name=library,
         pipeline_tag="text-generation",
         tags=["grpo", "mlx", "mlx-grpo"],
@@ -104,7 +106,12 @@ def _base_link(run: Run, config: Config) -> str:
 
 
 def _dataset(config: Config) -> str:
-    return Path(config.data.train).name
+    return _name(config.data.train).partition("@")[0]
+
+
+def _name(data: str) -> str:
+    """Return the name of a data set without a private path; an id on the Hub stays whole."""
+    return data if is_hub_id(data) else Path(data).name
 
 
 def _weights(config: Config) -> str:
@@ -175,7 +182,7 @@ def _public(run: Run, config: Config) -> dict[str, Any]:
     """Return every setting, with paths cut down to names."""
     values = config.model_dump(exclude={"output_dir"})
     values["model"] = _base_name(run)
-    values["data"] |= {key: Path(values["data"][key]).name for key in ("train", "heldout") if values["data"][key]}
+    values["data"] |= {key: _name(values["data"][key]) for key in ("train", "heldout") if values["data"][key]}
     values["warm_start"] |= {"run": config.warm_start.run and Path(config.warm_start.run).name}
     return values
 

@@ -16,7 +16,8 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.generation.branch import draw_shared_prefixes, with_shared_prefix
 from mlx_grpo.generation.rollout import OnToken, generate
 from mlx_grpo.generation.sampling import Sampling
-from mlx_grpo.rewards import Reward, Scores
+from mlx_grpo.grpo import normalize_then_sum
+from mlx_grpo.rewards import Reward, Scores, component_weights
 from mlx_grpo.training.state import TrainState
 from mlx_grpo.user_functions import TrainerState
 
@@ -98,7 +99,7 @@ def redraw_zero_variance(
     config, size = state.config, state.config.num_generations
     redrawn = 0
     for attempt in range(1, config.dynamic_sampling + 1):
-        zero_variance = np.flatnonzero(~nonzero_variance(scores, size))
+        zero_variance = np.flatnonzero(~nonzero_variance(scores, config))
         if zero_variance.size == 0:
             break
         # Each step draws from a random stream of its own; a redraw takes the stream of a step that no run reaches.
@@ -125,28 +126,46 @@ def groups_to_train(scores: Scores, config: Config) -> list[int]:
 
     Where all have zero variance, none is dropped.
     """
-    nonzero = nonzero_variance(scores, config.num_generations)  # [P]
+    nonzero = nonzero_variance(scores, config)  # [P]
     if config.dynamic_sampling and nonzero.any():
         return [int(group) for group in np.flatnonzero(nonzero)]
     return list(range(len(nonzero)))
 
 
-def nonzero_variance(scores: Scores, num_generations: int) -> np.ndarray:
-    """Return True for each group with two different rewards, bool [P]; any other group's advantages are 0."""
-    groups = scores.rewards.reshape(-1, num_generations)
-    lowest = np.where(np.isnan(groups), np.inf, groups).min(axis=1)
-    return np.where(np.isnan(groups), -np.inf, groups).max(axis=1) > lowest
+def nonzero_variance(scores: Scores, config: Config) -> np.ndarray:
+    """Return True for each group with two different rewards, bool [P]; any other group's advantages are 0.
+
+    Where components are normalised one by one, a group with two different values of a component counts.
+    """
+    values = [scores.rewards]
+    if config.multi_objective_aggregation == "normalize_then_sum":
+        values = [scores.components[name] for name, weight in component_weights(config.reward).items() if weight]
+    size = config.num_generations
+    groups = np.array(values).reshape(len(values), len(scores.rewards) // size, size)  # [C, P, G]
+    lowest = np.where(np.isnan(groups), np.inf, groups).min(axis=-1)
+    highest = np.where(np.isnan(groups), -np.inf, groups).max(axis=-1)
+    return (highest > lowest).any(axis=0)
 
 
 def training_rewards(scores: Scores, config: Config, step: int) -> mx.array:
     """Return the rewards that the policy learns from, f32 [P, G].
 
-    With `reward.shuffle`, a control, the step's rewards are permuted among all its completions, by (seed, step).
+    With `multi_objective_aggregation: normalize_then_sum` they are sums of normalised components. With
+    `reward.shuffle`, a control, the step's rewards are permuted among all its completions, by (seed, step).
     """
-    rewards = scores.rewards
-    if config.reward.shuffle:
-        rewards = np.random.default_rng([config.seed, step]).permutation(rewards)
-    return mx.array(rewards.reshape(-1, config.num_generations), mx.float32)
+    if config.multi_objective_aggregation == "sum_then_normalize":
+        return mx.array(_shuffled(scores.rewards, config, step).reshape(-1, config.num_generations), mx.float32)
+    weights = component_weights(config.reward)
+    values = np.stack([scores.components[name] for name in weights], axis=1)  # [N, C]
+    values = _shuffled(values, config, step).T.reshape(len(weights), -1, config.num_generations)  # [C, P, G]
+    return normalize_then_sum(mx.array(values, mx.float32), mx.array(list(weights.values()), mx.float32))
+
+
+def _shuffled(values: np.ndarray, config: Config, step: int) -> np.ndarray:
+    """Permute the rows of `values`, one a completion, where the config asks for the control."""
+    if not config.reward.shuffle:
+        return values
+    return np.random.default_rng([config.seed, step]).permutation(values)
 
 
 def _gather_rollouts(

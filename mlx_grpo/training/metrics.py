@@ -14,18 +14,19 @@ from mlx_grpo.data.thinking import ends_in_thought
 from mlx_grpo.data.types import Batch, Rollout
 from mlx_grpo.rewards import Scores, load_judge
 from mlx_grpo.tasks.lookup import find_task
+from mlx_grpo.training.groups import nonzero_variance
 
 
-def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, num_generations: int) -> dict[str, float]:
+def reward_metrics(rollouts: Sequence[Rollout], scores: Scores, config: Config) -> dict[str, float]:
     """Return means of the rewards and lengths of a step's N rollouts, without NaN rewards."""
+    num_generations = config.num_generations
     lengths = [len(rollout.prompt.shared_prefix_ids) + len(rollout.completion_ids) for rollout in rollouts]
     by_group = scores.rewards.reshape(-1, num_generations)  # [P, G]
     repeated = sum(len(rollout.prompt.shared_prefix_ids) for i, rollout in enumerate(rollouts) if i % num_generations)
-    applicable = [group[~np.isnan(group)] for group in by_group]
     return {
         "reward": mean_without_nan(by_group),
         "reward_std": _std(by_group),
-        "frac_reward_zero_std": float(np.mean([group.size == 0 or np.ptp(group) == 0 for group in applicable])),
+        "frac_reward_zero_std": float(np.mean(~nonzero_variance(scores, config))),
         **{f"rewards/{name}/mean": mean_without_nan(values) for name, values in scores.components.items()},
         **{f"rewards/{name}/std": _std(values) for name, values in scores.components.items()},
         "completions/mean_length": float(np.mean(lengths)),

@@ -77,7 +77,7 @@ class RunLogger:
         config = self.state.config
         if self.position.steps or not self.state.ranks.leads:
             return
-        metrics = reward_metrics(rollouts, scores, config.num_generations)
+        metrics = reward_metrics(rollouts, scores, config)
         spread = spread_within_groups(scores, config.num_generations)
         for line in alarms.first_step(metrics, spread, valid_share(config, rollouts), config.max_completion_length):
             self.reporter.note(line)

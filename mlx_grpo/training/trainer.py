@@ -91,7 +91,7 @@ def grpo_steps(
         if on_scores:
             on_scores(rollouts, scores)
         mx.clear_cache()  # the buffers of decoding have other shapes than those of training
-        advantages = group_advantages(training_rewards(scores, config, step), config.scale_rewards)  # [P, G]
+        advantages = group_advantages(training_rewards(scores, config, step), config.advantage_scale)  # [P, G]
         kept = groups_to_train(scores, config)  # indices of P or fewer groups
         batch = make_batch(
             select_groups(rollouts, kept, config.num_generations),
@@ -111,7 +111,7 @@ def grpo_steps(
         yield Step(
             {
                 "step": step,
-                **reward_metrics(rollouts, scores, config.num_generations),
+                **reward_metrics(rollouts, scores, config),
                 **mean_update(updates),
                 "learning_rate": rate,
                 **group_metrics(rollouts, redrawn, len(prompts) - len(kept)),
@@ -144,7 +144,7 @@ def train(
     today = ranks.from_leader(lambda: resumed.today if resumed else date.today().isoformat())
     state, dataset, validation = prepare(config, ranks, today)
     if not resumed:
-        find_warm_start(config)  # raises UserError before a folder is made
+        find_warm_start(state.config)  # raises UserError before a folder is made
     config = state.config  # with absolute paths: `runs/latest` names another run once this one has its folder
     processes = ranks.on_this_machine()
     if ranks.leads:

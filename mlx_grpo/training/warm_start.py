@@ -32,6 +32,7 @@ from mlx_grpo.training.state import TrainState
 
 WARM_START_KEYS = (
     *("model", "dtype", "fine_tune_type", "lora.", "data.train", "data.enable_thinking"),
+    *("data.split", "data.subset", "data.columns", "data.as_messages", "data.system"),
     *("warm_start.", "max_grad_norm"),
 )
 """Prefixes of the keys that a warm start depends on, besides the seed."""

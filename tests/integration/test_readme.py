@@ -15,11 +15,14 @@ import click
 import pytest
 import yaml
 from support.documents import DOCUMENTS, LINK, blocks, name_of, table_rows, write_named_blocks
+from support.hub_data import as_client, parquet
+from support.hub_server import Dataset
 from support.paths import ROOT
 
 from mlx_grpo.cli.main import main
 from mlx_grpo.config.files import load_config, validate
 from mlx_grpo.config.schema import RewardConfig
+from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.evaluation.episodes import score_completions
 from mlx_grpo.evaluation.run_matrix import RunMatrix
@@ -143,6 +146,8 @@ def test_own_task_example_rewards_a_right_answer(workdir: Path, monkeypatch: pyt
         "my_rewards.py",
         "my_figures.py",
         "my-task.yaml",
+        "gsm8k.yaml",
+        "gsm8k_rewards.py",
     }
     reward = load_reward(load_config("my-task.yaml").reward)
     row = yaml.safe_load(blocks("json", OWN_TASK)[0])
@@ -150,6 +155,23 @@ def test_own_task_example_rewards_a_right_answer(workdir: Path, monkeypatch: pyt
     scores = reward([prompt] * 2, ["17 + 25 = 42", "17 + 25 = 41"])
     assert scores.components["correct"].tolist() == [1, 0]
     assert scores.rewards[0] - scores.rewards[1] == pytest.approx(1)
+
+
+def test_hub_example_reads_its_columns_and_rewards_a_right_answer(workdir: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(workdir)
+    write_named_blocks(OWN_TASK, workdir)
+    config = load_config("gsm8k.yaml")
+    rows = parquet([{"question": "What is 17 + 25?", "answer": "17 + 25 = <<17+25=42>>42\n#### 42"}])
+    folders = [f"{subset}/{split}" for subset in ("main", "socratic") for split in ("train", "test")]
+    files = {f"{folder}-00000-of-00001.parquet": rows for folder in folders}
+    with as_client(workdir / "home") as hub:
+        hub.datasets["openai/gsm8k"] = Dataset({"main": files})
+        train, heldout = dataset_files(config.data)
+    [row], [other] = read_rows(train), read_rows(heldout)
+    assert [message["role"] for message in row["prompt"]] == ["system", "user"]
+    assert (row["prompt"][1]["content"], other["id"]) == ("What is 17 + 25?", "test-1")
+    prompt = Prompt(row["id"], "", (1,), {"answer": row["answer"]}, messages=tuple(row["prompt"]))
+    assert load_reward(config.reward)([prompt] * 2, ["42 #### 42", "#### 41"]).rewards.tolist() == [1, 0]
 
 
 def test_readme_example_rewards_the_shorter_completion(workdir: Path, monkeypatch: pytest.MonkeyPatch):

@@ -26,14 +26,14 @@ from support.trl_cases import (
     trained_parameters,
 )
 
-from mlx_grpo.config.schema import RewardConfig
+from mlx_grpo.config.schema import Config, RewardConfig
 from mlx_grpo.data.dataset import load_prompts
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.generation.rollout import decode_completion
 from mlx_grpo.grpo import group_advantages
 from mlx_grpo.models.policy import load_tokenizer_of
-from mlx_grpo.rewards import load_reward
-from mlx_grpo.training.groups import score_rollouts
+from mlx_grpo.rewards import Scores, component_weights, load_reward
+from mlx_grpo.training.groups import score_rollouts, training_rewards
 from mlx_grpo.training.metrics import reward_metrics
 from mlx_grpo.training.optimizer import apply_update, make_optimizer
 from mlx_grpo.user_functions import TrainerState
@@ -142,29 +142,68 @@ def test_gradients_over_1_2_4_and_8_micro_batches_agree(loss_type: str):
 REWARDS = np.array([[0, 1], [1, 0.2], [0.4, np.nan], [0.9, 0.3], [0.1, 0.5], [np.nan, np.nan], [0.8, 0.6], [0.2, 0]])
 
 
+def weighted_functions(**changes: Any) -> Config:
+    """A configuration of two weighted reward functions and groups of four."""
+    functions = ["support.toy_rewards:gold_column", "support.toy_rewards:second_column"]
+    reward = {"rubric": None, "functions": functions, "reward_weights": [1.0, 0.5]}
+    return config_of({"loss_type": "dapo", "reward": reward, **changes})
+
+
+def scored(config: Config, values: np.ndarray) -> tuple[list[Prompt], Scores]:
+    """Prompts on which the two functions give these values, [8, 2] with NaN for None, and their scores."""
+    given = [[None if np.isnan(v) else float(v) for v in row] for row in values]
+    prompts = [Prompt(str(i), "", (1,), {"gold": g, "second": s}) for i, (g, s) in enumerate(given)]
+    return prompts, load_reward(config.reward)(prompts, [""] * 8)
+
+
 @needs_trl
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 @pytest.mark.parametrize("values", [REWARDS, np.vstack([np.full((4, 2), 0.5), REWARDS[4:]])])
 def test_advantages_and_reward_metrics_of_weighted_functions_equal_trls(scale: str, values: np.ndarray, oracles: Any):
-    theirs, their_metrics = oracles[1.0].advantages(values, [1.0, 0.5], scale)
-    config = RewardConfig(
-        rubric=None,
-        functions=["support.toy_rewards:gold_column", "support.toy_rewards:second_column"],
-        reward_weights=[1.0, 0.5],
-    )
-    given = [[None if np.isnan(v) else float(v) for v in row] for row in values]
-    prompts = [Prompt(str(i), "", (1,), {"gold": g, "second": s}) for i, (g, s) in enumerate(given)]
-    scores = load_reward(config)(prompts, [""] * 8)
+    theirs, their_metrics = oracles[1.0].advantages(values, {"gold_column": 1.0, "second_column": 0.5}, scale)
+    config = weighted_functions(scale_rewards=scale)
+    prompts, scores = scored(config, values)
     rewards = mx.array(scores.rewards.reshape(2, 4), mx.float32)
     np.testing.assert_allclose(np.array(group_advantages(rewards, scale)).ravel(), theirs, atol=1e-6, rtol=1e-6)
     rollouts = [Rollout(prompt, (5, 2), "", "stop") for prompt in prompts]
-    metrics = reward_metrics(rollouts, scores, 4)
+    metrics = reward_metrics(rollouts, scores, config)
     names = ["reward", "reward_std", "rewards/gold_column/mean", "rewards/second_column/mean"]
     names += ["rewards/gold_column/std", "rewards/second_column/std"]
     if scale != "batch":  # there TRL tests the deviation of the whole batch, not of each group
         names.append("frac_reward_zero_std")
     for name in names:
         assert metrics[name] == pytest.approx(their_metrics[name], rel=1e-5), name
+
+
+NORMALIZED = {"multi_objective_aggregation": "normalize_then_sum"}
+
+
+def our_advantages(scores: Scores, config: Config) -> np.ndarray:
+    """The advantages [N] of a step."""
+    return np.array(group_advantages(training_rewards(scores, config, 0), config.advantage_scale)).ravel()
+
+
+@needs_trl
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+@pytest.mark.parametrize("factor", [1, 1000])
+def test_advantages_of_functions_normalised_one_by_one_equal_trls(scale: str, factor: float, oracles: Any):
+    values = REWARDS * [1, factor]
+    weights = {"gold_column": 1.0, "second_column": 0.5}
+    theirs, _ = oracles[1.0].advantages(values, weights, scale, "normalize_then_sum")
+    config = weighted_functions(scale_rewards=scale, **NORMALIZED)
+    _, scores = scored(config, values)
+    np.testing.assert_allclose(our_advantages(scores, config), theirs, atol=1e-5, rtol=1e-5)
+
+
+@needs_trl
+@pytest.mark.parametrize("weights", [{}, {"reason_quality": 0.9, "length_penalty": 0.0}])
+def test_advantages_of_a_rubrics_six_components_equal_trls(weights: dict[str, float], oracles: Any):
+    config = config_of({"loss_type": "dapo", "reward": {"weights": weights}, **NORMALIZED})
+    shares = component_weights(config.reward)
+    values = np.random.default_rng(0).random((8, 6)) * [1, 1, 0.1, 0.5, 0.02, 1]
+    theirs, _ = oracles[1.0].advantages(values, shares, "group", "normalize_then_sum")
+    scores = Scores(values @ list(shares.values()), dict(zip(shares, values.T, strict=True)))
+    np.testing.assert_allclose(our_advantages(scores, config), theirs, atol=1e-5, rtol=1e-5)
 
 
 CHAT_ROWS: list[dict[str, Any]] = [

@@ -1,7 +1,8 @@
-"""A Hub on loopback: as much of its HTTP API as huggingface_hub's client speaks when it pushes a model.
+"""A Hub on loopback: as much of its HTTP API as huggingface_hub's client speaks.
 
-Who is it, make a repository, check a card, how to upload each file, LFS's batch and storage, commit. A test can have it
-refuse the token, or cut the connection once at a named stage.
+For a model that is pushed: who is it, make a repository, check a card, how to upload each file, LFS's batch and
+storage, commit. For a data set that is fetched: its info, its tree, its files. A test can have it refuse the token, or
+cut the connection once at a named stage.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from urllib.parse import unquote
 
 TOKEN = "hf_loopbackSecret0123456789"
 SIGNATURE = "X-Amz-Signature=loopbackSignature"
@@ -36,11 +38,30 @@ class Repository:
 
 
 @dataclass
+class Dataset:
+    """A data set: the files of each revision, by branch."""
+
+    revisions: dict[str, dict[str, bytes]]
+    gated: bool = False
+    private: bool = False
+
+    def commit(self, revision: str) -> str | None:
+        """Return the commit of a branch, or of itself."""
+        commits = {branch: commit_of(files) for branch, files in self.revisions.items()}
+        return revision if revision in commits.values() else commits.get(revision)
+
+    def files(self, commit: str) -> dict[str, bytes]:
+        """Return the files of a commit."""
+        return next(files for files in self.revisions.values() if commit_of(files) == commit)
+
+
+@dataclass
 class Hub:
     """What the server knows and what it was asked; `cuts` names the stages whose connection breaks, each once."""
 
     url: str = ""
     repositories: dict[str, Repository] = field(default_factory=dict)
+    datasets: dict[str, Dataset] = field(default_factory=dict)
     storage: dict[str, bytes] = field(default_factory=dict)
     requests: list[tuple[str, str, bool]] = field(default_factory=list)
     """(method, path, whether it carried the token)."""
@@ -82,6 +103,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._route()
 
+    def do_HEAD(self) -> None:
+        self._route()
+
     def do_POST(self) -> None:
         self._route()
 
@@ -104,8 +128,9 @@ class Handler(BaseHTTPRequestHandler):
             self.rfile.read(int(self.headers.get("Content-Length") or 0) // 2)
             return self._cut()
         body = self._body()
-        # A storage's address is signed instead; the token is none of its business.
-        if name != "store" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
+        # A storage's address is signed instead; the token is none of its business. Data sets may be public.
+        free = name == "store" or (name.startswith("dataset") and "Authorization" not in self.headers)
+        if not free and self.headers.get("Authorization") != f"Bearer {TOKEN}":
             said = f"Invalid credentials: {self.headers.get('Authorization')}"
             return self._json(401, {"error": said}, {"X-Error-Message": said})
         answer(self, body, *groups)
@@ -131,7 +156,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(key, text)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        if self.command != "HEAD":
+            self.wfile.write(data)
 
     def whoami(self, body: bytes) -> None:
         self._json(200, {"name": "someone", "auth": {"accessToken": {"displayName": "t", "role": self.hub.role}}})
@@ -207,6 +233,57 @@ class Handler(BaseHTTPRequestHandler):
         made = oid(len(found.commits))
         self._json(200, {"commitUrl": f"{self.hub.url}/{repo}/commit/{made}", "commitOid": made})
 
+    def dataset_info(self, body: bytes, repo: str, revision: str | None) -> None:
+        found = self._dataset(repo, revision or "main")
+        if found:
+            files = [{"rfilename": name} for name in found[1]]
+            self._json(200, {"id": repo, "sha": found[0], "private": False, "siblings": files})
+
+    def dataset_tree(self, body: bytes, repo: str, revision: str) -> None:
+        found = self._dataset(repo, revision)
+        if found:
+            entries = [
+                {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+                for name, data in found[1].items()
+            ]
+            self._json(200, entries)
+
+    def dataset_file(self, body: bytes, repo: str, revision: str, name: str) -> None:
+        found = self._dataset(repo, revision)
+        if found is None:
+            return
+        if self.hub.datasets[repo].gated and "Authorization" not in self.headers:
+            said = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access is restricted. You must log in."}
+            return self._json(401, {"error": "restricted"}, said)
+        data = found[1][unquote(name)]
+        self.send_response(200)
+        for key, value in {
+            "ETag": f'"{hashlib.sha1(data).hexdigest()}"',
+            "X-Repo-Commit": found[0],
+            "Content-Length": str(len(data)),
+        }.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def _dataset(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
+        """Return a data set's commit and files; answer 404 and return None where there are none to see."""
+        found = self.hub.datasets.get(repo)
+        if found is None or (found.private and "Authorization" not in self.headers):
+            self._json(404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"})
+            return None
+        commit = found.commit(unquote(revision))
+        if commit is None:
+            self._json(404, {"error": f"Invalid rev id: {revision}"}, {"X-Error-Code": "RevisionNotFound"})
+            return None
+        return commit, found.files(commit)
+
+
+def commit_of(files: dict[str, bytes]) -> str:
+    """The name of a commit by its content."""
+    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+
 
 def oid(number: int) -> str:
     """The name of a repository's commit by its number."""
@@ -225,4 +302,8 @@ ROUTES = [
     ("POST", rf"/{REPO}\.git/info/lfs/objects/batch", Handler.batch),
     ("PUT", r"/storage/([0-9a-f]{64})", Handler.store),
     ("POST", rf"{API}/commit/main", Handler.commit),
+    ("GET", rf"/api/datasets/{REPO}(?:/revision/([^/]+))?", Handler.dataset_info),
+    ("GET", rf"/api/datasets/{REPO}/tree/([^/]+)", Handler.dataset_tree),
+    ("GET", rf"/datasets/{REPO}/resolve/([^/]+)/(.+)", Handler.dataset_file),
+    ("HEAD", rf"/datasets/{REPO}/resolve/([^/]+)/(.+)", Handler.dataset_file),
 ]

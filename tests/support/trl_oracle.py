@@ -142,15 +142,22 @@ class Oracle:
         gradients = {n: p.grad.numpy().copy() for n, p in self.model.named_parameters()}
         return loss.item(), gradients, {name: values[-1] for name, values in self.trainer._metrics["train"].items()}
 
-    def advantages(self, values: np.ndarray, weights: list[float], scale: str) -> tuple[np.ndarray, dict[str, float]]:
-        """TRL's advantages and reward metrics for what two reward functions gave, [8, 2] with NaN for None.
+    def advantages(
+        self,
+        values: np.ndarray,
+        weights: dict[str, float],
+        scale: str,
+        aggregation: str = "sum_then_normalize",
+    ) -> tuple[np.ndarray, dict[str, float]]:
+        """TRL's advantages and reward metrics for what reward functions gave, [8, F] with NaN for None.
 
         Everything is TRL's own but the rewards, which stand in for those of its generated completions.
         """
         self.set({})
         trainer = self.trainer
-        trainer.scale_rewards, trainer.reward_weights = scale, torch.tensor(weights)
-        trainer.reward_funcs, trainer.reward_func_names = [None, None], ["gold_column", "second_column"]
+        trainer.scale_rewards, trainer.multi_objective_aggregation = scale, aggregation
+        trainer.reward_weights = torch.tensor(list(weights.values()), dtype=torch.float32)
+        trainer.reward_funcs, trainer.reward_func_names = [None] * len(weights), list(weights)
         trainer._calculate_rewards = lambda *ignored: torch.tensor(values, dtype=torch.float32)
         trainer._metrics["train"].clear()
         scored = trainer._generate_and_score_completions([{"prompt": "x"}] * len(values))

@@ -8,7 +8,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_grpo.grpo import LossConfig, group_advantages, grpo_loss, high_entropy_mask, token_weights
+from mlx_grpo.grpo import LossConfig, group_advantages, grpo_loss, high_entropy_mask, normalize_then_sum, token_weights
 
 MASK = mx.array([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0]])
 OLD = mx.array([[-1.0, -2.0, -0.5], [-1.0, -1.0, -1.0]])
@@ -56,6 +56,31 @@ def test_completion_without_reward_gets_zero_and_does_not_affect_its_group():
     with_gap = np.array(group_advantages(mx.array([[0.0, math.nan, 1.0]])))[0]
     without = np.array(group_advantages(mx.array([[0.0, 1.0]])))[0]
     np.testing.assert_allclose(with_gap, [without[0], 0.0, without[1]], rtol=1e-6)
+
+
+def test_components_count_alike_whatever_their_scale():
+    # Each component's deviations are -1, 0 and 1 of its own, in opposite order; the second weighs half.
+    small, large = [0.1, 0.2, 0.3], [3000.0, 2000.0, 1000.0]
+    total = normalize_then_sum(mx.array([[small], [large]]), mx.array([1.0, 0.5]))
+    np.testing.assert_allclose(np.array(total), [[-0.5, 0.0, 0.5]], atol=2e-3)
+
+
+def test_constant_component_adds_exactly_nothing():
+    # The mean of seven 0.1 in float32 is not 0.1: divided by 1e-4, the difference would count.
+    varied = np.random.default_rng(0).random((1, 2, 7)).astype(np.float32)
+    constant = np.full((1, 2, 7), 0.1, np.float32)
+    alone = normalize_then_sum(mx.array(varied), mx.array([1.0]))
+    both = normalize_then_sum(mx.array(np.concatenate([varied, constant])), mx.array([1.0, 5.0]))
+    assert mx.array_equal(alone, both)
+    nothing = normalize_then_sum(mx.array(constant), mx.array([1.0]))
+    assert np.all(np.array(group_advantages(nothing, "batch")) == 0.0)
+
+
+def test_component_that_does_not_apply_adds_nothing_to_its_completion():
+    first, second = [0.0, 1.0, math.nan, math.nan], [math.nan, 1.0, 0.0, math.nan]
+    total = np.array(normalize_then_sum(mx.array([[first], [second]]), mx.array([1.0, 1.0])))[0]
+    one = 0.5 / (math.sqrt(0.5) + 1e-4)
+    np.testing.assert_allclose(total, [-one, 2 * one, -one, math.nan], rtol=1e-6)
 
 
 def test_weights_of_each_loss_type_on_three_tokens_and_one():

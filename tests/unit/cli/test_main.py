@@ -76,6 +76,7 @@ def test_a_log_file_gets_lines_and_no_progress_bar(tiny_qwen3: Path, tmp_path: P
         (["export"], "name one format"),
         (["eval"], "no run here yet"),
         (["eval", "."], "not a run folder"),
+        (["chat"], "no run here yet"),
         (["report"], "no run here yet"),
         (["score", "absent.jsonl"], "no such file"),
         (["data", "build", "--jd", "a", "--candidates", "b", "--out", "c", "--tokenizer", "/x/y/z"], "local folder"),
@@ -106,7 +107,8 @@ def test_data_build_on_a_real_job_and_fifty_candidates_gives_rows_that_train(tmp
 
 
 @pytest.mark.parametrize(
-    "command", [["train"], ["export"], ["eval"], ["report"], ["rank"], ["score"], ["data", "build"], ["data", "job"]]
+    "command",
+    [["train"], ["export"], ["eval"], ["chat"], ["report"], ["rank"], ["score"], ["data", "build"], ["data", "job"]],
 )
 def test_every_command_has_help_with_an_example(command: list[str], tmp_path: Path):
     shown = cli(*command, "--help", folder=tmp_path)
@@ -118,7 +120,7 @@ def test_every_command_has_help_with_an_example(command: list[str], tmp_path: Pa
 def test_help_lists_every_command_in_the_order_of_use_with_a_complete_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")
     listed = CliRunner().invoke(main, ["--help"]).output.split("Commands:\n")[1].splitlines()
-    order = ["doctor", "plan", "train", "export", "eval", "score", "report", "rank", "data", "bench"]
+    order = ["doctor", "plan", "train", "export", "eval", "chat", "score", "report", "rank", "data", "bench"]
     assert [line.split()[0] for line in listed] == order
     assert all(line.endswith(".") and not line.endswith("...") for line in listed)
 

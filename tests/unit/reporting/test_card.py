@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from support.hub_data import point_to
 from support.tiny_models import tiny_config, tiny_policy
 from support.tiny_runs import evaluated_run
 
@@ -103,6 +104,19 @@ def test_a_base_model_of_the_hub_is_named_and_linked(copied: Path, tiny_qwen3: P
     text = model_card(Run(copied), tiny_qwen3)
     assert ModelCard(text).data.base_model == "Qwen/Qwen3-0.6B"
     assert "https://huggingface.co/Qwen/Qwen3-0.6B" in text
+
+
+def test_data_set_of_the_hub_is_named_even_out_of_reach(
+    copied: Path, tiny_qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    point_to("http://127.0.0.1:9", tmp_path / "home", monkeypatch)
+    config = Run(copied).config
+    changed = {"train": f"org/sums@{'a' * 40}", "subset": "main", "heldout": None}
+    Run(copied).update_config(config.model_copy(update={"data": config.data.model_copy(update=changed)}))
+    card = ModelCard(model_card(Run(copied), tiny_qwen3))
+    assert card.data.datasets == "org/sums"
+    assert {result.dataset_type for result in card.data.eval_results} == {"org/sums"}
+    assert f"train: org/sums@{'a' * 40}\n" in str(card)
 
 
 def test_a_base_model_from_a_folder_is_no_base_model_of_the_hub_even_when_the_folder_is_gone(

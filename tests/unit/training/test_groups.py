@@ -11,7 +11,7 @@ from support.tiny_runs import make_state, reward_by, rewards_over, take_step
 
 from mlx_grpo.data.dataset import make_prompt
 from mlx_grpo.rewards import Scores
-from mlx_grpo.training.groups import training_rewards
+from mlx_grpo.training.groups import groups_to_train, nonzero_variance, training_rewards
 
 
 def test_training_rewards_are_the_scores_by_group(tiny_qwen3: Path):
@@ -46,3 +46,39 @@ def test_shuffling_changes_the_gradient_but_not_the_logged_reward(tiny_qwen3: Pa
 def test_policy_does_not_learn_from_shuffled_rewards(tiny_qwen3: Path):
     reward = {**reward_by("share_of_letters"), "shuffle": True}
     assert np.mean(rewards_over(tiny_qwen3, 25, "share_of_letters", reward=reward)[-3:]) < 0.3
+
+
+TWO = {"rubric": None, "functions": ["support.toy_rewards:share_of_letters", "support.toy_rewards:only_long"]}
+
+
+def test_group_of_equal_sums_teaches_where_its_components_differ(tiny_qwen3: Path):
+    # The first group's components differ and cancel, the second's are equal, the third's differ in one of weight 0.
+    ups, downs = [0, 1, 0, 1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], [1, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 1]
+    components = {"share_of_letters": np.array(ups, float), "only_long": np.array(downs, float)}
+    scores = Scores(components["share_of_letters"] + components["only_long"], components)
+    by_weights = {}
+    for weights in ((1.0, 1.0), (1.0, 0.0), (0.0, 0.0)):
+        config = tiny_config(
+            tiny_qwen3,
+            reward={**TWO, "reward_weights": weights},
+            multi_objective_aggregation="normalize_then_sum",
+            dynamic_sampling=1,
+        )
+        by_weights[weights] = nonzero_variance(scores, config).tolist(), groups_to_train(scores, config)
+    assert by_weights == {
+        (1.0, 1.0): ([True, False, True], [0, 2]),
+        (1.0, 0.0): ([True, False, False], [0]),
+        (0.0, 0.0): ([False] * 3, [0, 1, 2]),
+    }
+    assert nonzero_variance(scores, tiny_config(tiny_qwen3, reward=TWO)).tolist() == [False, False, True]
+
+
+def test_shuffled_components_of_a_completion_stay_together(tiny_qwen3: Path):
+    reward = {**TWO, "shuffle": True, "reward_weights": [1.0, -1.0]}
+    config = tiny_config(tiny_qwen3, reward=reward, multi_objective_aggregation="normalize_then_sum")
+    same = np.random.default_rng(1).random(8)
+    scores = Scores(np.zeros(8), {"share_of_letters": same, "only_long": same})
+    assert np.all(np.array(training_rewards(scores, config, 3)) == 0)  # each completion's two cancel
+    config = config.model_copy(update={"reward": config.reward.model_copy(update={"reward_weights": [1.0, 1.0]})})
+    plain = config.model_copy(update={"reward": config.reward.model_copy(update={"shuffle": False})})
+    assert not np.array_equal(training_rewards(scores, config, 3), training_rewards(scores, plain, 3))

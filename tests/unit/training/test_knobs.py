@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ import pytest
 from pydantic import BaseModel
 from rich.console import Console
 from support.facts import FACTS
+from support.hub_data import as_client, jsonl
+from support.hub_server import Dataset
 from support.tiny_models import LLAMA, make_model_folder
 
 from mlx_grpo import runs
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.evaluation.episodes import heldout_prompts
 from mlx_grpo.evaluation.eval import run_eval
@@ -26,6 +30,7 @@ from mlx_grpo.training.progress import ConsoleReporter
 from mlx_grpo.training.trainer import train
 
 LETTERS = {"rubric": None, "functions": ["support.toy_rewards:share_of_letters"]}
+ON_HUB = {"train": "org/knobs", "heldout": None, "subset": "a", "columns": {"prompt": "text"}}
 FAR = {"num_iterations": 3, "learning_rate": 0.05, "max_grad_norm": 0.0}  # far enough for clipping and KL to act
 GOLD = Prompt("r", "", (1,), {"decision": "reject", "score": 0.2, "facts": FACTS}, "Python")
 ANSWER = '{"decision":"reject","score":0.3,"reasons":["knows Python","knows much"]} '
@@ -42,6 +47,12 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "lora.keys": (["self_attn.q_proj"], "adapter", {}),
     "data.train": ("OTHER_ROWS", "samples", {}),
     "data.heldout": ("OTHER_ROWS", "heldout", {}),
+    "data.split": ("other", "rows", {"data": ON_HUB}),
+    "data.heldout_split": ("other", "rows", {"data": ON_HUB}),
+    "data.subset": ("b", "rows", {"data": ON_HUB}),
+    "data.columns": ({"prompt": "text", "n": None}, "rows", {"data": ON_HUB}),
+    "data.as_messages": (True, "rows", {"data": ON_HUB}),
+    "data.system": ("Be short.", "rows", {"data": {**ON_HUB, "as_messages": True}}),
     "data.balance_by": ("parity", "samples", {}),
     "data.cluster_by": ("parity", "samples", {}),
     "data.cluster_size": (2, "samples", {"data": {"cluster_by": "parity"}}),
@@ -77,6 +88,11 @@ KNOBS: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "top_k": (3, "samples", {}),
     "min_p": (0.5, "samples", {}),
     "loss_type": ("sapo", "adapter", FAR),
+    "multi_objective_aggregation": (
+        "normalize_then_sum",
+        "adapter",
+        {"reward": {"rubric": None, "functions": [*LETTERS["functions"], "support.toy_rewards:only_long"]}},
+    ),
     "scale_rewards": ("none", "adapter", {}),
     "importance_sampling_level": ("sequence", "adapter", FAR),
     "epsilon": (0.01, "adapter", {**FAR, "epsilon_high": 0.2}),
@@ -188,6 +204,8 @@ class Bench:
 
     def observe(self, changes: dict[str, Any], wanted: str) -> Any:
         config = self.config(changes)
+        if wanted == "rows":
+            return [path and read_rows(path) for path in dataset_files(config.data)]
         if wanted == "scores":
             scores = load_reward(config.reward)([GOLD, GOLD], [ANSWER, "short"])
             return scores.rewards.tolist(), {name: values.tolist() for name, values in scores.components.items()}
@@ -225,8 +243,11 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(tmp_path_factory.mktemp("knobs"), tiny_qwen3)
+def bench(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    names = [f"{subset}/{split}.jsonl" for subset in "ab" for split in ("train", "test", "other")]
+    with as_client(tmp_path_factory.mktemp("home")) as hub:
+        hub.datasets["org/knobs"] = Dataset({"main": {name: jsonl([{"text": name, "n": 1}]) for name in names}})
+        yield Bench(tmp_path_factory.mktemp("knobs"), tiny_qwen3)
 
 
 @pytest.mark.parametrize("key", KNOBS)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from mlx_grpo.config.files import validate
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.rewards import Scores
 from mlx_grpo.training.metrics import reward_metrics, spread_within_groups
@@ -17,7 +18,8 @@ NAN = math.nan
 def metrics_of(*rewards: float, num_generations: int = 2, **components: list[float]) -> dict[str, float]:
     rollouts = [Rollout(Prompt("0", "", (1,)), (5, 2), "", "stop") for _ in rewards]
     scores = Scores(np.array(rewards, float), {name: np.array(values) for name, values in components.items()})
-    return reward_metrics(rollouts, scores, num_generations)
+    config = validate({"model": "m", "num_generations": num_generations})
+    return reward_metrics(rollouts, scores, config)
 
 
 def test_reward_std_divides_by_one_less_than_the_number_of_rewards():

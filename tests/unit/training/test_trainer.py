@@ -16,7 +16,7 @@ from support.tiny_runs import NoteReporter, make_state, reward_by, rewards_over,
 from mlx_grpo import grpo, runs
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch
-from mlx_grpo.data.dataset import make_prompt
+from mlx_grpo.data.dataset import make_prompt, with_full_paths
 from mlx_grpo.data.types import Batch, Prompt
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.errors import UserError
@@ -33,7 +33,7 @@ from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.state import TrainState, grpo_optimizer
 from mlx_grpo.training.trainer import grpo_steps, train
 from mlx_grpo.training.update import FixedLogps, entropy_mask, loss_gradients, update_policy
-from mlx_grpo.training.warm_start import check_completions, target_ids
+from mlx_grpo.training.warm_start import check_completions, find_warm_start, target_ids
 
 
 def test_policy_learns_to_write_rewarded_letters(tiny_qwen3: Path):
@@ -301,10 +301,13 @@ def test_reference_is_the_policy_after_the_warm_start(tiny_qwen3: Path, tmp_path
 def test_warm_start_of_another_run_needs_the_same_settings(
     tiny_qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    rows_file(tmp_path, completion="aaa")
+    monkeypatch.chdir(tmp_path)
+
     def settings(**warm: object) -> Config:
         return tiny_config(
             tiny_qwen3,
-            data={"train": rows_file(tmp_path, completion="aaa")},
+            data={"train": "rows.jsonl"},  # a run's config has its absolute path
             reward=reward_by("share_of_letters"),
             output_dir=str(tmp_path / "runs"),
             warm_start={"steps": 2, **warm},
@@ -312,7 +315,6 @@ def test_warm_start_of_another_run_needs_the_same_settings(
         )
 
     first = train(settings(), SilentReporter()).folder
-    monkeypatch.chdir(tmp_path)
     second = train(settings(run="runs/latest"), SilentReporter()).folder
     assert runs.Run(second).config.warm_start.run == str(first)  # `latest` is another run by now
     starts = [(run / runs.WARM_START / "adapters.safetensors").read_bytes() for run in (first, second)]
@@ -323,6 +325,10 @@ def test_warm_start_of_another_run_needs_the_same_settings(
         train(settings(run=str(first), steps=3), SilentReporter())
     with pytest.raises(UserError, match=r"warm_start.run: max_grad_norm was 1.0 in .*, 0.5 here"):
         train(settings(run=str(first)).model_copy(update={"max_grad_norm": 0.5}), SilentReporter())
+    with pytest.raises(UserError, match=r"warm_start.run: data.columns.prompt was None in .*, 'text' here"):
+        other = with_full_paths(settings(run=str(first)))
+        data = other.data.model_copy(update={"columns": {"prompt": "text"}})
+        find_warm_start(other.model_copy(update={"data": data}))
     with pytest.raises(UserError, match=r"warm_start.run: .*not a run folder"):
         train(settings(run=str(tmp_path)), SilentReporter())
     (first / runs.WARM_START / "adapters.safetensors").unlink()
