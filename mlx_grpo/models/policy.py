@@ -26,8 +26,8 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.models.checks import check_tokenizer, check_tokenizer_files, check_weights, faults_as_user_error
 from mlx_grpo.models.experts import check_frozen_experts, lora_keys
 from mlx_grpo.models.folder import ModelFolder
+from mlx_grpo.models.head import check_head, text_model
 from mlx_grpo.models.hub import CARD_SOURCES, download
-from mlx_grpo.models.logps import check_architecture
 from mlx_grpo.models.stops import stop_tokens
 
 ADAPTER_WEIGHTS = "adapters.safetensors"
@@ -56,7 +56,8 @@ class Policy:
     def length_limit(self) -> LengthLimit:
         """Return the most tokens of a prompt with its completion."""
         limit = self.base.length_limit
-        return limit if limit.tokens else LengthLimit(self.model.args.max_position_embeddings)
+        default = vars(text_model(self.model).args).get("max_position_embeddings")
+        return limit if limit.tokens else LengthLimit(default)
 
 
 def model_name(model: str) -> str:
@@ -96,7 +97,7 @@ def load_policy(config: Config) -> Policy:
     model.eval()
     mx.eval(model.parameters())
     check_range(model)
-    check_architecture(model)
+    check_head(model)
     return Policy(model, tokenizer, folder)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_grpo.models.logps import output_head
+from mlx_grpo.models.head import output_head
 from mlx_grpo.planning.architecture import head_size, weights_in
 
 MATRIX = 1024
