@@ -20,15 +20,16 @@ import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the B
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_unflatten
+from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load
 
 from convert.folder import read_json
+from convert.layout import is_shifted_norm
 from convert.quantize import quantize
-from convert.rope import rope_changes
+from convert.settings import config_changes, correct
 from convert.torch_eval import layer_outputs
 from mlx_grpo.errors import UserError
 
@@ -180,12 +181,14 @@ def _number(scalar: mx.array) -> float:
 
 def _load(folder: Path) -> tuple[nn.Module, TokenizerWrapper]:
     """Load a model and its tokenizer; the weights are read when they are first used."""
-    return load(
+    model, tokenizer = load(
         str(folder),
         tokenizer_config={"trust_remote_code": False},
-        model_config=rope_changes(read_json(folder / "config.json")),
+        model_config=config_changes(read_json(folder / "config.json")),
         lazy=True,
     )
+    correct(model, folder)
+    return model, tokenizer
 
 
 def _encode(tokenizer: TokenizerWrapper) -> list[list[int]]:
@@ -220,10 +223,15 @@ def _store(model: nn.Module, config: dict[str, Any]) -> None:
     lora = [(name, module) for name, module in model.named_modules() if isinstance(module, LoRALinear | LoRAEmbedding)]
     model.update_modules(tree_unflatten([(name, module.fuse(dequantize=True)) for name, module in lora]))
     dequantize_model(model)
-    model.set_dtype({"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[config["dtype"]])
+    dtype = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[config["dtype"]]
+    norms = {name: w for name, w in tree_flatten(model.parameters()) if is_shifted_norm(name)}
+    model.set_dtype(dtype)
     if "quantization" in config:
         quantize(model, config["quantization"]["bits"])
     model.set_dtype(mx.float32)
+    added_in = dtype if "quantization" in config else mx.float32  # a folder for MLX holds the sums
+    rounded = {name: (w - 1).astype(dtype).astype(added_in) + 1 for name, w in norms.items()}
+    model.load_weights([(name, w.astype(mx.float32)) for name, w in rounded.items()], strict=False)
 
 
 def _record(layer: nn.Module, states: Trace) -> None:

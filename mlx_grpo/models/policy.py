@@ -17,7 +17,8 @@ from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 from mlx_lm.utils import load as load_model_and_tokenizer
 
-from convert.rope import check_rope_keys, check_rope_modules, rope_changes
+from convert.rope import check_rope_keys, check_rope_modules
+from convert.settings import config_changes, correct
 from mlx_grpo.backend.device import auto_dtype, multiplies_packed, set_memory_limits, this_device
 from mlx_grpo.backend.exponential import replace_swiglu
 from mlx_grpo.config.schema import Config
@@ -122,9 +123,10 @@ def _load(folder: ModelFolder) -> tuple[nn.Module, TokenizerWrapper]:
     with faults_as_user_error(f"model: {folder.path}", "give a complete folder, or fetch it again"):
         check_rope_keys(folder.settings, folder.config_file)
         model, tokenizer = load_model_and_tokenizer(
-            str(folder.path), tokenizer_config=NO_CODE, model_config=rope_changes(folder.settings)
+            str(folder.path), tokenizer_config=NO_CODE, model_config=config_changes(folder.settings)
         )
         check_rope_modules(model, folder.settings, folder.config_file)
+    correct(model, folder.path)
     replace_swiglu(model)
     tokenizer.eos_token_ids = stop_tokens(folder, tokenizer)
     check_tokenizer(folder.path, tokenizer, folder.settings)
@@ -148,7 +150,7 @@ def outline(folder: ModelFolder, config: Config, bits: int | None = None, packed
     folder.check_quantization()
     try:
         check_rope_keys(folder.settings, folder.config_file)
-        changes = rope_changes(folder.settings)
+        changes = config_changes(folder.settings)
         model, _ = load_model(folder.path, lazy=True, strict=False, model_config=changes)
         check_rope_modules(model, folder.settings, folder.config_file)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
