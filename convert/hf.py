@@ -214,6 +214,8 @@ def _export_config(config: dict[str, Any], tied: bool, dtype: str) -> dict[str, 
     # transformers reads `dtype` since 4.56 and `torch_dtype` before.
     exported |= {"tie_word_embeddings": tied, "dtype": dtype, "torch_dtype": dtype}
     exported |= config_changes(config)
+    if isinstance(exported.get("text_config"), dict):
+        exported["text_config"] = exported["text_config"] | {"dtype": dtype}
     if not exported.get("architectures"):
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 

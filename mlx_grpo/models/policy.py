@@ -129,7 +129,7 @@ def _load(folder: ModelFolder) -> tuple[nn.Module, TokenizerWrapper]:
     correct(model, folder.path)
     replace_swiglu(model)
     tokenizer.eos_token_ids = stop_tokens(folder, tokenizer)
-    check_tokenizer(folder.path, tokenizer, folder.settings)
+    check_tokenizer(folder.path, tokenizer, folder.text_settings)
     if folder.is_packed and not multiplies_packed(this_device()):
         model = _unpacked(model)
     return model, tokenizer
@@ -264,7 +264,7 @@ def load_tokenizer_in(folder: ModelFolder) -> TokenizerWrapper:
     with faults_as_user_error(f"model: {folder.path}", "give a complete folder, or fetch it again"):
         tokenizer = load_tokenizer(folder.path, NO_CODE, eos_token_ids=folder.settings.get("eos_token_id"))
     tokenizer.eos_token_ids = stop_tokens(folder, tokenizer)
-    check_tokenizer(folder.path, tokenizer, folder.settings)
+    check_tokenizer(folder.path, tokenizer, folder.text_settings)
     return tokenizer
 
 

@@ -23,9 +23,13 @@ from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import complete, generate
 from mlx_grpo.generation.sampling import Sampling
+from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.head import check_head
-from mlx_grpo.models.policy import load_policy, save_adapter
+from mlx_grpo.models.policy import load_policy, outline, save_adapter
 from mlx_grpo.models.prefix import shares_prompt
+from mlx_grpo.planning.activations import Activations, Pass
+from mlx_grpo.planning.architecture import count, count_parameters
+from mlx_grpo.planning.plan import plan
 
 Family = Callable[[str], Path]
 SHARING = {"granite": True, "gemma2": False, "gemma3_text": False, "lfm2": False, "qwen3_5": False}
@@ -116,6 +120,25 @@ def test_model_quantized_for_mlx_trains_and_exports(name: str, tmp_path: Path):
     check_export(export_hf(plain, tmp_path / "q8", adapter=adapter, bits=8, verify=True), ("MLX",))
     adapter = trained(tmp_path / "q8", tmp_path / "second")
     check_export(export_hf(tmp_path / "q8", tmp_path / "out", adapter=adapter, dtype="float32", verify=True))
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_plan_says_if_a_prompt_is_run_once(name: str, family: Family):
+    config = tiny_config(family(name), gradient_checkpointing=True)
+    result = plan(config, "16GB", 50, None)
+    loaded = load_policy(config).model
+    assert result["parameters"] == count_parameters(loaded)
+    assert ("once for all" in result["path"]) is SHARING[name]
+    assert ("each completion runs its own" in result["path"]) is not SHARING[name]
+
+
+def test_recurrent_states_count_for_the_layers_that_a_gradient_reaches(family: Family):
+    folder = ModelFolder.read(family("qwen3_5"))
+    for adapted, states in ((-1, 2), (1, 0), (2, 1)):  # the last of three layers has attention
+        config = tiny_config(folder.path, lora={"rank": 4, "num_layers": adapted})
+        sizes = count(outline(folder, config), folder, config)
+        assert (sizes.state_bytes, sizes.state_layers) == (4 * 8 * 8 * 4, states)
+    assert Activations(sizes, True).of_states([Pass(3, 10)]) == 30 * sizes.state_bytes
 
 
 def test_tensors_that_training_does_not_use_are_exported_as_they_are(family: Family, tmp_path: Path):
