@@ -35,26 +35,25 @@ def config_changes(config: dict[str, Any]) -> dict[str, Any]:
     if isinstance(text, dict):
         inner = config_changes(text)
         return {"text_config": text | inner} if inner else {}
-    changes = rope_changes(config)
+    wanted = {}
     if config.get("model_type") == "lfm2":
-        changes |= {"block_dim": config["hidden_size"]} if "block_dim" not in config else {}
+        wanted["block_dim"] = config.get("block_dim", config["hidden_size"])
     key, other = INTERVALS.get(config.get("model_type", ""), ("", ""))
     if key and config.get("layer_types"):
-        interval = _interval(config["layer_types"], other)
-        changes |= {key: interval} if config.get(key) != interval else {}
-    return changes
+        wanted[key] = _interval(config["layer_types"], other)
+    return rope_changes(config) | {name: value for name, value in wanted.items() if config.get(name) != value}
 
 
 def _interval(layer_types: Sequence[str], other: str) -> int:
     """Return n where layers n, 2n, ... have full attention and all others are of one type."""
-    interval = [*layer_types, "full_attention"].index("full_attention") + 1
+    first = next((number for number, kind in enumerate(layer_types, start=1) if kind == "full_attention"), None)
     for number, layer_type in enumerate(layer_types, start=1):
-        if layer_type != ("full_attention" if number % interval == 0 else other):
+        if first is None or layer_type != ("full_attention" if number % first == 0 else other):
             raise UserError(
-                f"config.json: layer_types: mlx-lm can't have {layer_type} in layer {number}, with the first full "
-                f"attention in layer {interval}; take another model"
+                f"config.json: layer_types: mlx-lm can't have {layer_type} in layer {number} with the first full "
+                f"attention in layer {first}; take another model"
             )
-    return interval
+    return first or 1
 
 
 def correct(model: nn.Module, folder: Path) -> None:
