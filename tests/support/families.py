@@ -72,6 +72,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3_5": GATED_DELTA,
 }
 
+TOP_ROPE = {"rope_theta": 1e6, "rope_scaling": None, "rope_parameters": ...}
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "granite": {**TOP_ROPE, "rope_theta": 1e4},
+    "gemma2": {**TOP_ROPE, "rope_theta": 1e4, "layer_types": ...},
+    "gemma3_text": {**TOP_ROPE, "rope_local_base_freq": 1e4, "sliding_window_pattern": 3, "layer_types": ...},
+    "lfm2": {
+        **TOP_ROPE,
+        "block_dim": 40,
+        "block_ff_dim": 48,
+        "full_attn_idxs": [1],
+        "tie_embedding": True,
+        **dict.fromkeys(("layer_types", "intermediate_size", "tie_word_embeddings"), ...),
+    },
+}
+"""Keys of config.json as publishers wrote them before transformers 5; ... stands for a key that they left out."""
+
 
 def make_family(folder: Path, name: str, **changes: Any) -> Path:
     """Write a random model of a family with a byte-level tokenizer."""
@@ -104,3 +120,11 @@ def torch_logps(folder: Path, ids: list[int]) -> np.ndarray:
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     with torch.no_grad():
         return model(torch.tensor([ids])).logits[0].log_softmax(-1).numpy()
+
+
+def published(folder: Path, name: str) -> Path:
+    """Write a family's tiny model with the older keys in its config.json."""
+    make_family(folder, name)
+    settings = {**json.loads((folder / "config.json").read_text()), **PUBLISHED[name]}
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in settings.items() if value is not ...}))
+    return folder

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 from mlx_lm.models import gpt2
-from support.families import make_family, torch, torch_logps, transformers
+from support.families import PUBLISHED, make_family, published, torch, torch_logps, transformers
 from support.logps_cases import assert_same, gradients, logps, make_rows
 from support.tiny_models import tiny_config, tiny_policy
 
@@ -43,14 +43,28 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     return lambda name: root / name if (root / name).exists() else make_family(root / name, name)
 
 
-@pytest.mark.parametrize("name", SHARING)
-def test_logps_equal_those_of_transformers(name: str, family: Family):
-    policy, batch = load_policy(tiny_config(family(name))), make_rows([5], [30])
+def check_logps(folder: Path, name: str) -> None:
+    """Fail if a folder's model gives another log-probability than in transformers."""
+    policy, batch = load_policy(tiny_config(folder)), make_rows([5], [30])
     assert shares_prompt(policy.model) is SHARING[name]
     ids = [*batch.prompt_ids[0].tolist(), *batch.completion_ids[0].tolist()]
-    expected = torch_logps(family(name), ids[:35])[np.arange(4, 34), ids[5:35]]
+    expected = torch_logps(folder, ids[:35])[np.arange(4, 34), ids[5:35]]
     actual = logps(policy, batch, share=SHARING[name])[0, :30]
     np.testing.assert_allclose(actual, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", SHARING)
+def test_logps_equal_those_of_transformers(name: str, family: Family):
+    check_logps(family(name), name)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_config_with_older_keys_exports_the_same_model(name: str, family: Family, tmp_path: Path):
+    folder = published(tmp_path / "m", name)
+    check_logps(folder, name)
+    ids = list(range(20))
+    np.testing.assert_array_equal(torch_logps(folder, ids), torch_logps(family(name), ids))
+    check_export(export_hf(folder, tmp_path / "out", adapter=trained(folder, tmp_path / "a"), verify=True))
 
 
 @pytest.mark.parametrize("full", [False, True])
