@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -36,6 +37,11 @@ SHARING = {"granite": True, "gemma2": False, "gemma3_text": False, "lfm2": False
 """True for families that run a prompt once for its completions."""
 
 
+def quick(*names: str, among: Iterable[str] = SHARING) -> list[Any]:
+    """Return families as parameters of a test; those that are not named are left to `make test-long`."""
+    return [name if name in names else pytest.param(name, marks=pytest.mark.long) for name in among]
+
+
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     """Return a function that gives the folder of a family's tiny model."""
@@ -58,7 +64,7 @@ def test_logps_equal_those_of_transformers(name: str, family: Family):
     check_logps(family(name), name)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", quick("lfm2", among=PUBLISHED))
 def test_config_with_older_keys_exports_the_same_model(name: str, family: Family, tmp_path: Path):
     folder = published(tmp_path / "m", name)
     check_logps(folder, name)
@@ -68,7 +74,7 @@ def test_config_with_older_keys_exports_the_same_model(name: str, family: Family
 
 
 @pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("name", quick("gemma3_text", "qwen3_5"))
 def test_gradient_has_its_parts_whether_layers_are_recomputed_or_not(name: str, full: bool, family: Family):
     changes = {"fine_tune_type": "full", "lora": {}} if full else {}
     policy, batch = tiny_policy(family(name), **changes), make_rows([6, 3], [4, 2])
@@ -77,7 +83,7 @@ def test_gradient_has_its_parts_whether_layers_are_recomputed_or_not(name: str, 
     assert_same(gradients(policy, batch, share=SHARING[name], rows=1), plain)
 
 
-@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("name", quick("gemma3_text", "lfm2", "qwen3_5"))
 def test_sampled_logps_are_those_of_the_whole_rows(name: str, family: Family):
     policy, rng = tiny_policy(family(name)), np.random.default_rng(0)
     prompts = [Prompt(str(n), "", tuple(rng.integers(0, 250, n).tolist())) for n in (1, 14, 7)]
@@ -86,7 +92,7 @@ def test_sampled_logps_are_those_of_the_whole_rows(name: str, family: Family):
     np.testing.assert_allclose(scored[:, :10], [rollout.sampled_logps for rollout in rollouts], atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("name", quick("gemma2", "lfm2"))
 def test_rows_that_join_later_are_completed_as_alone(name: str, family: Family):
     policy, rng = tiny_policy(family(name)), np.random.default_rng(1)
     prompts = [Prompt(str(n), "", tuple(rng.integers(0, 250, n).tolist())) for n in (12, 3, 18, 2)]
@@ -114,20 +120,20 @@ def check_export(done: ExportSummary, frameworks: tuple[str, ...] = ("MLX", "PyT
 
 
 @pytest.mark.parametrize("full", [False, True])
-@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("name", quick("lfm2"))
 def test_export_computes_what_the_policy_does(name: str, full: bool, family: Family, tmp_path: Path):
     adapter = trained(family(name), tmp_path / "adapter", full)
     check_export(export_hf(family(name), tmp_path / "out", adapter=adapter, dtype="float32", verify=True))
 
 
-@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("name", quick("qwen3_5"))
 def test_adapter_for_peft_computes_what_the_policy_does(name: str, family: Family, tmp_path: Path):
     adapter = trained(family(name), tmp_path / "adapter")
     out = tmp_path / "out"
     check_export(export_peft(family(name), out, adapter=adapter, base_name=name, verify=True), ("PyTorch",))
 
 
-@pytest.mark.parametrize("name", SHARING)
+@pytest.mark.parametrize("name", quick("qwen3_5"))
 def test_model_quantized_for_mlx_trains_and_exports(name: str, tmp_path: Path):
     plain = make_family(tmp_path / "plain", name, hidden_size=64, intermediate_size=64)
     adapter = trained(plain, tmp_path / "first")
