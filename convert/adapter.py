@@ -10,6 +10,7 @@ from typing import cast
 import mlx.core as mx
 
 from convert.folder import read_json
+from convert.layout import hub_name, on_the_hub
 from mlx_grpo.errors import UserError
 
 
@@ -60,6 +61,7 @@ def load_adapter(folder: Path, base_shapes: Mapping[str, tuple[int, ...]]) -> Ad
     if not tensors:
         raise UserError(f"{folder}: the adapter holds no tensors")
     if kind == "full":
+        tensors = dict(pair for name, weight in tensors.items() for pair in on_the_hub(name, weight))
         problems, adapter = _full_problems(tensors, base_shapes), Adapter("full", {}, tensors)
     else:
         scale = config.get("lora_parameters", {}).get("scale")
@@ -94,7 +96,7 @@ def _lora(
     pairs: dict[str, tuple[mx.array, mx.array, float]] = {}
     for tensor_name in tensors:
         module, _, leaf = tensor_name.rpartition(".")
-        name = f"{module}.weight"
+        name = hub_name(f"{module}.weight")
         if leaf not in ("lora_a", "lora_b"):
             problems.append(f"{tensor_name}: is not part of a LoRA")
         elif name not in base_shapes:

@@ -1,6 +1,7 @@
 """MLX -> Hugging Face folder: a base model with an mlx-lm adapter fused into its weights, in plain safetensors.
 
-Works by tensor name, one weight file at a time: mlx-lm and transformers name the tensors of Llama and Qwen alike.
+Works by tensor name, one weight file at a time. Tensors that mlx-lm has no use for, such as those of a vision tower,
+are written as the base has them.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from mlx_lm.utils import load_model
 
 from convert.adapter import Adapter, load_adapter, read_tensors
 from convert.folder import read_json, refuse_foreign, whole_folder, write_json
+from convert.layout import on_the_hub
 from convert.quantize import quantize_folder
-from convert.rope import rope_changes
+from convert.settings import config_changes
 from convert.verify import Verification, verify_export
 from mlx_grpo.errors import UserError
 
@@ -123,7 +125,7 @@ def _packed_layers(base: Path) -> dict[str, Any]:
     config = read_json(base / "config.json")
     if "quantization" not in config:
         return {}
-    model, _ = load_model(base, lazy=True, model_config=rope_changes(config))
+    model, _ = load_model(base, lazy=True, model_config=config_changes(config))
     return {name: module for name, module in model.named_modules() if "scales" in module}
 
 
@@ -138,17 +140,7 @@ def _plain_weights(path: Path, packed: dict[str, Any]) -> Iterator[tuple[str, mx
             raise UserError(f"{module} is quantized, but config.json has no MLX 'quantization' that says how")
         if scales is not None:
             weight = _dequantize(weight, scales, biases, packed[module])
-        yield from _as_on_the_hub(name, weight)
-
-
-def _as_on_the_hub(name: str, weight: mx.array) -> Iterator[tuple[str, mx.array]]:
-    """Yield a weight under its name; experts that mlx-lm stacked, [experts, out, in], one by one."""
-    layer, stacked, leaf = name.partition(".switch_mlp.")
-    if not stacked:
-        yield name, weight
-        return
-    for expert in range(weight.shape[0]):
-        yield f"{layer}.experts.{expert}.{leaf}", weight[expert]
+        yield from on_the_hub(name, weight)
 
 
 def _dequantize(weight: mx.array, scales: mx.array, biases: mx.array | None, layer: Any) -> mx.array:
@@ -221,7 +213,9 @@ def _export_config(config: dict[str, Any], tied: bool, dtype: str) -> dict[str, 
     exported = {key: value for key, value in config.items() if key not in ("quantization", "quantization_config")}
     # transformers reads `dtype` since 4.56 and `torch_dtype` before.
     exported |= {"tie_word_embeddings": tied, "dtype": dtype, "torch_dtype": dtype}
-    exported |= rope_changes(config)
+    exported |= config_changes(config)
+    if isinstance(exported.get("text_config"), dict):
+        exported["text_config"] = exported["text_config"] | {"dtype": dtype}
     if not exported.get("architectures"):
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CLASSES
 

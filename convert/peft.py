@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence, Set
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import mlx.core as mx
 from convert.adapter import Adapter, is_embedding, load_adapter
 from convert.folder import read_json, refuse_foreign, whole_folder, write_json
 from convert.hf import MARKER, ExportSummary, base_shapes, copy_files
+from convert.layout import NESTED_ON_THE_HUB
 from convert.torch_eval import require_peft
 from convert.verify import verify_peft
 from mlx_grpo.errors import UserError
@@ -55,7 +56,10 @@ def export_peft(
 
 
 def _read(base: Path, adapter: Path) -> tuple[Adapter, set[str], bool]:
-    """Return the adapter, the base's modules that have a matrix, and True if its head is its embedding."""
+    """Return the adapter, the base's modules that have a matrix, and True if its head is its embedding.
+
+    Of a model that also reads images PyTorch takes the text model alone, so its tensors have that one's names.
+    """
     config = read_json(base / "config.json")
     if "quantization" in config:
         raise UserError(f"{base}: is quantized for MLX and PyTorch can't load it; export with --hf instead")
@@ -63,8 +67,16 @@ def _read(base: Path, adapter: Path) -> tuple[Adapter, set[str], bool]:
     change = load_adapter(adapter, shapes)
     if change.kind != "lora":
         raise UserError(f"{adapter}: is a full fine-tune, which has no adapter; export with --hf instead")
-    modules = {name.removesuffix(".weight") for name, shape in shapes.items() if len(shape) == 2}
+    names = {name for name, shape in shapes.items() if len(shape) == 2}
+    if "text_config" in config:
+        names = {_in_text_model(name) for name in names if not name.startswith(("model.visual.", "mtp."))}
+        change = replace(change, pairs={_in_text_model(name): pair for name, pair in change.pairs.items()})
+    modules = {name.removesuffix(".weight") for name in names}
     return change, modules, bool(config.get("tie_word_embeddings", "lm_head" not in modules))
+
+
+def _in_text_model(name: str) -> str:
+    return f"model.{name.removeprefix(NESTED_ON_THE_HUB)}" if name.startswith(NESTED_ON_THE_HUB) else name
 
 
 def _tensors(change: Adapter, tied: bool) -> dict[str, mx.array]:

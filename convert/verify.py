@@ -22,15 +22,16 @@ import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the B
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from mlx.utils import tree_map, tree_unflatten
+from mlx.utils import tree_flatten, tree_map, tree_unflatten
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load
 
 from convert.folder import read_json
+from convert.layout import is_shifted_norm
 from convert.quantize import quantize
-from convert.rope import rope_changes
+from convert.settings import config_changes, correct
 from convert.torch_eval import layer_outputs
 from mlx_grpo.errors import UserError
 
@@ -201,12 +202,14 @@ def _number(scalar: mx.array) -> float:
 
 def _load(folder: Path) -> tuple[nn.Module, TokenizerWrapper]:
     """Load a model and its tokenizer; the weights are read when they are first used."""
-    return load(
+    model, tokenizer = load(
         str(folder),
         tokenizer_config={"trust_remote_code": False},
-        model_config=rope_changes(read_json(folder / "config.json")),
+        model_config=config_changes(read_json(folder / "config.json")),
         lazy=True,
     )
+    correct(model, folder)
+    return model, tokenizer
 
 
 def _encode(tokenizer: TokenizerWrapper) -> list[list[int]]:
@@ -239,10 +242,15 @@ def _trace(model: nn.Module, tokens: list[list[int]], store: Store | None = None
 def _store(config: dict[str, Any], model: nn.Module) -> None:
     """Store a policy as an export does: LoRA fused by mlx-lm, in the export's dtype and quantization."""
     _fuse(model)
-    model.set_dtype({"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[config["dtype"]])
+    dtype = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[config["dtype"]]
+    norms = {name: w for name, w in tree_flatten(model.parameters()) if is_shifted_norm(name)}
+    model.set_dtype(dtype)
     if "quantization" in config:
         quantize(model, config["quantization"]["bits"])
     model.set_dtype(mx.float32)
+    added_in = dtype if "quantization" in config else mx.float32  # a folder for MLX holds the sums
+    rounded = {name: (w - 1).astype(dtype).astype(added_in) + 1 for name, w in norms.items()}
+    model.load_weights([(name, w.astype(mx.float32)) for name, w in rounded.items()], strict=False)
 
 
 def _store_in_gguf(quant: str, model: nn.Module) -> None:

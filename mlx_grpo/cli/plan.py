@@ -70,6 +70,7 @@ def print_plan(console: Console, result: dict[str, Any]) -> None:
         f"{result['parameters'] / 1e6:,.1f}M parameters, {result['trainable'] / 1e6:,.1f}M trained; "
         f"prompts of up to {lengths['prompt']} tokens"
     )
+    say(result["path"])
     console.print(console_table(["what", "GB"], rows(result["bytes"]), title="What it takes, by shape"))
     console.print(phases_table(result["phases"], result["measured"]))
     if result["measured"]:

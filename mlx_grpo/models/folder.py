@@ -10,8 +10,16 @@ from mlx_grpo.data.types import LengthLimit
 from mlx_grpo.errors import UserError
 from mlx_grpo.models.checks import read_settings
 
-WINDOWED = {"ministral3": None, "mistral": 4096, "mixtral": None, "phi3": None, "phimoe": None, "starcoder2": None}
-"""Families whose layers all have a sliding window in transformers, and its default. mlx-lm gives them none."""
+WINDOWED = {
+    "gemma2": 4096,
+    "ministral3": None,
+    "mistral": 4096,
+    "mixtral": None,
+    "phi3": None,
+    "phimoe": None,
+    "starcoder2": None,
+}
+"""Families with a sliding window in all or half of their layers in transformers, and its default; none in mlx-lm."""
 WINDOWED_ON_REQUEST = {"qwen2": 4096, "qwen2_moe": 4096, "qwen3": 4096, "qwen3_moe": 4096, "smollm3": None}
 """Families that have one where config.json sets `use_sliding_window`, and its default. mlx-lm gives them none."""
 FULL_LAYERS = {"qwen2": 28, "qwen3": 28}
@@ -32,6 +40,12 @@ class ModelFolder:
         return cls(path, read_settings(path))
 
     @property
+    def text_settings(self) -> dict[str, Any]:
+        """Return the settings of the text model, which a model of texts and images keeps in an object of their own."""
+        text = self.settings.get("text_config")
+        return text if isinstance(text, dict) else self.settings
+
+    @property
     def config_file(self) -> Path:
         """Return the path of config.json."""
         return self.path / "config.json"
@@ -48,8 +62,7 @@ class ModelFolder:
 
     def check_quantization(self) -> None:
         """Raise UserError if the weights are packed in another way than MLX's: no export of a trained one is right."""
-        text = self.settings.get("text_config")  # a model of texts and images keeps it there
-        places = [self.settings, text] if isinstance(text, dict) else [self.settings]
+        places = [self.settings, self.text_settings]
         stated = next((place["quantization_config"] for place in places if place.get("quantization_config")), None)
         if self.is_packed or not (stated or (self.path / "hf_quant_config.json").is_file()):
             return
@@ -62,7 +75,7 @@ class ModelFolder:
     @property
     def length_limit(self) -> LengthLimit:
         """Return the most tokens up to which mlx-lm computes what the model was trained for."""
-        context, window = self.settings.get("max_position_embeddings"), self._ignored_window
+        context, window = self.text_settings.get("max_position_embeddings"), self._ignored_window
         if window and (not context or window < context):
             return LengthLimit(window, "sliding window", ", which mlx-lm does not apply")
         return LengthLimit(context)
@@ -70,7 +83,7 @@ class ModelFolder:
     @property
     def _ignored_window(self) -> int | None:
         """Return the sliding window that transformers applies and mlx-lm does not; None if there is none."""
-        family, settings = self.settings["model_type"], self.settings
+        family, settings = self.settings["model_type"], self.text_settings
         if family in WINDOWED:
             return settings.get("sliding_window", WINDOWED[family])
         if family not in WINDOWED_ON_REQUEST or not settings.get("use_sliding_window"):

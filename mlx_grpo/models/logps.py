@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple, cast
 
 import mlx.core as mx
@@ -12,15 +12,12 @@ import numpy as np
 from mlx_grpo.backend.exponential import exp
 from mlx_grpo.data.batch import LENGTH_BUCKET
 from mlx_grpo.data.types import Batch
-from mlx_grpo.errors import UserError
+from mlx_grpo.models.head import Projection, output_head
 from mlx_grpo.models.prefix import Chain, caches_after, chain_length, extend
 from mlx_grpo.models.tree import Node
 
 HEAD_CHUNK = 512
 """Positions whose logits exist at once: 512 of Qwen3's 151,936-wide fp32 rows are 0.3 GB."""
-
-Projection = Callable[[mx.array], mx.array]
-"""Hidden states to logits."""
 
 
 class TokenScores(NamedTuple):
@@ -137,29 +134,3 @@ def token_scores(logits: mx.array, targets: mx.array, temperature: float) -> tup
     log_total = mx.log(total)
     logps = mx.take_along_axis(shifted, targets[:, None], axis=-1)[:, 0] - log_total
     return logps, mx.stop_gradient(log_total - (exponentials * shifted).sum(axis=-1) / total)
-
-
-def output_head(model: nn.Module) -> tuple[nn.Module, Projection]:
-    """Return the module that holds the head's weights, and its projection of hidden states to logits."""
-    if model.args.tie_word_embeddings:
-        return model.model.embed_tokens, model.model.embed_tokens.as_linear
-    return model.lm_head, model.lm_head
-
-
-def check_architecture(model: nn.Module) -> None:
-    """Raise UserError for a model whose logits are more than a head on hidden states, as `score_tokens` assumes.
-
-    Granite scales its logits, Gemma 2 caps them. Trained on other log-probabilities they would go wrong in silence.
-    """
-    ids = mx.array([[0, 1, 2]])
-    try:
-        _, project = output_head(model)
-        same = mx.allclose(project(model.model(ids)), model(ids), rtol=1e-3, atol=1e-3).item()
-        context = model.args.max_position_embeddings
-    except AttributeError:
-        same = context = False
-    if not same or not context:
-        raise UserError(
-            f"model: the {model.model_type} architecture is not supported: its logits are not a plain head on "
-            "model.model's hidden states; use a Qwen2, Qwen3, Llama, Mistral or Phi-3 model"
-        )

@@ -17,7 +17,8 @@ from mlx_lm.tuner.utils import linear_to_lora_layers, load_adapters
 from mlx_lm.utils import dequantize_model, load_model, load_tokenizer
 from mlx_lm.utils import load as load_model_and_tokenizer
 
-from convert.rope import check_rope_keys, check_rope_modules, rope_changes
+from convert.rope import check_rope_keys, check_rope_modules
+from convert.settings import config_changes, correct
 from mlx_grpo.backend.device import auto_dtype, multiplies_packed, set_memory_limits, this_device
 from mlx_grpo.backend.exponential import replace_swiglu
 from mlx_grpo.config.schema import Config
@@ -26,8 +27,8 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.models.checks import check_tokenizer, check_tokenizer_files, check_weights, faults_as_user_error
 from mlx_grpo.models.experts import check_frozen_experts, lora_keys
 from mlx_grpo.models.folder import ModelFolder
+from mlx_grpo.models.head import check_head, text_model
 from mlx_grpo.models.hub import CARD_SOURCES, download
-from mlx_grpo.models.logps import check_architecture
 from mlx_grpo.models.stops import stop_tokens
 
 ADAPTER_WEIGHTS = "adapters.safetensors"
@@ -56,7 +57,8 @@ class Policy:
     def length_limit(self) -> LengthLimit:
         """Return the most tokens of a prompt with its completion."""
         limit = self.base.length_limit
-        return limit if limit.tokens else LengthLimit(self.model.args.max_position_embeddings)
+        default = vars(text_model(self.model).args).get("max_position_embeddings")
+        return limit if limit.tokens else LengthLimit(default)
 
 
 def model_name(model: str) -> str:
@@ -96,7 +98,7 @@ def load_policy(config: Config) -> Policy:
     model.eval()
     mx.eval(model.parameters())
     check_range(model)
-    check_architecture(model)
+    check_head(model)
     return Policy(model, tokenizer, folder)
 
 
@@ -121,12 +123,13 @@ def _load(folder: ModelFolder) -> tuple[nn.Module, TokenizerWrapper]:
     with faults_as_user_error(f"model: {folder.path}", "give a complete folder, or fetch it again"):
         check_rope_keys(folder.settings, folder.config_file)
         model, tokenizer = load_model_and_tokenizer(
-            str(folder.path), tokenizer_config=NO_CODE, model_config=rope_changes(folder.settings)
+            str(folder.path), tokenizer_config=NO_CODE, model_config=config_changes(folder.settings)
         )
         check_rope_modules(model, folder.settings, folder.config_file)
+    correct(model, folder.path)
     replace_swiglu(model)
     tokenizer.eos_token_ids = stop_tokens(folder, tokenizer)
-    check_tokenizer(folder.path, tokenizer, folder.settings)
+    check_tokenizer(folder.path, tokenizer, folder.text_settings)
     if folder.is_packed and not multiplies_packed(this_device()):
         model = _unpacked(model)
     return model, tokenizer
@@ -147,7 +150,7 @@ def outline(folder: ModelFolder, config: Config, bits: int | None = None, packed
     folder.check_quantization()
     try:
         check_rope_keys(folder.settings, folder.config_file)
-        changes = rope_changes(folder.settings)
+        changes = config_changes(folder.settings)
         model, _ = load_model(folder.path, lazy=True, strict=False, model_config=changes)
         check_rope_modules(model, folder.settings, folder.config_file)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -261,7 +264,7 @@ def load_tokenizer_in(folder: ModelFolder) -> TokenizerWrapper:
     with faults_as_user_error(f"model: {folder.path}", "give a complete folder, or fetch it again"):
         tokenizer = load_tokenizer(folder.path, NO_CODE, eos_token_ids=folder.settings.get("eos_token_id"))
     tokenizer.eos_token_ids = stop_tokens(folder, tokenizer)
-    check_tokenizer(folder.path, tokenizer, folder.settings)
+    check_tokenizer(folder.path, tokenizer, folder.text_settings)
     return tokenizer
 
 

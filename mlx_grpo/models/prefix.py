@@ -73,6 +73,14 @@ def shares_prompt(model: nn.Module) -> bool:
     return plain and model.model_type != "gemma2"
 
 
+def prompt_path(model: nn.Module) -> str:
+    """Return how a model runs a prompt that several completions continue, in words."""
+    if shares_prompt(model):
+        return "each prompt runs once for all its completions"
+    reason = "caps its attention scores" if model.model_type == "gemma2" else "keeps no plain key-value cache"
+    return f"{model.model_type} {reason}: each completion runs its own prompt"
+
+
 def caches_after(model: nn.Module, chain: Chain) -> list[PrefixCache]:
     """Make a cache for each layer, for a pass of rows that continue `chain`."""
     dispatch_on_cache(model)

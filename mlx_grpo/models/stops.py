@@ -22,8 +22,9 @@ def stop_tokens(folder: ModelFolder, tokenizer: TokenizerWrapper) -> set[int]:
     UserError where one of them names no token ids.
     """
     file = folder.path / GENERATION
-    named = {folder.path / "config.json": folder.settings, file: read_object(file) if file.is_file() else {}}
-    stops = {token_id for path, settings in named.items() for token_id in _ids(path, settings.get("eos_token_id"))}
+    generation = read_object(file) if file.is_file() else {}
+    named = [(folder.config_file, folder.settings), (folder.config_file, folder.text_settings), (file, generation)]
+    stops = {token_id for path, settings in named for token_id in _ids(path, settings.get("eos_token_id"))}
     end = turn_end(tokenizer)
     return stops | tokenizer.eos_token_ids | ({end} if end is not None else set())
 

@@ -32,6 +32,10 @@ OVERLAPPING_PARTS = 4
 """Micro-batches of one node that are computed again at once."""
 VOCABULARY_GRADIENTS = 2.2
 """Copies of the largest array's gradient beside the sum, if it is trained: the head's and the embedding's."""
+STATES_KEPT = 2.2
+"""Copies of a token's recurrent state that a layer of gated delta keeps, which trains as a loop over tokens."""
+STATES_IN_BACKWARD, STATES_RECOMPUTED = 1.3, 6.5
+"""Further copies while one such layer's backward pass runs, without checkpointing and with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +186,10 @@ class Activations:
         pairs = sum(self.of_pairs(p) * _share_ahead(p) for p in passes)
         return shares.by_token * self.of_tokens(passes) + shares.by_pair * pairs
 
+    def of_states(self, passes: Sequence[Pass]) -> int:
+        """Return the bytes of one copy of a layer's recurrent state after each token of some passes."""
+        return self.sizes.state_bytes * sum(p.tokens for p in passes)
+
     def kept(self, batch: MicroBatch, checkpointing: bool) -> float:
         """Return the bytes that all layers keep; checkpointing keeps their inputs, keys and values only."""
         a = self.sizes
@@ -191,7 +199,8 @@ class Activations:
         prompts = self.of_layer(batch.prompts)
         # The last layer makes only the keys and values of a prompt.
         last = sum(p.tokens for p in batch.prompts) * (a.hidden * (a.itemsize + FP32) + a.keys_values)
-        return a.backward_layers * (self.of_layer(batch.rows) + prompts) - prompts + last
+        states = a.state_layers * STATES_KEPT * self.of_states(batch.passes)
+        return a.backward_layers * (self.of_layer(batch.rows) + prompts) - prompts + last + states
 
     def head(self, positions: int) -> float:
         """Return the bytes of the vocabulary head at `positions` completion tokens, with their hidden states."""
@@ -203,6 +212,8 @@ class Activations:
     def gradient(self, batch: MicroBatch, checkpointing: bool) -> GradientBytes:
         """Return the bytes of a micro-batch's forward and backward pass."""
         working = self.working(batch.passes, RECOMPUTED if checkpointing else BACKWARD)
+        if self.sizes.state_layers:
+            working += (STATES_RECOMPUTED if checkpointing else STATES_IN_BACKWARD) * self.of_states(batch.passes)
         if self.sizes.full:
             working += VOCABULARY_GRADIENTS * self.sizes.largest_trainable * FP32
         return GradientBytes(self.kept(batch, checkpointing), self.head(batch.positions), working)

@@ -12,14 +12,18 @@ from mlx.utils import tree_flatten
 
 from mlx_grpo.config.schema import Config
 from mlx_grpo.models.folder import ModelFolder
+from mlx_grpo.models.head import text_model
 from mlx_grpo.models.policy import compute_dtype
 from mlx_grpo.models.prefix import shares_prompt
 
 LINEARS_BY_INPUT = {
-    "first_norm": {"q_proj", "k_proj", "v_proj", "qkv_proj"},
-    "attention": {"o_proj"},
-    "second_norm": {"gate_proj", "up_proj", "gate_up_proj"},
-    "gated": {"down_proj"},
+    "first_norm": {
+        *("q_proj", "k_proj", "v_proj", "qkv_proj"),
+        *("in_proj", "in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b"),  # convolutions, gated delta
+    },
+    "attention": {"o_proj", "out_proj"},
+    "second_norm": {"gate_proj", "up_proj", "gate_up_proj", "w1", "w3"},
+    "gated": {"down_proj", "w2"},
 }
 """The linear layers of a block, by the array that they read."""
 
@@ -57,6 +61,10 @@ class Architecture:
     """Sum of a block's LoRA ranks."""
     itemsize: int
     """Bytes of an activation."""
+    state_bytes: int = 0
+    """Of a layer's recurrent state for one row; 0 for a model without such layers."""
+    state_layers: int = 0
+    """Layers with a recurrent state that a backward pass reaches."""
 
     @property
     def keys_values(self) -> int:
@@ -74,22 +82,25 @@ def count(model: nn.Module, folder: ModelFolder, config: Config, bits: int | Non
 
     `folder` is its base. `bits` are those that the outline quantized a plain base to.
     """
-    args = model.args
+    args = text_model(model).args
     trainable = dict(tree_flatten(model.trainable_parameters()))
-    block = dict(tree_flatten(model.layers[-1].trainable_parameters()))
+    blocks = [dict(tree_flatten(layer.trainable_parameters())) for layer in reversed(model.layers)]
+    block = max(blocks, key=lambda weights: sum(w.size for w in weights.values()))
     base = base_parameters(model)
     frozen_bytes = sum(w.nbytes for name, w in base.items() if name not in trainable)
     full = config.fine_tune_type == "full"
+    states = [state_bytes(layer) for layer in model.layers]
+    backward = count_backward_layers(model)
     return Architecture(
         layers=len(model.layers),
-        backward_layers=count_backward_layers(model),
+        backward_layers=backward,
         hidden=args.hidden_size,
         heads=args.num_attention_heads,
         kv_heads=args.num_key_value_heads or args.num_attention_heads,
         head_dim=head_size(model),
-        intermediate=args.intermediate_size,
+        intermediate=mlp_width(model),
         vocabulary=args.vocab_size,
-        qk_norm=any("q_norm" in name for name, _ in tree_flatten(model.layers[0].parameters())),
+        qk_norm=any("q_norm" in name or "q_layernorm" in name for name in base),
         shares_prompt=shares_prompt(model),
         parameters=count_parameters(model),
         checkpoint_bytes=frozen_bytes if bits else folder.stored_weight_bytes * sum(w.size for w in base.values()),
@@ -100,6 +111,8 @@ def count(model: nn.Module, folder: ModelFolder, config: Config, bits: int | Non
         adapted_inputs=count_adapted_inputs(block),
         ranks=0 if full else sum(w.shape[1] for name, w in block.items() if name.endswith("lora_a")),
         itemsize=(mx.float32 if full else compute_dtype(config.dtype)).size,
+        state_bytes=max(states),
+        state_layers=sum(size > 0 for size in states[len(states) - backward :]),
     )
 
 
@@ -143,6 +156,29 @@ def weights_in(module: nn.Module) -> int:
     return module.weight.size if isinstance(module, nn.Linear | nn.Embedding) else 0
 
 
+def mlp_width(model: nn.Module) -> int:
+    """Return the width of a layer's gated MLP; LFM2 makes it of the one in config.json."""
+    layer, args = model.layers[0], text_model(model).args
+    if "feed_forward" not in layer:
+        return args.intermediate_size
+    return max(map(weights_in, layer.feed_forward.modules())) // args.hidden_size
+
+
+def state_bytes(layer: nn.Module) -> int:
+    """Return the bytes of a layer's recurrent state for a row: of the gated delta rule, fp32; 0 for any other layer."""
+    if "linear_attn" not in layer:
+        return 0
+    rule = layer.linear_attn
+    return rule.num_v_heads * rule.head_v_dim * rule.head_k_dim * mx.float32.size
+
+
+def norm_dtype(model: nn.Module) -> mx.Dtype:
+    """Return the dtype of a model's norms, in which it computes."""
+    weights = tree_flatten(model.model.parameters())
+    return next(weight.dtype for name, weight in weights if name.endswith("norm.weight"))
+
+
 def head_size(model: nn.Module) -> int:
     """Return the width of an attention head, which some config.json leave out."""
-    return vars(model.args).get("head_dim") or model.args.hidden_size // model.args.num_attention_heads
+    args = text_model(model).args
+    return vars(args).get("head_dim") or args.hidden_size // args.num_attention_heads

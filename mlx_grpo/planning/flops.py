@@ -9,7 +9,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_grpo.models.logps import output_head
+from mlx_grpo.models.head import output_head, text_model
 from mlx_grpo.planning.architecture import head_size, weights_in
 
 MATRIX = 1024
@@ -77,10 +77,10 @@ def forward_flops(model: Any, shape: Shape) -> tuple[float, float]:
     completions = shape.prompts * shape.num_generations
     tokens = shared + shape.prompts * own + completions * shape.completion_tokens
     head, _ = output_head(model)
-    linear = 2 * len(model.model.layers) * sum(map(weights_in, model.model.layers[0].modules())) * tokens
+    linear = 2 * sum(map(weights_in, (module for layer in model.layers for module in layer.modules()))) * tokens
     vocabulary = 2 * weights_in(head) * completions * shape.completion_tokens
     pairs_of_prompt = own**2 / 2 + own * shared
     pairs_of_row = shape.completion_tokens**2 / 2 + shape.completion_tokens * shape.prompt_tokens
     pairs = shared**2 / 2 + shape.prompts * pairs_of_prompt + completions * pairs_of_row
-    heads = model.args.num_attention_heads * head_size(model)
-    return linear + vocabulary, len(model.model.layers) * 4 * heads * pairs
+    heads = text_model(model).args.num_attention_heads * head_size(model)
+    return linear + vocabulary, sum("self_attn" in layer for layer in model.layers) * 4 * heads * pairs

@@ -26,6 +26,7 @@ from mlx_grpo.models.policy import (
     outline,
     trained_dtype,
 )
+from mlx_grpo.models.prefix import prompt_path
 from mlx_grpo.models.tree import common_start
 from mlx_grpo.planning.architecture import count
 from mlx_grpo.planning.flops import Shape, forward_flops, matrix_speed, training_flops
@@ -72,6 +73,7 @@ def plan(
         "trainable": work.sizes.trainable,
         "lengths": asdict(lengths),
         "prompts_per_step": config.prompts_per_step,
+        "path": prompt_path(model),
         "bytes": predicted.parts,
         "phases": predicted.phases,
         "memory": given,

@@ -6,8 +6,9 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_grpo.backend.device import this_device
+from mlx_grpo.models.head import text_model
 from mlx_grpo.planning.activations import FP32
-from mlx_grpo.planning.architecture import head_size
+from mlx_grpo.planning.architecture import head_size, norm_dtype, state_bytes
 from mlx_grpo.planning.memory import SAMPLER_ARRAYS
 from mlx_grpo.planning.plan import available_memory
 
@@ -30,8 +31,9 @@ def rows_that_fit(model: nn.Module, tokens: int, limit: int | None = None, proce
 
 
 def row_bytes(model: nn.Module, tokens: int) -> int:
-    """Return the bytes of a row of so many tokens: its keys and values, and its logits."""
-    args = model.args
+    """Return the bytes of a row of so many tokens: its keys and values, its recurrent states, and its logits."""
+    args = text_model(model).args
     heads = args.num_key_value_heads or args.num_attention_heads
-    keys_values = 2 * heads * head_size(model) * model.model.norm.weight.itemsize * len(model.layers)
-    return tokens * keys_values + SAMPLER_ARRAYS * args.vocab_size * FP32
+    keys_values = 2 * heads * head_size(model) * norm_dtype(model).size * len(model.layers)
+    states = sum(map(state_bytes, model.layers))
+    return tokens * keys_values + states + SAMPLER_ARRAYS * args.vocab_size * FP32

@@ -24,6 +24,7 @@ from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import load_policy
 from mlx_grpo.models.prefix import Chain, shares_prompt
 from mlx_grpo.models.tree import token_tree
+from mlx_grpo.planning.architecture import norm_dtype
 from mlx_grpo.planning.flops import Shape, matrix_speed, timed, training_flops
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.accumulate import accumulate, add
@@ -55,7 +56,7 @@ def bench(
     row = load_prompts(dataset_files(config.data)[0], policy.tokenizer, config.data.enable_thinking)[0]
     for shape in shapes:
         check_lengths(prompts_of(row, shape), shape.completion_tokens, policy.length_limit)
-    speed = matrix_speed(policy.model.model.norm.weight.dtype)
+    speed = matrix_speed(norm_dtype(policy.model))
     device, results = this_device(), []
     for shape in shapes:
         on_progress(str(shape))

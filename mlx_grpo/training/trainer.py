@@ -34,7 +34,7 @@ from mlx_grpo.generation.sampling import seed_step
 from mlx_grpo.grpo import group_advantages
 from mlx_grpo.models.experts import has_experts
 from mlx_grpo.models.policy import load_adapter, load_policy
-from mlx_grpo.models.prefix import shares_prompt
+from mlx_grpo.models.prefix import prompt_path, shares_prompt
 from mlx_grpo.rewards import Scores, check_columns, column_warnings, load_judge, load_reward
 from mlx_grpo.runs import ADAPTER, WARM_START, Run
 from mlx_grpo.training.checkpoint import RunPosition, load_checkpoint
@@ -196,7 +196,7 @@ def _report_setup(run: Run, state: TrainState, dataset: Sequence[Prompt], report
     if has_experts(model):
         reporter.note(f"{model.model_type} is a mixture of experts: the experts stay as they are, all else learns")
     if not shares_prompt(model):
-        reporter.note(f"{model.model_type} keeps no plain key-value cache: each completion runs its own prompt")
+        reporter.note(prompt_path(model))
     for warning in column_warnings(state.config.reward, dataset):
         reporter.note(warning)
 

@@ -65,6 +65,23 @@ QWEN = {
 }
 SMALL_QWEN = {"hidden_size": 512, "intermediate_size": 1536, "num_attention_heads": 8, "num_key_value_heads": 4}
 LARGE_QWEN = {"hidden_size": 2048, "intermediate_size": 6144}
+QWEN35 = {
+    "model_type": "qwen3_5",
+    "architectures": ["Qwen3_5ForCausalLM"],
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 64,
+    "linear_num_key_heads": 4,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 64,
+    "linear_value_head_dim": 64,
+    "full_attention_interval": 4,
+    "vocab_size": 4096,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+}
 FULL = {"fine_tune_type": "full"}
 CHECKPOINTED = {"gradient_checkpointing": True}
 
@@ -107,6 +124,8 @@ CASES = {
     "Qwen3 width 512, LoRA, P 1024": case(QWEN, 6, 1024, 2, 32, SMALL_QWEN),
     "Qwen3 width 512, full": case(QWEN, 4, 128, 4, 32, SMALL_QWEN, **FULL),
     "Qwen3 width 2048, LoRA": case(QWEN, 3, 256, 2, 32, LARGE_QWEN),
+    "Qwen3.5 8 layers, LoRA": case(QWEN35, 8, 64, 2, 16),
+    "Qwen3.5 4 layers, LoRA, checkpointed": case(QWEN35, 4, 64, 4, 16, **CHECKPOINTED),
 }
 
 

@@ -99,6 +99,7 @@ QWEN2, QWEN3_MOE, SMOLLM3 = (
         ({**MISTRAL, "max_position_embeddings": 8192}, 4096),  # transformers' default
         ({**PHI3, "sliding_window": 300}, 300),
         (PHI3, 512),
+        ({"model_type": "gemma2", "max_position_embeddings": 8192}, 4096),  # half of its layers
         ({**QWEN2, "max_window_layers": 1}, 300),
         ({**QWEN2, "layer_types": ["full_attention", "sliding_attention"]}, 300),
         ({**QWEN2, "layer_types": ["full_attention"] * 2, "max_window_layers": 1}, 512),

@@ -27,7 +27,7 @@ from mlx_grpo.evaluation.generators import GreedySettings, complete_with_mlx, co
 from mlx_grpo.export.export import export_run
 from mlx_grpo.models import policy as policy_module
 from mlx_grpo.models.folder import ModelFolder
-from mlx_grpo.models.logps import output_head
+from mlx_grpo.models.head import output_head
 from mlx_grpo.models.policy import load_for_inference, load_policy, outline
 from mlx_grpo.runs import ADAPTER, METRICS, Run, read_jsonl
 from mlx_grpo.training.progress import SilentReporter
