@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -21,8 +21,9 @@ from mlx_grpo.cli.terminal import (
     tell,
 )
 from mlx_grpo.reporting import tables
-from mlx_grpo.reporting.example import example_lines
-from mlx_grpo.runs import Episodes
+
+if TYPE_CHECKING:
+    from mlx_grpo.runs import Episodes
 
 
 @click.command("eval")
@@ -88,6 +89,8 @@ def evaluate(
 
 def print_brief(console: Console, results: dict[str, Any], episodes: Episodes) -> None:
     """Print the main figures, what GRPO added, and one prompt's completions before and after."""
+    from mlx_grpo.reporting.example import example_lines
+
     print_setting(console, results)
     console.print(console_table(*tables.brief(results), title=""))
     lines = ["", tables.grpo_gain(results), tables.in_torch(results), "", *example_lines(episodes, console.width), ""]
