@@ -15,6 +15,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 import mlx.core as mx
 import mlx.nn as nn
+from mlx_lm.models.activations import swiglu as library_swiglu
 
 from mlx_grpo.backend.openblas import on_linux_cpu
 
@@ -52,7 +53,9 @@ def replace_swiglu(model: nn.Module) -> None:
 
 
 def swiglu(gate: mx.array, x: mx.array) -> mx.array:
-    """Return `gate * sigmoid(gate) * x`, with one exponential for both directions."""
+    """Return `gate * sigmoid(gate) * x`, in fp32 with one exponential for both directions."""
+    if gate.dtype != mx.float32:
+        return library_swiglu(gate, x)
 
     @mx.custom_function
     def forward(gate: mx.array, x: mx.array) -> tuple[mx.array, mx.array]:

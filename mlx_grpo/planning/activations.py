@@ -206,6 +206,8 @@ class Activations:
         """Return the bytes of the vocabulary head at `positions` completion tokens, with their hidden states."""
         a = self.sizes
         arrays = TRAINED_HEAD_ARRAYS if a.full else HEAD_ARRAYS
+        if a.itemsize < FP32:  # the logits in the weights' dtype, beside those in fp32
+            arrays += a.itemsize / FP32
         at_once = min(positions, HEAD_CHUNKS * HEAD_CHUNK)
         return (arrays * at_once * a.vocabulary + 3 * positions * a.hidden) * FP32
 

@@ -55,6 +55,15 @@ def test_swiglu_and_its_gradients_equal_the_ones_of_mlx_lm():
         np.testing.assert_allclose(np.array(actual), np.array(expected), rtol=2e-6, atol=1e-5)
 
 
+@pytest.mark.usefixtures("slow_exp")
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_swiglu_is_mlx_lms_own_in_half_precision(dtype: mx.Dtype):
+    gate, x = (mx.array(RNG.normal(size=(8, 16))).astype(dtype) for _ in range(2))
+    ours, theirs = swiglu(gate, x), library_swiglu(gate, x)
+    assert ours.dtype == dtype
+    assert mx.array_equal(ours, theirs)
+
+
 @pytest.mark.skipif(not exponential.SLOW_EXP, reason="MLX's own exponential is fast here")
 @pytest.mark.parametrize("folder", ["tiny_qwen3", "tiny_llama"])
 def test_loaded_models_use_the_fast_swiglu(folder: str, request: pytest.FixtureRequest):
