@@ -9,6 +9,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from mlx_grpo.cli.bench_processes import Counts, bench_counts, print_counts
 from mlx_grpo.cli.terminal import console, console_table, errors
 from mlx_grpo.errors import UserError
 
@@ -28,9 +29,9 @@ RATES = "Sampling, steps and memory"
 )
 @click.option(
     "--processes",
-    type=click.IntRange(min=1),
-    default=1,
-    help="For CPUs: this many processes, each with a prompt of its own.",
+    type=Counts(),
+    default="1",
+    help="For CPUs: this many processes, each with a prompt of its own; 1,2 compares one with two.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every figure as JSON.")
 def bench_command(
@@ -40,7 +41,7 @@ def bench_command(
     prompts: int,
     repeats: int,
     plain: bool,
-    processes: int,
+    processes: tuple[int, ...],
     as_json: bool,
 ) -> None:
     """Time the parts of a step on this machine: one prompt of P tokens, G completions of T tokens.
@@ -52,6 +53,7 @@ def bench_command(
     mlx-grpo bench smollm2
     mlx-grpo bench configs/qwen3.yaml --shapes 512x8x128 micro_batch_size=2
     mlx-grpo bench smollm2 --prompts 4 --shapes 500/250x8x96
+    mlx-grpo bench smollm2 --processes 1,2
     mlx-grpo bench qwen3 model=mlx-community/Qwen3-0.6B-4bit --shapes 19x4x256
     """
     from mlx_grpo.config.files import load_config
@@ -64,17 +66,13 @@ def bench_command(
         parsed = [Shape.parse(text, prompts) for text in shapes.split(",")]
     except ValueError:
         raise UserError(f"--shapes: {shapes!r} are no shapes; give PxGxT, such as 256x8x48,500/250x8x96") from None
-    options = [
-        "--shapes",
-        shapes,
-        "--prompts",
-        str(prompts),
-        "--repeats",
-        str(repeats),
-        "--plain" if plain else "--no-plain",
-    ]
+    options = [*overrides, "--shapes", shapes, "--repeats", str(repeats)]
+    if len(processes) > 1:
+        print_counts(console, bench_counts(["bench", config, *options], processes, prompts), as_json)
+        return
+    options += ["--prompts", str(prompts), "--plain" if plain else "--no-plain"]
     with (
-        launch.processes(processes, ["bench", config, *overrides, *options]) as ranks,
+        launch.processes(processes[0], ["bench", config, *options]) as ranks,
         errors.status("loading", spinner="line") as status,
     ):
         results = bench(settings, parsed, repeats, plain, status.update, ranks)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import mlx.nn as nn
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 from support.command import cli
 from support.tiny_models import LLAMA, make_model_folder
 
-from mlx_grpo.cli.bench import print_bench
+from mlx_grpo.cli.bench import bench_command, print_bench
+from mlx_grpo.cli.bench_processes import best_count, print_counts
 from mlx_grpo.config.files import load_config
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.models.policy import load_for_inference
@@ -65,6 +67,41 @@ def test_each_process_takes_a_prompt_of_its_own(tiny_qwen3: Path, tmp_path: Path
     assert "train_plain" not in shape
     done = cli("bench", "c.yaml", *options, folder=tmp_path)
     assert "2 processes with prompts of their own" in done.stdout
+
+
+def test_counts_of_processes_take_the_same_prompts_and_one_is_advised(tiny_qwen3: Path, tmp_path: Path):
+    config_file(tiny_qwen3, tmp_path)
+    options = ("--shapes", "20x2x5", "--repeats", "1", "--processes", "1,2", "--json")
+    done = cli("bench", "c.yaml", *options, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert [(r["processes"], r["shapes"][0]["prompts"]) for r in results] == [(1, 2), (2, 1)]
+    console = Console(file=io.StringIO(), width=80)
+    print_counts(console, results, as_json=False)
+    printed = console.file.getvalue()
+    assert "2 prompts, 20 x 2 x 5" in printed
+    assert "take --processes" in printed
+    assert f"{2 * results[1]['shapes'][0]['peak_gb']:.2f}" in printed
+
+
+def test_larger_count_is_advised_only_where_it_is_faster():
+    assert best_count({1: 10.0, 2: 7.0}) == 2
+    assert best_count({2: 9.8, 1: 10.0}) == 1
+
+
+@pytest.mark.parametrize("counts", ["0", "1,1", "1,", "two"])
+def test_wrong_counts_are_refused_in_one_line(counts: str):
+    done = CliRunner().invoke(bench_command, ["qwen3", "--processes", counts])
+    assert done.exit_code == 2
+    assert "such as 1,2" in done.output
+
+
+def test_failed_count_ends_the_comparison(tiny_qwen3: Path, tmp_path: Path):
+    config_file(tiny_qwen3, tmp_path)
+    done = cli("bench", "c.yaml", "--shapes", "1000x2x5", "--processes", "1,2", folder=tmp_path)
+    assert done.returncode == 2
+    assert "512" in done.stderr
+    assert done.stdout == ""
 
 
 def test_shape_beyond_the_models_limit_is_refused(tiny_qwen3: Path, tmp_path: Path):
