@@ -1,7 +1,7 @@
 """LoRA gradients and five GRPO steps in half precision beside float32: `python -m support.precision MODEL`.
 
-Run in `tests/`. It writes docs/results/precision.json. Half precision is emulated on CPUs, so it takes half an hour
-for a model of half a billion parameters.
+Run in `tests/`. It writes docs/results/precision.json. Half precision is emulated on CPUs, so it takes an hour for a
+model of half a billion parameters.
 """
 
 from __future__ import annotations
@@ -40,15 +40,25 @@ from mlx_grpo.training.trainer import train
 
 FILE = Path(__file__).parents[2] / "docs" / "results" / "precision.json"
 ROWS, TOKENS, PROMPT_TOKENS = 4, 32, 64
+PROMPTS = [f"In one sentence: what is {thing}?" for thing in ("a river", "a bridge", "a clock", "a poem", "a seed")]
 LAYER = re.compile(r"layers\.(\d+)\.")
 
 
+def vowels(completions: list[str], **_: Any) -> list[float]:
+    """Return the share of vowels in each completion: a reward that differs within every group."""
+    return [sum(letter in "aeiou" for letter in text) / max(1, len(text)) for text in completions]
+
+
 def config_of(model: str, dtype: str, folder: str) -> Config:
+    """Return a run of five steps of 2 x 2 x 32 on short prompts, which half precision on a CPU can afford."""
+    rows = Path(folder) / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"id": text, "prompt": text}) + "\n" for text in PROMPTS), encoding="utf-8")
     return validate(
         {
             "model": model,
             "dtype": dtype,
-            "data": {"train": "shortlist", "balance_by": "decision"},
+            "data": {"train": str(rows)},
+            "reward": {"rubric": None, "functions": ["support.precision:vowels"]},
             "lora": {"rank": 16, "scale": 2.0},
             "max_steps": 5,
             "prompts_per_step": 2,
@@ -113,14 +123,20 @@ def five_steps(model: str, dtype: str) -> list[dict[str, float]]:
         return [{key: round(float(record[key]), 5) for key in keys} for record in read_jsonl(run.folder / METRICS)]
 
 
+def loaded(model: str, dtype: str) -> Policy:
+    """Return the policy with its weights in `dtype`."""
+    with tempfile.TemporaryDirectory() as folder:
+        return load_policy(config_of(model, dtype, folder))
+
+
 def study(model: str) -> dict[str, Any]:
     """Return the comparison of both half precisions with float32."""
-    exact = gradients_of(load_policy(config_of(model, "float32", "runs")))
+    exact = gradients_of(loaded(model, "float32"))
     result: dict[str, Any] = {"float32": {"steps": five_steps(model, "float32")}}
     for dtype in ("float16", "bfloat16"):
-        layers = compare(exact, gradients_of(load_policy(config_of(model, dtype, "runs"))))
+        layers = compare(exact, gradients_of(loaded(model, dtype)))
         result[dtype] = {"layers": layers, "steps": five_steps(model, dtype)}
-        print(dtype, json.dumps(result[dtype]), flush=True)
+        print(model_name(model), dtype, json.dumps(result[dtype]), flush=True)
     return result
 
 

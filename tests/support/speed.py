@@ -1,7 +1,7 @@
-"""How much faster sharing is, and a step beside TRL's: `python -m support.speed MODEL`, run in `tests/`.
+"""How much faster sharing is, and a step beside TRL's: `python -m support.speed [--short] MODEL`, run in `tests/`.
 
-It writes docs/results/speed.json. Every ratio is of times measured in turns, in one run. `--short` measures the two
-shapes that tests/long/test_speed.py checks.
+It writes docs/results/speed.json. Every ratio is of medians of times measured in turns, in one run. `--short` measures
+what tests/long/test_speed.py checks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -22,9 +23,9 @@ import mlx.core as mx
 
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
-from mlx_grpo.data.batch import make_supervised_batch
+from mlx_grpo.data.batch import batched, make_supervised_batch, take_rows
 from mlx_grpo.data.dataset import dataset_files, load_prompts
-from mlx_grpo.data.types import Batch, Prompt
+from mlx_grpo.data.types import Batch, Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import load_policy
@@ -33,7 +34,7 @@ from mlx_grpo.models.tree import common_start, token_tree
 from mlx_grpo.planning.flops import Shape, matrix_speed, timed
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.accumulate import accumulate
-from mlx_grpo.training.bench import prompts_of, time_step
+from mlx_grpo.training.bench import batch_of, prompts_of, time_gradient, time_step
 from mlx_grpo.training.state import TrainState, grpo_optimizer
 
 FILE = Path(__file__).parents[2] / "docs" / "results" / "speed.json"
@@ -43,7 +44,7 @@ STEPS = ("256x8x48", "750x8x96")
 """Shapes of one prompt, beside TRL."""
 ROWS = 4
 """Completions of a micro-batch in the warm start's comparison, so that plain rows fit 16 GB."""
-SHORT_TREE, SHORT_STEP = {"500/250x4x32": 4}, "256x8x48"
+SHORT_TREE, SHORT_STEP = Shape.parse("500/250x4x16", 4), Shape.parse("256x4x16")
 
 
 def config_of(model: str) -> Config:
@@ -59,24 +60,52 @@ def load_row(state: TrainState) -> Prompt:
     return load_prompts(dataset_files(state.config.data)[0], state.policy.tokenizer)[0]
 
 
-def medians(measure: Callable[[], dict[str, float]], repeats: int) -> dict[str, float]:
-    """Return the medians of some measurements, after a first one that warms up."""
-    measured = [measure() for _ in range(repeats + 1)][1:]
-    return {name: round(median(own[name] for own in measured), 3) for name in measured[0]}
+def rollouts_of(state: TrainState, shape: Shape) -> list[Rollout]:
+    """Return completions of a shape's prompts that begin with different tokens."""
+    row = load_row(state)
+    completion = row.token_ids[: shape.completion_tokens]
+    return [
+        Rollout(prompt, (n, *completion[1:]), "", "length")
+        for prompt in prompts_of(row, shape)
+        for n in range(shape.num_generations)
+    ]
+
+
+def seconds_of(state: TrainState, batch: Batch, shared: bool) -> float:
+    """Return the seconds of a batch's gradient, with what its rows share run once or for each row."""
+    return time_gradient(state, [batch], shared)[0]
+
+
+def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """Return the median seconds of each way, measured in turns after a first round that warms up."""
+    measured = [{name: way() for name, way in ways.items()} for _ in range(repeats + 1)][1:]
+    return {name: round(median(each[name] for each in measured), 3) for name in ways}
 
 
 def time_tree(state: TrainState, shape: Shape, repeats: int) -> dict[str, float]:
-    """Return seconds of a step's parts, and of its training half by the tree and group by group."""
-    row = load_row(state)
-    prompts = prompts_of(row, shape)
-    times = medians(lambda: time_step(state, prompts, shape, shape.prompts > 1), repeats)
-    if shape.prompts > 1:
-        times["tree_over_groups"] = round(times["train_groups"] / times["train"], 3)
-    return times
+    """Return seconds and peak GiB of the training half by the tree and group by group, and the ratio of the seconds."""
+    rollouts = rollouts_of(state, shape)
+    batch = batch_of(rollouts, shape.prompts)
+    groups = [take_rows(batch, rows) for rows in batched(range(len(rollouts)), shape.num_generations)]
+    peaks = {}
+
+    def way(name: str, batches: list[Batch]) -> Callable[[], float]:
+        def run() -> float:
+            seconds, _, peaks[name] = time_gradient(state, batches, True)
+            return seconds
+
+        return run
+
+    times = in_turns({"tree": way("tree", [batch]), "groups": way("groups", groups)}, repeats)
+    return {
+        **times,
+        **{f"{name}_gb": round(peak, 3) for name, peak in peaks.items()},
+        "ratio": round(times["groups"] / times["tree"], 3),
+    }
 
 
 def time_warm_start(state: TrainState, repeats: int, jobs: int = 4, each: int = 4) -> dict[str, float]:
-    """Return seconds of a supervised gradient of jobs x examples in mixed order, by the tree and by one beginning.
+    """Return seconds of a supervised gradient of jobs x examples in mixed order, by the tree and by plain rows.
 
     A job has 110 tokens, a candidate 70, a completion 76; all prompts begin with 10 tokens in common.
     """
@@ -88,15 +117,16 @@ def time_warm_start(state: TrainState, repeats: int, jobs: int = 4, each: int = 
         for job in range(jobs)
     ]
     prompts = [Prompt(str(n), "", prompt) for n, prompt in enumerate(own)]
-    completions = [ids[n : n + 76] for n in range(len(prompts))]
-    tree = make_supervised_batch(prompts, completions)
-    shared = common_start([prompt.token_ids for prompt in prompts])
-    assert shared == 0, "the jobs have nothing in common that is worth a node"
-    return medians(lambda: {"tree": gradient(state, tree, True), "plain": gradient(state, tree, False)}, repeats)
+    batch = make_supervised_batch(prompts, [ids[n : n + 76] for n in range(len(prompts))])
+    assert common_start([prompt.token_ids for prompt in prompts]) == 0, "the jobs share a node"
+    times = in_turns(
+        {"tree": lambda: supervised(state, batch, True), "rows": lambda: supervised(state, batch, False)}, repeats
+    )
+    return {**times, "ratio": round(times["rows"] / times["tree"], 3)}
 
 
-def gradient(state: TrainState, batch: Batch, share: bool) -> float:
-    """Return the seconds of one gradient."""
+def supervised(state: TrainState, batch: Batch, share: bool) -> float:
+    """Return the seconds of one supervised gradient."""
     model = state.policy.model
 
     def loss(part: Batch, chain: Chain = ()) -> tuple[mx.array, ...]:
@@ -106,43 +136,53 @@ def gradient(state: TrainState, batch: Batch, share: bool) -> float:
 
 
 def beside_trl(state: TrainState, folder: Path, shape: Shape, repeats: int) -> dict[str, float]:
-    """Return the seconds of a step here and of TRL's, measured one after the other."""
+    """Return the seconds of a step's parts here, of the step, and of TRL's step after it."""
     from support.trl_speed import step_seconds
 
-    times = time_tree(state, shape, repeats)
+    prompts = prompts_of(load_row(state), shape)
+    steps = [time_step(state, prompts, shape, False) for _ in range(repeats + 1)][1:]
+    times = {name: round(median(step[name] for step in steps), 3) for name in ("prefill", "decode", "train", "step")}
     mx.clear_cache()
     trl = median(step_seconds(folder, shape, repeats))
-    return {**times, "trl": round(trl, 3), "trl_over_step": round(trl / times["step"], 3)}
+    return {**times, "trl": round(trl, 3), "ratio": round(trl / times["step"], 3)}
 
 
-def measure(model: str, short: bool) -> dict[str, Any]:
-    """Return all figures for a model."""
+def measure(model: str) -> dict[str, Any]:
+    """Return the figures of docs/performance.md."""
     state = state_of(config_of(model))
-    repeats = 2 if short else 3
-    trees = SHORT_TREE if short else TREES
-    steps = (SHORT_STEP,) if short else STEPS
     result: dict[str, Any] = {
-        "made_by": f"python -m support.speed MODEL{' --short' if short else ''}, run in tests/",
         "matrix_gflops": round(matrix_speed(mx.float32) / 1e9),
         "versions": {name: version(name) for name in ("mlx", "mlx-lm", "trl", "torch")},
         "date": time.strftime("%Y-%m-%d"),
         "trees": {},
         "steps": {},
     }
-    for text, prompts in trees.items():
-        result["trees"][f"{prompts} x {text}"] = time_tree(state, Shape.parse(text, prompts), repeats)
+    for text, prompts in TREES.items():
+        result["trees"][f"{prompts} x {text}"] = time_tree(state, Shape.parse(text, prompts), 2)
         print(text, result["trees"][f"{prompts} x {text}"], flush=True)
-    if not short:
-        result["warm_start"] = time_warm_start(state, repeats)
-        print("warm start", result["warm_start"], flush=True)
-    for text in steps:
-        result["steps"][text] = beside_trl(state, Path(model), Shape.parse(text), repeats)
+    result["warm_start"] = time_warm_start(state, 3)
+    print("warm start", result["warm_start"], flush=True)
+    for text in STEPS:
+        result["steps"][text] = beside_trl(state, Path(model), Shape.parse(text), 2)
         print(text, result["steps"][text], flush=True)
     return result
 
 
+def measure_short(model: str) -> dict[str, Any]:
+    """Return the ratios that are checked, each of times measured in turns in this run."""
+    state = state_of(config_of(model))
+    batch = batch_of(rollouts_of(state, SHORT_STEP))
+    ways = {name: partial(seconds_of, state, batch, name == "shared") for name in ("shared", "plain")}
+    once = in_turns(ways, 1)
+    return {
+        "shared_over_plain": round(once["plain"] / once["shared"], 3),
+        "tree_over_groups": time_tree(state, SHORT_TREE, 1)["ratio"],
+        "trl_over_step": beside_trl(state, Path(model), SHORT_STEP, 1)["ratio"],
+    }
+
+
 if __name__ == "__main__":
-    arguments = [argument for argument in sys.argv[1:] if argument != "--short"]
     figures = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
     kind = "short" if "--short" in sys.argv else "full"
-    FILE.write_text(json.dumps({**figures, kind: measure(arguments[0], kind == "short")}, indent=1) + "\n")
+    result = (measure_short if kind == "short" else measure)(sys.argv[-1])
+    FILE.write_text(json.dumps({**figures, kind: result}, indent=1) + "\n")
