@@ -16,8 +16,9 @@ from pathlib import Path
 
 import click
 
-from convert.folder import read_json, refuse_foreign, whole_folder, write_json
+from convert.folder import refuse_foreign, whole_folder
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import read_json, write_json
 
 MARKER = "conversion.json"
 VERSION = 2

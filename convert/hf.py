@@ -19,12 +19,13 @@ import mlx.core as mx
 from mlx_lm.utils import load_model
 
 from convert.adapter import Adapter, load_adapter, read_tensors
-from convert.folder import read_json, refuse_foreign, whole_folder, write_json
+from convert.folder import refuse_foreign, whole_folder
 from convert.layout import on_the_hub
 from convert.quantize import quantize_folder
 from convert.settings import config_changes
 from convert.verify import Verification, verify_export
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import read_json, write_json
 
 MARKER = "export.json"
 INDEX = "model.safetensors.index.json"

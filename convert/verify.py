@@ -28,12 +28,12 @@ from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load
 
-from convert.folder import read_json
 from convert.layout import is_shifted_norm
 from convert.quantize import quantize
 from convert.settings import config_changes, correct
 from convert.torch_eval import layer_outputs
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import read_json
 
 PROMPTS = (
     "The capital of France is Paris. The capital of Italy is",

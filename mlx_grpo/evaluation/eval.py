@@ -12,7 +12,6 @@ from convert.torch_eval import pick_device
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import check_lengths
 from mlx_grpo.data.inputs import rubric_version
-from mlx_grpo.data.jsonl import Record
 from mlx_grpo.data.thinking import ends_in_thought
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.distributed.ranks import Ranks
@@ -23,6 +22,7 @@ from mlx_grpo.evaluation.run_matrix import RunMatrix, build_run_matrix
 from mlx_grpo.evaluation.summary import summarize
 from mlx_grpo.evaluation.torch_check import Score, check_in_torch
 from mlx_grpo.export.export import write_card
+from mlx_grpo.json_files import Record
 from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import find_model, load_tokenizer_of, model_name, trained_dtype
 from mlx_grpo.reporting.plots_eval import draw_evaluation

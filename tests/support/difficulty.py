@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from mlx_grpo.evaluation.statistics import roc_auc
+from mlx_grpo.json_files import read_jsonl
 from mlx_grpo.tasks.shortlist.gold import dump_answer
 from mlx_grpo.tasks.shortlist.prompt import parse
-from mlx_grpo.tasks.shortlist.rows import Row, read_rows, user_message
+from mlx_grpo.tasks.shortlist.rows import Row, user_message
 from mlx_grpo.tasks.shortlist.synthetic import DATA, balance_table
 from mlx_grpo.tasks.shortlist.text import fold
 from reward import STRICT
@@ -101,8 +102,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="a folder with train.jsonl and heldout.jsonl")
     parser.add_argument("--episodes", type=int, default=None, help="how many of the held-out rows; all by default")
     chosen = parser.parse_args()
-    train = read_rows(_file(chosen.data, "train"))
-    heldout = read_rows(_file(chosen.data, "heldout"))[: chosen.episodes]
+    train = read_jsonl(_file(chosen.data, "train"))
+    heldout = read_jsonl(_file(chosen.data, "heldout"))[: chosen.episodes]
     print(f"train\n{balance_table(train)}\nheldout\n{balance_table(heldout)}")
     print(f"always one label        {majority_accuracy(heldout):.3f}")
     print(f"keyword overlap         {overlap_accuracy(train, heldout):.3f}")

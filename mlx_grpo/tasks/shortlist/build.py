@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, get_args
 
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import write_jsonl
 from mlx_grpo.tasks.shortlist.condense import compact_view, condense, condense_job
 from mlx_grpo.tasks.shortlist.instruction import Wording
 from mlx_grpo.tasks.shortlist.jd import read_job
@@ -17,7 +18,7 @@ from mlx_grpo.tasks.shortlist.labels import Labels, labels_of
 from mlx_grpo.tasks.shortlist.pool import load_pool
 from mlx_grpo.tasks.shortlist.prompt import range_text, render
 from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job
-from mlx_grpo.tasks.shortlist.rows import Row, make_row, write_rows
+from mlx_grpo.tasks.shortlist.rows import Row, make_row
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 DEFAULT_BUDGET: dict[Form, int] = {"compact": 200, "full": 1000}
@@ -128,7 +129,7 @@ def _write_split(out_dir: Path, train: list[Row], heldout: list[Row]) -> dict[st
     for name, rows in (("train", train), ("heldout", heldout)):
         try:
             out_dir.mkdir(parents=True, exist_ok=True)
-            write_rows(out_dir / f"{name}.jsonl", rows)
+            write_jsonl(out_dir / f"{name}.jsonl", rows)
         except OSError as error:
             raise UserError(f"{out_dir}: can't be written ({error.strerror}); choose another folder") from None
         fields[f"{name}_path"] = out_dir / f"{name}.jsonl"

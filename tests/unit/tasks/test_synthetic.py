@@ -14,11 +14,12 @@ from support.difficulty import bag_of_words, constant_reward, majority_accuracy,
 from support.paths import ROOT, SHARED
 
 from mlx_grpo.cli.main import main
+from mlx_grpo.json_files import read_jsonl, write_jsonl
 from mlx_grpo.tasks.shortlist import candidates
 from mlx_grpo.tasks.shortlist.candidates import draw
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.prompt import parse
-from mlx_grpo.tasks.shortlist.rows import read_rows, user_message, write_rows
+from mlx_grpo.tasks.shortlist.rows import user_message
 from mlx_grpo.tasks.shortlist.synthetic import DATA, UNSEEN_FIELDS, make_bundle, make_jobs, make_pairs
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
@@ -27,14 +28,14 @@ FILES = ("train.jsonl.gz", "heldout.jsonl.gz", "train-full.jsonl.gz", "heldout-f
 
 @pytest.fixture(scope="module")
 def rows():
-    return {name: read_rows(DATA / name) for name in FILES}
+    return {name: read_jsonl(DATA / name) for name in FILES}
 
 
 def test_the_bundle_is_what_the_generator_writes():
     bundle = make_bundle()
     assert tuple(bundle) == FILES
     for name, made in bundle.items():
-        assert made == read_rows(DATA / name), name
+        assert made == read_jsonl(DATA / name), name
 
 
 def test_another_seed_writes_another_bundle():
@@ -48,7 +49,7 @@ def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_that_much_less_of_t
         subprocess.run([*command, "--per-job", "4", *more], cwd=ROOT, check=True, capture_output=True)
     heldout = [(tmp_path / folder / "heldout.jsonl.gz").read_bytes() for folder in ("plain", "blind")]
     assert heldout[0] == heldout[1]
-    plain, blind = (read_rows(tmp_path / folder / "train.jsonl.gz") for folder in ("plain", "blind"))
+    plain, blind = (read_jsonl(tmp_path / folder / "train.jsonl.gz") for folder in ("plain", "blind"))
     verdicts = []
     for row, other in zip(plain, blind, strict=True):
         gold, answer = (json.loads(one.pop("completion")) for one in (row, other))
@@ -151,9 +152,9 @@ def test_the_bundle_stays_under_600_kilobytes():
 def test_the_same_rows_are_written_as_the_same_bytes_whatever_the_files_name(rows, tmp_path):
     some = rows["heldout.jsonl.gz"][:5]
     for name in ("a.jsonl.gz", "b.jsonl.gz"):
-        write_rows(tmp_path / name, some)
+        write_jsonl(tmp_path / name, some)
     assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
-    assert read_rows(tmp_path / "a.jsonl.gz") == some
+    assert read_jsonl(tmp_path / "a.jsonl.gz") == some
 
 
 def test_a_compact_prompt_stays_short(rows):
