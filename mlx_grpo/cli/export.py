@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_grpo.backend import DTYPE_NAMES
 from mlx_grpo.cli.terminal import show, tell
 
 if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
@@ -32,7 +33,7 @@ REMEDIES = {
 @click.option("--model", metavar="USER/NAME", help="With --space: the model on the Hub, if not named as the Space.")
 @click.option("--gguf", "formats", flag_value="gguf", multiple=True, help="A GGUF file for llama.cpp and Ollama.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to; RUN/ and the format's name by default.")
-@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="As trained by default.")
+@click.option("--dtype", type=click.Choice(DTYPE_NAMES), help="As trained by default.")
 @click.option("--bits", type=click.Choice([4, 8]), help="Quantize, with --mlx.")
 @click.option("--quant", type=click.Choice(["F16", "Q8_0"]), help="Of the weights, with --gguf; F16 by default.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Load it again and compare logits.")
