@@ -70,8 +70,7 @@ def run_eval(
     ranks = ranks or Ranks()
     runs = _find_runs(name, others)
     run = runs[0]
-    folder = out or run.folder
-    _make(folder)  # before the work, not after it
+    folder = _make(out or run.folder)  # before the work, not after it
     settings = _greedy_settings(run.config, backend, device, max_new_tokens, ranks)
     torch_device = _torch_device(backend, torch_episodes)
     matrix = build_run_matrix(runs)
@@ -88,10 +87,8 @@ def run_eval(
     if torch_episodes:
         few = prompts[:torch_episodes]
         results["in_torch"] = check_in_torch(completer, few, scored["trained"], score, torch_device)
-    written = write_results(folder, results, scored)
+    written = _write(run, folder, results, scored)
     completer.forget()
-    pictures = folder / "plots"
-    written += [*draw_training(run.metrics_file, pictures), *draw_evaluation(results, scored, pictures)]
     notes = thought_notes(prompts, completions, settings.max_new_tokens)
     return Evaluation(results, scored, written, write_card(run) if out is None else None, notes)
 
@@ -131,11 +128,18 @@ def _find_runs(name: str | None, others: Sequence[str]) -> list[Run]:
     return runs
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out: {folder} can't be made ({error.strerror}); choose another folder") from None
+    return folder
+
+
+def _write(run: Run, folder: Path, results: Record, scored: Episodes) -> list[Path]:
+    """Write figures, episodes and pictures into a folder, and return their paths."""
+    files, pictures = write_results(folder, results, scored), folder / "plots"
+    return [*files, *draw_training(run.metrics_file, pictures), *draw_evaluation(results, scored, pictures)]
 
 
 def _greedy_settings(

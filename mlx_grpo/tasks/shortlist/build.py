@@ -107,10 +107,8 @@ def build_dataset(
         raise UserError(*faults)
     if len(kept) < 2:
         raise UserError(f"{candidates_path}: {len(kept)} usable candidates: two sets need at least 2", *faults)
-    rows = [
-        make_row(job, candidate, form, kind="pool", label=label, wording=wording)
-        for candidate, label in zip(kept, labels_of(job, kept, labels), strict=True)
-    ]
+    labelled = zip(kept, labels_of(job, kept, labels), strict=True)
+    rows = [make_row(job, one, form, kind="pool", label=label, wording=wording) for one, label in labelled]
     return BuildSummary(
         **_write_split(out_dir, *split(rows, heldout_fraction, seed)),
         job=job,
