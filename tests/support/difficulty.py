@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mlx_grpo.data.dataset import context_of
 from mlx_grpo.evaluation.statistics import roc_auc
 from mlx_grpo.json_files import read_jsonl
 from mlx_grpo.tasks.shortlist.gold import dump_answer
 from mlx_grpo.tasks.shortlist.prompt import parse
-from mlx_grpo.tasks.shortlist.rows import Row, user_message
+from mlx_grpo.tasks.shortlist.rows import Row
 from mlx_grpo.tasks.shortlist.synthetic import DATA, balance_table
 from mlx_grpo.tasks.shortlist.text import fold
 from reward import STRICT
@@ -36,7 +37,7 @@ def overlap_accuracy(train: list[Row], heldout: list[Row]) -> float:
     """Shortlist from the share of required skills that is listed at all, at the cut that is best on `train`."""
 
     def listed(row: Row) -> float:
-        job, candidate = parse(user_message(row), "compact")
+        job, candidate = parse(context_of(row), "compact")
         names = {fold(skill.name) for skill in candidate.skills}
         return sum(fold(name) in names for name in job.required) / len(job.required)
 
@@ -50,7 +51,7 @@ def constant_reward(train: list[Row], heldout: list[Row]) -> float:
     """Mean strict reward of one verdict for all, its score the best on `train`, with two levels copied as reasons."""
 
     def reward(row: Row, score: float) -> float:
-        _, candidate = parse(user_message(row), "compact")
+        _, candidate = parse(context_of(row), "compact")
         first, last = candidate.skills[0], candidate.skills[-1]
         reasons = [f"{first.name}: {first.level}", f"{last.name}: {last.level}"]
         decision = "shortlist" if score >= SHORTLIST_FROM else "reject"
@@ -79,7 +80,7 @@ def bag_of_words(train: list[Row], heldout: list[Row], steps: int = 150) -> tupl
 
 
 def _words(row: Row) -> list[str]:
-    return re.findall(r"[a-z+#.]+|\d+", user_message(row).lower())
+    return re.findall(r"[a-z+#.]+|\d+", context_of(row).lower())
 
 
 def _matrix(rows: list[Row], index: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:

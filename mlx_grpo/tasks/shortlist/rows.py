@@ -33,8 +33,3 @@ def make_row(
         "candidate_id": candidate.id,
         "kind": kind,
     }
-
-
-def user_message(row: Row) -> str:
-    """Return the user message of a row."""
-    return row["prompt"][-1]["content"]

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from support.paths import REDROB
 
+from mlx_grpo.data.dataset import context_of
 from mlx_grpo.errors import UserError
 from mlx_grpo.json_files import read_jsonl
 from mlx_grpo.tasks.shortlist.build import build_dataset, split
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.pool import load_pool
 from mlx_grpo.tasks.shortlist.prompt import parse
-from mlx_grpo.tasks.shortlist.rows import user_message
 from reward import PUBLISHED, STRICT
 
 JD = "Title: Data Engineer\nExperience: 3-6 years\nRequired: Python, SQL\n" + "We like order. SQL is daily bread. " * 20
@@ -83,8 +83,8 @@ def test_prompts_keep_to_the_budget_and_the_fit_of_the_whole_profile(tmp_path, f
     summary = build_dataset(*paths, count_tokens=words, form=form, token_budget=budget)
     whole = {candidate.id: candidate for candidate in load_pool(paths[1])[0]}
     for row in read_jsonl(summary.train_path) + read_jsonl(summary.heldout_path):
-        assert words(user_message(row)) <= budget
-        job, candidate = parse(user_message(row), form)
+        assert words(context_of(row)) <= budget
+        job, candidate = parse(context_of(row), form)
         assert fit(job, candidate).score == fit(job, whole[row["candidate_id"]]).score == row["score"]
     assert summary.prompt_tokens.most <= budget
     assert any("C00: without" in line for line in summary.condensed)
@@ -93,9 +93,9 @@ def test_prompts_keep_to_the_budget_and_the_fit_of_the_whole_profile(tmp_path, f
 def test_every_full_prompt_shows_the_same_job_so_that_the_prefix_can_be_shared(tmp_path):
     summary = build_dataset(*files(tmp_path, pool()), count_tokens=words, form="full", token_budget=150)
     rows = read_jsonl(summary.train_path) + read_jsonl(summary.heldout_path)
-    assert len({user_message(row).split("[CANDIDATE]")[0] for row in rows}) == 1
+    assert len({context_of(row).split("[CANDIDATE]")[0] for row in rows}) == 1
     assert "text cut from" in summary.condensed[0]
-    assert summary.job.text in user_message(rows[0])
+    assert summary.job.text in context_of(rows[0])
 
 
 def test_a_budget_that_nothing_can_meet_names_each_candidate_and_the_budget_it_needs(tmp_path):
@@ -172,8 +172,8 @@ def test_the_redrob_pool_ranks_the_recommendation_engineer_first_and_desk_jobs_l
     assert len(rows) == 50
     assert summary.prompt_tokens.most <= most
     assert ranked[0]["candidate_id"] == "CAND_0000031"
-    assert "Recommendation Systems Engineer" in user_message(ranked[0])
-    last = " ".join(user_message(row).split("[CANDIDATE]")[1][:60] for row in ranked[-5:])
+    assert "Recommendation Systems Engineer" in context_of(ranked[0])
+    last = " ".join(context_of(row).split("[CANDIDATE]")[1][:60] for row in ranked[-5:])
     assert "Operations Manager" in last
     assert "Software" not in last
     assert summary.train_shortlist + summary.heldout_shortlist == 1
@@ -188,7 +188,7 @@ def test_every_redrob_gold_earns_all_of_strict_and_095_of_published(tmp_path):
         for row in read_jsonl(summary.train_path) + read_jsonl(summary.heldout_path):
             gold = {"decision": row["decision"], "score": row["score"]}
             assert STRICT(row["completion"], **gold, facts=row["facts"]).total == pytest.approx(1)
-            assert PUBLISHED(row["completion"], **gold, context=user_message(row)).total >= 0.95
+            assert PUBLISHED(row["completion"], **gold, context=context_of(row)).total >= 0.95
 
 
 def test_a_hostile_profile_cannot_change_its_own_fit(tmp_path):
@@ -201,13 +201,13 @@ def test_a_hostile_profile_cannot_change_its_own_fit(tmp_path):
         summary = build_dataset(*files(tmp_path, [hostile, person(2)]), count_tokens=words, form=form)
         rows = read_jsonl(summary.train_path) + read_jsonl(summary.heldout_path)
         row = next(row for row in rows if row["candidate_id"] == "C01")
-        job, candidate = parse(user_message(row), form)
+        job, candidate = parse(context_of(row), form)
         assert [skill.months for skill in candidate.skills if skill.name == "Python"] == [12]
         assert replace(candidate, summary="") == replace(candidate, summary="", id="C01")
         assert [skill and skill.name for skill in fit(job, candidate).best] == ["Python", None]
         assert row["facts"]["skills"]["Python"] == {"level": "advanced", "months": 12}
-        assert "<|" not in user_message(row)
-        assert user_message(row).count("[CANDIDATE]") == 1
+        assert "<|" not in context_of(row)
+        assert context_of(row).count("[CANDIDATE]") == 1
 
 
 def test_labels_by_rank_shortlist_the_upper_half_and_score_by_place(tmp_path):
