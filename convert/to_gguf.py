@@ -19,13 +19,14 @@ import mlx_grpo.backend.openblas  # noqa: F401  (before mlx.core: it loads the B
 import numpy as np
 
 from convert.adapter import Adapter, load_adapter
-from convert.folder import read_json, refuse_foreign, whole_folder, write_json
+from convert.folder import refuse_foreign, whole_folder
 from convert.gguf import convert_gguf
 from convert.hf import MARKER, ExportSummary, base_shapes, trained_weights
 from convert.rope import rope_changes
 from convert.torch_eval import quiet
 from convert.verify import Verification, verify_gguf
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import read_json, write_json
 
 if TYPE_CHECKING:
     import gguf

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from mlx_grpo.backend import openblas
+from mlx_grpo.backend import DTYPE_NAMES, openblas
 from mlx_grpo.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
-DTYPES = ("float32", "float16", "bfloat16")
 NO_TORCH = (
     "the PyTorch evaluation needs torch: pip install 'mlx-grpo[torch]' "
     "(on Linux: --index-url of PyTorch's CPU wheels) or use --backend mlx"
@@ -125,8 +124,8 @@ def _check(model_dir: Path, prompts: Sequence[Sequence[int]], max_new_tokens: in
     problems = [f"prompt {i} has no tokens" for i, prompt in enumerate(prompts) if not prompt]
     if max_new_tokens < 1 or batch_size < 1:
         problems.append(f"max_new_tokens is {max_new_tokens} and batch_size {batch_size}; both must be at least 1")
-    if dtype not in DTYPES:
-        problems.append(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+    if dtype not in DTYPE_NAMES:
+        problems.append(f"dtype {dtype!r} is not one of {', '.join(DTYPE_NAMES)}")
     if not (model_dir / "config.json").is_file():
         problems.append(f"{model_dir}: is not a Hugging Face model folder (no config.json)")
     if problems:

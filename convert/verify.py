@@ -28,12 +28,13 @@ from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import dequantize_model, load
 
-from convert.folder import read_json
 from convert.layout import is_shifted_norm
 from convert.quantize import quantize
 from convert.settings import config_changes, correct
 from convert.torch_eval import layer_outputs
+from mlx_grpo.backend.device import DTYPES
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import read_json
 
 PROMPTS = (
     "The capital of France is Paris. The capital of Italy is",
@@ -242,7 +243,7 @@ def _trace(model: nn.Module, tokens: list[list[int]], store: Store | None = None
 def _store(config: dict[str, Any], model: nn.Module) -> None:
     """Store a policy as an export does: LoRA fused by mlx-lm, in the export's dtype and quantization."""
     _fuse(model)
-    dtype = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[config["dtype"]]
+    dtype = DTYPES[config["dtype"]]
     norms = {name: w for name, w in tree_flatten(model.parameters()) if is_shifted_norm(name)}
     model.set_dtype(dtype)
     if "quantization" in config:

@@ -16,8 +16,8 @@ from mlx_grpo.config.files import flat, load_config, save_config
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import with_full_paths
 from mlx_grpo.data.inputs import Inputs, changed_inputs
-from mlx_grpo.data.jsonl import Record, read_jsonl, without_nan, write_jsonl
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import Record, read_jsonl, without_nan, write_jsonl
 from mlx_grpo.models.policy import ADAPTER_WEIGHTS
 
 CONFIG = "config.yaml"

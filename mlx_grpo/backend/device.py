@@ -22,6 +22,9 @@ from typing import Literal
 
 import mlx.core as mx
 
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+"""MLX's dtype for each of `DTYPE_NAMES`."""
+
 Info = Mapping[str, str | int]
 """The report of `mx.device_info()`."""
 

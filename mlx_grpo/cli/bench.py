@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.console import Console
 from mlx_grpo.cli.bench_processes import Counts, bench_counts, print_counts
 from mlx_grpo.cli.terminal import console, console_table, errors
 from mlx_grpo.errors import UserError
+
+if TYPE_CHECKING:
+    from mlx_grpo.planning.flops import Shape
 
 RATES = "Sampling, steps and memory"
 
@@ -58,14 +61,10 @@ def bench_command(
     """
     from mlx_grpo.config.files import load_config
     from mlx_grpo.distributed import launch
-    from mlx_grpo.planning.flops import Shape
     from mlx_grpo.training.bench import bench
 
     settings = load_config(config, overrides)
-    try:
-        parsed = [Shape.parse(text, prompts) for text in shapes.split(",")]
-    except ValueError:
-        raise UserError(f"--shapes: {shapes!r} are no shapes; give PxGxT, such as 256x8x48,500/250x8x96") from None
+    parsed = _parse_shapes(shapes, prompts)
     options = [*overrides, "--shapes", shapes, "--repeats", str(repeats)]
     if len(processes) > 1:
         print_counts(console, bench_counts(["bench", config, *options], processes, prompts), as_json)
@@ -76,16 +75,24 @@ def bench_command(
         errors.status("loading", spinner="line") as status,
     ):
         results = bench(settings, parsed, repeats, plain, status.update, ranks)
-    if not ranks.leads:
-        return
+    if ranks.leads:
+        print_bench(console, results, as_json)
+
+
+def _parse_shapes(text: str, prompts: int) -> list[Shape]:
+    from mlx_grpo.planning.flops import Shape
+
+    try:
+        return [Shape.parse(shape, prompts) for shape in text.split(",")]
+    except ValueError:
+        raise UserError(f"--shapes: {text!r} are no shapes; give PxGxT, such as 256x8x48,500/250x8x96") from None
+
+
+def print_bench(console: Console, results: dict[str, Any], as_json: bool = False) -> None:
+    """Print a table of the whole step, and one of its training half; or all figures as JSON."""
     if as_json:
         click.echo(json_module.dumps(results))
-    else:
-        print_bench(console, results)
-
-
-def print_bench(console: Console, results: dict[str, Any]) -> None:
-    """Print a table of the whole step, and one of its training half."""
+        return
     from mlx_grpo.models.policy import model_name
     from mlx_grpo.planning.flops import MATRIX, Shape
     from mlx_grpo.training.bench import PARTS

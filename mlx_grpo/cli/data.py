@@ -130,7 +130,7 @@ def countdown(out: Path, seed: int) -> None:
     mlx-grpo data countdown --out data/countdown
     mlx-grpo train configs/countdown.yaml
     """
-    from mlx_grpo.data.jsonl import write_jsonl
+    from mlx_grpo.json_files import write_jsonl
     from mlx_grpo.tasks.countdown.task import make_rows
 
     for split, rows in make_rows(seed):

@@ -23,6 +23,7 @@ from mlx_grpo.cli.terminal import (
 from mlx_grpo.reporting import tables
 
 if TYPE_CHECKING:
+    from mlx_grpo.evaluation.eval import Evaluation
     from mlx_grpo.runs import Episodes
 
 
@@ -71,19 +72,24 @@ def evaluate(
         )
     if evaluation is None:  # a process that helped another
         return
-    results = evaluation.results
+    count, wanted = evaluation.results["n_episodes"], options["episodes"]
     tell(*evaluation.notes)
-    if options["episodes"] and results["n_episodes"] < options["episodes"]:
-        errors.print(f"{results['n_episodes']} held-out prompts are left to evaluate on, not {options['episodes']}")
+    if wanted and count < wanted:
+        errors.print(f"{count} held-out prompts are left to evaluate on, not {wanted}")
     if as_json:
-        click.echo(json_module.dumps(results))
-        return
-    if every or others:
-        print_comparison(console, results)
+        click.echo(json_module.dumps(evaluation.results))
     else:
-        print_brief(console, results, evaluation.episodes)
+        _print_evaluation(evaluation, whole=every or bool(others), in_run_folder=options["out"] is None)
+
+
+def _print_evaluation(evaluation: Evaluation, whole: bool, in_run_folder: bool) -> None:
+    """Print the figures and the files that were written."""
+    if whole:
+        print_comparison(console, evaluation.results)
+    else:
+        print_brief(console, evaluation.results, evaluation.episodes)
     show(map(from_here, [*evaluation.written, *([evaluation.card] if evaluation.card else [])]))
-    if options["out"] is None and evaluation.card is None:
+    if in_run_folder and evaluation.card is None:
         tell("note: `mlx-grpo export --hf` writes a model folder whose card shows these results")
 
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlx_grpo.backend import DTYPE_NAMES
 from mlx_grpo.cli.terminal import show, tell
 
 if TYPE_CHECKING:  # it brings MLX with it, which `mlx-grpo --help` does without
+    from huggingface_hub import CommitInfo
+
     from convert.hf import ExportSummary
     from convert.to_gguf import Quant
 
@@ -32,7 +35,7 @@ REMEDIES = {
 @click.option("--model", metavar="USER/NAME", help="With --space: the model on the Hub, if not named as the Space.")
 @click.option("--gguf", "formats", flag_value="gguf", multiple=True, help="A GGUF file for llama.cpp and Ollama.")
 @click.option("--out", type=click.Path(path_type=Path), help="Where to; RUN/ and the format's name by default.")
-@click.option("--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), help="As trained by default.")
+@click.option("--dtype", type=click.Choice(DTYPE_NAMES), help="As trained by default.")
 @click.option("--bits", type=click.Choice([4, 8]), help="Quantize, with --mlx.")
 @click.option("--quant", type=click.Choice(["F16", "Q8_0"]), help="Of the weights, with --gguf; F16 by default.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Load it again and compare logits.")
@@ -76,16 +79,8 @@ def export(
     if push and "training_curves.png" not in summary.files:
         tell("note: this run has not been evaluated, so its card shows no results; `mlx-grpo eval` measures them")
     sent = push_module.push(folder, list(summary.files), push, private, tell) if push and not dry_run else None
-    if as_json:
-        pushed = {"url": sent.repo_url, "commit": sent.oid} if sent else {}
-        click.echo(json_module.dumps({"folder": str(folder)} | asdict(summary) | pushed))
-        return
-    lines = describe(folder, summary)
-    if dry_run:
-        lines += [f"{push} would hold:", *(f"{count:>14,}  {name}" for name, count in summary.files.items())]
-    elif sent:
-        lines.append(f"{sent.repo_url}  ({len(summary.files)} files)")
-    show(lines)
+    record = {"folder": str(folder)} | asdict(summary)
+    _print_export(record, describe(folder, summary), push if dry_run else None, sent, as_json)
 
 
 def _export_space(
@@ -109,16 +104,24 @@ def _export_space(
     check_formats(["space"], dtype, bits, quant)
     folder, files = export_space(run, out, model)
     sent = push_module.push(folder, list(files), repo, private, tell, "space") if repo and not dry_run else None
-    if as_json:
-        pushed = {"url": sent.repo_url, "commit": sent.oid} if sent else {}
-        click.echo(json_module.dumps({"folder": str(folder), "files": files} | pushed))
-        return
     lines = [
         f"{folder}  ({len(files)} files)",
         f"pip install 'mlx-grpo[space]', then: python {folder / 'app.py'}",
     ]
-    if dry_run:
-        lines += [f"{repo} would hold:", *(f"{count:>14,}  {name}" for name, count in files.items())]
+    _print_export({"folder": str(folder), "files": files}, lines, repo if dry_run else None, sent, as_json)
+
+
+def _print_export(
+    record: dict[str, Any], lines: list[str], unsent: str | None, sent: CommitInfo | None, as_json: bool
+) -> None:
+    """Print an export's lines, or its record as JSON, with the repository that would hold it or does."""
+    if as_json:
+        pushed = {"url": sent.repo_url, "commit": sent.oid} if sent else {}
+        click.echo(json_module.dumps(record | pushed))
+        return
+    files = record["files"]
+    if unsent:
+        lines += [f"{unsent} would hold:", *(f"{count:>14,}  {name}" for name, count in files.items())]
     elif sent:
         lines.append(f"{sent.repo_url}  ({len(files)} files)")
     show(lines)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json as json_module
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from mlx_grpo.cli.terminal import console, errors, show, tell
 from mlx_grpo.errors import UserError
+
+if TYPE_CHECKING:
+    from mlx_grpo.runs import Run
 
 
 @click.command()
@@ -68,8 +71,12 @@ def train(
         ConsoleReporter(errors if as_json else console, settings.logging_steps) as reporter,
     ):
         run = run_training(settings, reporter, resumed, force=force, ranks=ranks, until=until)
-    if not ranks.leads:
-        return
+    if ranks.leads:
+        _print_run(run, as_json)
+
+
+def _print_run(run: Run, as_json: bool) -> None:
+    """Print where the adapter is and what to do next, or the folder and the last metrics as JSON."""
     if as_json:
         click.echo(json_module.dumps({"run": str(run.folder), "metrics": run.metrics()[-1]}))
     else:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from mlx_grpo.backend import DtypeName
 from mlx_grpo.grpo import ImportanceSamplingLevel, LossType, RewardAggregation, RewardScale
 
 
@@ -141,7 +142,7 @@ class Config(Section):
     """One training run."""
 
     model: str
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    dtype: Literal["auto", DtypeName] = "auto"
     fine_tune_type: Literal["lora", "full"] = "lora"
     lora: LoraConfig = LoraConfig()
     data: DataConfig = DataConfig()

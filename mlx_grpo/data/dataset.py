@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
@@ -18,6 +16,7 @@ from mlx_grpo.data.hub_dataset import hub_heldout_rows, hub_train_rows, pin
 from mlx_grpo.data.hub_files import is_hub_id
 from mlx_grpo.data.types import LengthLimit, Prompt
 from mlx_grpo.errors import UserError, short_repr
+from mlx_grpo.json_files import UNREADABLE, json_lines, open_text
 from mlx_grpo.tasks.lookup import BUNDLED
 
 LISTED_PROBLEMS = 20
@@ -79,14 +78,12 @@ def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None)
     problems: list[str] = []
     lines: dict[str, int] = {}
     name = path.name.removesuffix(".gz").removesuffix(".jsonl")
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if not line.strip():
+    for number, value, fault in json_lines(read_text(path).split("\n")):
+        problem = f"not JSON ({fault}); write one object per line" if fault else (problem_of or _row_problem)(value)
+        if problem:
+            problems.append(f"{path}, line {number}: {problem}")
             continue
-        try:
-            row = {"id": f"{name}-{number}", **_read_row(line, problem_of or _row_problem)}
-        except ValueError as error:
-            problems.append(f"{path}, line {number}: {error}")
-            continue
+        row = {"id": f"{name}-{number}", **value}
         first = lines.setdefault(str(row["id"]), number)
         if first == number or problem_of:
             rows.append(row)
@@ -210,29 +207,12 @@ def _dataset_file(name: str, split: str) -> Path:
 def read_text(path: Path) -> str:
     """Return the text of a file of rows, plain or compressed; raise UserError where it can't be read."""
     try:
-        with _open_text(path) as file:
+        with open_text(path) as file:
             return file.read()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; correct the path, or build one with `mlx-grpo data build`") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: not readable ({error}); give a JSONL file in UTF-8, plain or as .gz") from None
-
-
-def _open_text(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
-
-
-def _read_row(line: str, problem_of: Callable[[Any], str | None]) -> dict[str, Any]:
-    """Parse the row on a line; raise ValueError with the fault and its remedy."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # ValueError: also an integer of more than 4300 digits
-        raise ValueError(f"not JSON ({error}); write one object per line") from None
-    if problem := problem_of(row):
-        raise ValueError(problem)
-    return row
 
 
 def _row_problem(row: Any) -> str | None:

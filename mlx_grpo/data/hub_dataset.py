@@ -5,11 +5,9 @@ The file's path names the commit and all that shapes a row, so that it is writte
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Iterator
 from datetime import date, time
 from decimal import Decimal
@@ -21,8 +19,8 @@ from huggingface_hub import constants
 
 from mlx_grpo.config.schema import DataConfig
 from mlx_grpo.data.hub_files import COMMIT, REMEDY, Split, fetch, find_split, split_in
-from mlx_grpo.data.jsonl import without_nan
 from mlx_grpo.errors import UserError, short_repr
+from mlx_grpo.json_files import UNREADABLE, json_lines, open_text, without_nan
 
 Row = dict[str, Any]
 Columns = tuple[tuple[str, str | None], ...]
@@ -204,23 +202,12 @@ def _read_parquet(path: Path, key: str, repo: str) -> Iterator[Row]:
 
 def _read_jsonl(path: Path) -> Iterator[Row]:
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8-sig") as f
-        ):
-            for number, line in enumerate(f, start=1):
-                if line.strip():
-                    yield _read_line(line, f"{path}, line {number}")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        with open_text(path) as file:
+            for number, row, fault in json_lines(file):
+                if fault:
+                    raise UserError(f"{path}, line {number}: not JSON ({fault}); {REMEDY}")
+                if not isinstance(row, dict):
+                    raise UserError(f"{path}, line {number}: holds {type(row).__name__}, not an object; {REMEDY}")
+                yield row
+    except UNREADABLE as error:
         raise UserError(f"{path}: not readable ({error}); {REMEDY}") from None
-
-
-def _read_line(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not JSON ({error}); {REMEDY}") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: holds {type(row).__name__}, not an object; {REMEDY}")
-    return row

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, load_prompts, validation_rows
-from mlx_grpo.data.jsonl import Record
 from mlx_grpo.data.thinking import strip_thinking
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import Record
 from mlx_grpo.models.policy import load_tokenizer_of
 from mlx_grpo.rewards import Judge, Reward
 from mlx_grpo.runs import Run

@@ -12,7 +12,6 @@ from convert.torch_eval import pick_device
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import check_lengths
 from mlx_grpo.data.inputs import rubric_version
-from mlx_grpo.data.jsonl import Record
 from mlx_grpo.data.thinking import ends_in_thought
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.distributed.ranks import Ranks
@@ -23,6 +22,7 @@ from mlx_grpo.evaluation.run_matrix import RunMatrix, build_run_matrix
 from mlx_grpo.evaluation.summary import summarize
 from mlx_grpo.evaluation.torch_check import Score, check_in_torch
 from mlx_grpo.export.export import write_card
+from mlx_grpo.json_files import Record
 from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import find_model, load_tokenizer_of, model_name, trained_dtype
 from mlx_grpo.reporting.plots_eval import draw_evaluation
@@ -70,8 +70,7 @@ def run_eval(
     ranks = ranks or Ranks()
     runs = _find_runs(name, others)
     run = runs[0]
-    folder = out or run.folder
-    _make(folder)  # before the work, not after it
+    folder = _make(out or run.folder)  # before the work, not after it
     settings = _greedy_settings(run.config, backend, device, max_new_tokens, ranks)
     torch_device = _torch_device(backend, torch_episodes)
     matrix = build_run_matrix(runs)
@@ -88,10 +87,8 @@ def run_eval(
     if torch_episodes:
         few = prompts[:torch_episodes]
         results["in_torch"] = check_in_torch(completer, few, scored["trained"], score, torch_device)
-    written = write_results(folder, results, scored)
+    written = _write(run, folder, results, scored)
     completer.forget()
-    pictures = folder / "plots"
-    written += [*draw_training(run.metrics_file, pictures), *draw_evaluation(results, scored, pictures)]
     notes = thought_notes(prompts, completions, settings.max_new_tokens)
     return Evaluation(results, scored, written, write_card(run) if out is None else None, notes)
 
@@ -131,11 +128,18 @@ def _find_runs(name: str | None, others: Sequence[str]) -> list[Run]:
     return runs
 
 
-def _make(folder: Path) -> None:
+def _make(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--out: {folder} can't be made ({error.strerror}); choose another folder") from None
+    return folder
+
+
+def _write(run: Run, folder: Path, results: Record, scored: Episodes) -> list[Path]:
+    """Write figures, episodes and pictures into a folder, and return their paths."""
+    files, pictures = write_results(folder, results, scored), folder / "plots"
+    return [*files, *draw_training(run.metrics_file, pictures), *draw_evaluation(results, scored, pictures)]
 
 
 def _greedy_settings(

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from convert import torch_eval
 from mlx_grpo.data.batch import batched
-from mlx_grpo.data.jsonl import append_jsonl, read_jsonl
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.export.export import exported_model
 from mlx_grpo.generation.nodes import shared_start
 from mlx_grpo.generation.rollout import complete, decode_completion
+from mlx_grpo.json_files import append_jsonl, read_jsonl
 from mlx_grpo.models.policy import ADAPTER_WEIGHTS, find_model, load_for_inference, load_tokenizer_of
 from mlx_grpo.planning.rows import rows_that_fit
 from mlx_grpo.runs import Run

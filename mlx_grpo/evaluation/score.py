@@ -10,9 +10,9 @@ import numpy as np
 
 from mlx_grpo.config.schema import DataConfig
 from mlx_grpo.data.dataset import context_of, dataset_files, read_rows
-from mlx_grpo.data.jsonl import Record
 from mlx_grpo.data.thinking import strip_thinking
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import Record
 from mlx_grpo.runs import CONFIG, EPISODES, Run, find_episodes
 from reward import RUBRICS, Rubric
 from reward.checks import check_reasons, columns_problem

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import numpy as np
 
-from mlx_grpo.data.jsonl import Record, without_nan
 from mlx_grpo.evaluation.run_matrix import RunMatrix
 from mlx_grpo.evaluation.statistics import NO_SCORE, Outcome, compare, figures, resampled_by_cluster
+from mlx_grpo.json_files import Record, without_nan
 from mlx_grpo.reporting.tables import BASELINE
 from mlx_grpo.rewards import EPISODE_KEYS
 from mlx_grpo.runs import Episodes

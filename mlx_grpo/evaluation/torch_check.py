@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import mean
 
-from mlx_grpo.data.jsonl import Record
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.evaluation.generators import Completer
+from mlx_grpo.json_files import Record
 from mlx_grpo.runs import ADAPTER
 
 Score = Callable[[Sequence[Prompt], Sequence[str]], list[Record]]

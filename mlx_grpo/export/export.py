@@ -9,12 +9,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from convert.folder import read_json
 from convert.hf import MARKER, ExportSummary, export_hf
 from convert.peft import export_peft
 from convert.to_gguf import Quant, export_gguf
 from mlx_grpo.errors import UserError
 from mlx_grpo.export.modelfile import modelfile_lines
+from mlx_grpo.json_files import read_json
 from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import ADAPTER_WEIGHTS, find_model, load_tokenizer_of, model_name, trained_dtype
 from mlx_grpo.reporting.card import model_card

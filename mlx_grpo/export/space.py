@@ -20,7 +20,6 @@ from mlx_grpo.models.folder import ModelFolder
 from mlx_grpo.models.policy import find_model, load_tokenizer_of
 from mlx_grpo.reporting.card import hub_id
 from mlx_grpo.runs import Run
-from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB
 from mlx_grpo.tasks.shortlist.task import Shortlist
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,8 +110,7 @@ def _examples(form: str) -> Iterator[list[str]]:
     for number in range(EXAMPLES):
         wanted = ("shortlist", "reject")[number % 2]
         row = [row for row in rows if row["decision"] == wanted][number * 7]
-        job, _, candidate = context_of(row).partition(f"\n{CANDIDATE}\n")
-        yield [job.removeprefix(f"{JOB}\n"), candidate]
+        yield [text.strip() for _, text in Shortlist().show_row(row, context_of(row)).parts]
 
 
 def _card(settings: dict[str, Any], repo: str) -> str:

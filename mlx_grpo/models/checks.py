@@ -11,8 +11,8 @@ import mlx.core as mx
 from huggingface_hub.errors import StrictDataclassError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 
-from convert.folder import read_json
 from mlx_grpo.errors import UserError, short_repr
+from mlx_grpo.json_files import read_json
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.npz")

@@ -19,7 +19,7 @@ from mlx_lm.utils import load as load_model_and_tokenizer
 
 from convert.rope import check_rope_keys, check_rope_modules
 from convert.settings import config_changes, correct
-from mlx_grpo.backend.device import auto_dtype, multiplies_packed, set_memory_limits, this_device
+from mlx_grpo.backend.device import DTYPES, auto_dtype, multiplies_packed, set_memory_limits, this_device
 from mlx_grpo.backend.exponential import replace_swiglu
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.types import LengthLimit
@@ -183,7 +183,7 @@ def compute_dtype(name: str) -> mx.Dtype:
     """Return the dtype of the base weights; `auto` chooses the one that suits this device."""
     if name == "auto":
         name, _ = auto_dtype(this_device())
-    return {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}[name]
+    return DTYPES[name]
 
 
 def check_range(model: nn.Module) -> None:

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, metadata_load
 
-from convert.folder import read_json
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import dataset_files, read_rows
 from mlx_grpo.data.hub_files import is_hub_id
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import read_json
 from mlx_grpo.models.policy import ADAPTER_CONFIG
 from mlx_grpo.reporting import tables
 from mlx_grpo.runs import Run

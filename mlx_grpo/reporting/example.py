@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from mlx_grpo.data.jsonl import Record
+from mlx_grpo.json_files import Record
 from mlx_grpo.reporting.tables import BASELINE
 from mlx_grpo.runs import Episodes
 

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mlx_grpo.data.jsonl import Record
+from mlx_grpo.json_files import Record
 from mlx_grpo.reporting.plots_training import BLUE, GREY, ORANGE, SIZE, legend, save, span, whole_numbers
 from mlx_grpo.reporting.tables import BASELINE, Results, first_run
 from mlx_grpo.runs import Episodes

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mlx_grpo.data.jsonl import Record, read_jsonl
+from mlx_grpo.json_files import Record, read_jsonl
 
 GREY, ORANGE, BLUE, RED = "#9aa0a6", "#f2a03d", "#2a6fdb", "#c0392b"
 COMPONENT_COLOURS = ("#3a9e6b", "#8e5bb8", "#17a2a8", "#d1518f", "#8c6d31", "#5a6b7b")

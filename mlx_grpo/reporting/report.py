@@ -16,9 +16,9 @@ from pathlib import Path
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import context_of, dataset_files, read_rows
 from mlx_grpo.data.inputs import rubric_version
-from mlx_grpo.data.jsonl import Record
 from mlx_grpo.data.thinking import strip_thinking
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import Record
 from mlx_grpo.models.policy import model_name
 from mlx_grpo.reporting import tables
 from mlx_grpo.reporting.report_curves import curves

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlx_grpo.data.jsonl import Record
+from mlx_grpo.json_files import Record
 
 MAX_POINTS = 400  # a curve is some 300 pixels wide
 

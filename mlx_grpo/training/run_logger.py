@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mlx_grpo import runs
-from mlx_grpo.data.jsonl import append_jsonl, without_nan
 from mlx_grpo.data.types import Rollout
 from mlx_grpo.distributed.signals import Interrupted, Stop, StopStep
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import append_jsonl, without_nan
 from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.rewards import Scores, function_labels
 from mlx_grpo.tasks.lookup import find_task

@@ -27,7 +27,7 @@ from mlx_grpo.data.dataset import (
 from mlx_grpo.data.sampling import sample_prompts
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
-from mlx_grpo.distributed.signals import StopStep, catch_signals
+from mlx_grpo.distributed.signals import Stop, StopStep, catch_signals
 from mlx_grpo.errors import UserError
 from mlx_grpo.generation.rollout import OnToken
 from mlx_grpo.generation.sampling import seed_step
@@ -155,15 +155,20 @@ def train(
     with run.locked() if ranks.leads else nullcontext(), catch_signals() as stop:
         if resumed and ranks.leads:
             run.update_config(config)
-        loaded = load_checkpoint(run, state, reporter.note) if resumed else None
-        position, changes = loaded or (RunPosition("warm_start"), {})
-        history = run.metrics() if loaded and ranks.leads else []
-        logger = RunLogger(run, state, reporter, stop, position, history, changes)
+        logger = _open_logger(run, state, reporter, stop, resumes=resumed is not None)
         with logger.tracking():
             if logger.position.phase == "warm_start":
                 run_warm_start(logger, dataset)
             run_grpo(logger, dataset, validation, min(until or config.max_steps, config.max_steps))
     return run
+
+
+def _open_logger(run: Run, state: TrainState, reporter: Reporter, stop: Stop, resumes: bool) -> RunLogger:
+    """Load the newest checkpoint of a run that is resumed, and return the logger at its position."""
+    loaded = load_checkpoint(run, state, reporter.note) if resumes else None
+    position, changes = loaded or (RunPosition("warm_start"), {})
+    history = run.metrics() if loaded and state.ranks.leads else []
+    return RunLogger(run, state, reporter, stop, position, history, changes)
 
 
 def prepare(config: Config, ranks: Ranks, today: str | None = None) -> tuple[TrainState, list[Prompt], list[Prompt]]:

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mlx_grpo.data.dataset import context_of
 from mlx_grpo.evaluation.statistics import roc_auc
+from mlx_grpo.json_files import read_jsonl
 from mlx_grpo.tasks.shortlist.gold import dump_answer
 from mlx_grpo.tasks.shortlist.prompt import parse
-from mlx_grpo.tasks.shortlist.rows import Row, read_rows, user_message
+from mlx_grpo.tasks.shortlist.rows import Row
 from mlx_grpo.tasks.shortlist.synthetic import DATA, balance_table
 from mlx_grpo.tasks.shortlist.text import fold
 from reward import STRICT
@@ -35,7 +37,7 @@ def overlap_accuracy(train: list[Row], heldout: list[Row]) -> float:
     """Shortlist from the share of required skills that is listed at all, at the cut that is best on `train`."""
 
     def listed(row: Row) -> float:
-        job, candidate = parse(user_message(row), "compact")
+        job, candidate = parse(context_of(row), "compact")
         names = {fold(skill.name) for skill in candidate.skills}
         return sum(fold(name) in names for name in job.required) / len(job.required)
 
@@ -49,7 +51,7 @@ def constant_reward(train: list[Row], heldout: list[Row]) -> float:
     """Mean strict reward of one verdict for all, its score the best on `train`, with two levels copied as reasons."""
 
     def reward(row: Row, score: float) -> float:
-        _, candidate = parse(user_message(row), "compact")
+        _, candidate = parse(context_of(row), "compact")
         first, last = candidate.skills[0], candidate.skills[-1]
         reasons = [f"{first.name}: {first.level}", f"{last.name}: {last.level}"]
         decision = "shortlist" if score >= SHORTLIST_FROM else "reject"
@@ -78,7 +80,7 @@ def bag_of_words(train: list[Row], heldout: list[Row], steps: int = 150) -> tupl
 
 
 def _words(row: Row) -> list[str]:
-    return re.findall(r"[a-z+#.]+|\d+", user_message(row).lower())
+    return re.findall(r"[a-z+#.]+|\d+", context_of(row).lower())
 
 
 def _matrix(rows: list[Row], index: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
@@ -101,8 +103,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="a folder with train.jsonl and heldout.jsonl")
     parser.add_argument("--episodes", type=int, default=None, help="how many of the held-out rows; all by default")
     chosen = parser.parse_args()
-    train = read_rows(_file(chosen.data, "train"))
-    heldout = read_rows(_file(chosen.data, "heldout"))[: chosen.episodes]
+    train = read_jsonl(_file(chosen.data, "train"))
+    heldout = read_jsonl(_file(chosen.data, "heldout"))[: chosen.episodes]
     print(f"train\n{balance_table(train)}\nheldout\n{balance_table(heldout)}")
     print(f"always one label        {majority_accuracy(heldout):.3f}")
     print(f"keyword overlap         {overlap_accuracy(train, heldout):.3f}")

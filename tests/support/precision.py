@@ -26,8 +26,8 @@ from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import make_batch
 from mlx_grpo.data.dataset import load_prompts
-from mlx_grpo.data.jsonl import read_jsonl
 from mlx_grpo.data.types import Batch, Rollout
+from mlx_grpo.json_files import read_jsonl
 from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import Policy, load_policy, model_name
 from mlx_grpo.models.prefix import Chain

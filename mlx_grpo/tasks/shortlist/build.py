@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, get_args
 
 from mlx_grpo.errors import UserError
+from mlx_grpo.json_files import write_jsonl
 from mlx_grpo.tasks.shortlist.condense import compact_view, condense, condense_job
 from mlx_grpo.tasks.shortlist.instruction import Wording
 from mlx_grpo.tasks.shortlist.jd import read_job
@@ -17,7 +18,7 @@ from mlx_grpo.tasks.shortlist.labels import Labels, labels_of
 from mlx_grpo.tasks.shortlist.pool import load_pool
 from mlx_grpo.tasks.shortlist.prompt import range_text, render
 from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job
-from mlx_grpo.tasks.shortlist.rows import Row, make_row, write_rows
+from mlx_grpo.tasks.shortlist.rows import Row, make_row
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 DEFAULT_BUDGET: dict[Form, int] = {"compact": 200, "full": 1000}
@@ -106,10 +107,8 @@ def build_dataset(
         raise UserError(*faults)
     if len(kept) < 2:
         raise UserError(f"{candidates_path}: {len(kept)} usable candidates: two sets need at least 2", *faults)
-    rows = [
-        make_row(job, candidate, form, kind="pool", label=label, wording=wording)
-        for candidate, label in zip(kept, labels_of(job, kept, labels), strict=True)
-    ]
+    labelled = zip(kept, labels_of(job, kept, labels), strict=True)
+    rows = [make_row(job, one, form, kind="pool", label=label, wording=wording) for one, label in labelled]
     return BuildSummary(
         **_write_split(out_dir, *split(rows, heldout_fraction, seed)),
         job=job,
@@ -128,7 +127,7 @@ def _write_split(out_dir: Path, train: list[Row], heldout: list[Row]) -> dict[st
     for name, rows in (("train", train), ("heldout", heldout)):
         try:
             out_dir.mkdir(parents=True, exist_ok=True)
-            write_rows(out_dir / f"{name}.jsonl", rows)
+            write_jsonl(out_dir / f"{name}.jsonl", rows)
         except OSError as error:
             raise UserError(f"{out_dir}: can't be written ({error.strerror}); choose another folder") from None
         fields[f"{name}_path"] = out_dir / f"{name}.jsonl"

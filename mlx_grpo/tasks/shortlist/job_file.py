@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, Validat
 from pydantic_core import ErrorDetails
 
 from mlx_grpo.errors import UserError, short_repr
+from mlx_grpo.tasks.shortlist.text import normalise
 
 _HEAD = """\
 # The job as it was read from {source}. Correct it, then give this file in place of the description:
@@ -90,7 +91,7 @@ def write_job_file(
     body = [
         _NOTES[name] + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110) for name, values in blocks
     ]
-    head = _HEAD.format(source=source, name=path.name) + "".join(f"# Doubtful: {_one_line(line)}\n" for line in doubts)
+    head = _HEAD.format(source=source, name=path.name) + "".join(f"# Doubtful: {normalise(line)}\n" for line in doubts)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8", errors="backslashreplace") as file:
@@ -113,7 +114,3 @@ def _describe(detail: ErrorDetails) -> str:
         return f"{key}: is empty; fill it in"
     wanted = detail["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return f"{key}: {short_repr(detail['input'])} is not accepted; give {wanted}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mlx_grpo.errors import UserError, short_repr
+from mlx_grpo.json_files import json_lines
 
 FIELDS = ("candidate_id", "profile", "skills", "career_history")
 REMEDY = f"write each candidate as one line of JSON, an object with {', '.join(FIELDS[:-1])} and {FIELDS[-1]}"
@@ -101,12 +102,6 @@ def _listed(path: Path, value: dict[str, Any]) -> list[Any]:
 
 
 def _lines(path: Path, lines: Iterable[str]) -> Iterator[Entry]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for number, value, fault in json_lines(lines):
         where = f"{path.name}:{number}"
-        try:
-            value, fault = json.loads(line), ""
-        except (ValueError, RecursionError) as error:  # ValueError: also an integer of more digits than Python reads
-            value, fault = None, f"{where}: not valid JSON: {error}"
-        yield where, value, fault
+        yield where, value, f"{where}: not valid JSON: {fault}" if fault else ""

@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
+from mlx_grpo.json_files import write_jsonl
 from mlx_grpo.tasks.shortlist.candidates import draw
 from mlx_grpo.tasks.shortlist.condense import compact_view
 from mlx_grpo.tasks.shortlist.gold import dump_answer
 from mlx_grpo.tasks.shortlist.records import Candidate, Job
-from mlx_grpo.tasks.shortlist.rows import Row, make_row, write_rows
+from mlx_grpo.tasks.shortlist.rows import Row, make_row
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 DATA = Path(__file__).parents[1] / "data"
@@ -189,6 +190,6 @@ def write_bundle(out: Path, seed: int = SEED, per_job: int = TRAIN_PER_JOB, shuf
     for name, rows in make_bundle(seed, per_job).items():
         if shuffled and name.startswith("train"):
             rows = shuffle_verdicts(rows, shuffled, seed)
-        write_rows(out / name, rows)
+        write_jsonl(out / name, rows)
         lines += [f"{out / name}: {(out / name).stat().st_size / 1e6:.2f} MB", balance_table(rows)]
     return lines

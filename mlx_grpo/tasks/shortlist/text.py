@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from functools import lru_cache
 
 from reward import names
@@ -92,19 +91,9 @@ def _words(name: str) -> list[str]:
 
 def mentions(name: str, text: str) -> bool:
     """Return True if the text contains the name as whole tokens; hyphens and spaces are equal."""
-    return next(_matches(name, text), None) is not None
-
-
-def positions(name: str, text: str) -> list[int]:
-    """Return the character offsets of the name in the text, as whole tokens."""
-    return [match.start() for match in _matches(name, text)]
-
-
-def _matches(name: str, text: str) -> Iterator[re.Match[str]]:
     words = _words(name)
     # Most names are in no text: looking for the first word takes a hundredth of the time.
-    if words and words[0].casefold() in text.casefold():
-        yield from _pattern(name).finditer(text)
+    return bool(words) and words[0].casefold() in text.casefold() and _pattern(name).search(text) is not None
 
 
 def same_name(left: str, right: str) -> bool:

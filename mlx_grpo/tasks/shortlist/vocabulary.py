@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from mlx_grpo.json_files import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Vocabulary:
 
 
 def _load() -> Vocabulary:
-    loaded = json.loads(Path(__file__).with_name("vocabulary.json").read_text(encoding="utf-8"))
+    loaded = read_json(Path(__file__).with_name("vocabulary.json"))
     loaded["fields"] = {name: Field(**field) for name, field in loaded["fields"].items()}
     return Vocabulary(**loaded)
 

@@ -14,12 +14,12 @@ from support.tiny_models import tiny_config
 from mlx_grpo.config.files import save_config
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.data.inputs import Inputs
-from mlx_grpo.data.jsonl import append_jsonl
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
 from mlx_grpo.evaluation.episodes import score_completions
 from mlx_grpo.evaluation.run_matrix import RunMatrix
 from mlx_grpo.evaluation.summary import summarize
+from mlx_grpo.json_files import append_jsonl
 from mlx_grpo.reporting.report import gather, render, write_report
 from mlx_grpo.reporting.report_curves import curves
 from mlx_grpo.rewards import load_judge, load_reward

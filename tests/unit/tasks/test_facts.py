@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from mlx_grpo.data.dataset import context_of
+from mlx_grpo.json_files import read_jsonl
 from mlx_grpo.tasks.shortlist.facts import facts_of
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.prompt import parse
 from mlx_grpo.tasks.shortlist.records import Candidate, Job, Role, Skill
-from mlx_grpo.tasks.shortlist.rows import read_rows, user_message
 from mlx_grpo.tasks.shortlist.synthetic import DATA
 from reward.facts import read_facts
 
@@ -71,8 +72,8 @@ def test_of_a_skill_listed_twice_the_one_with_more_credit_counts():
 @pytest.mark.parametrize("form", ["compact", "full"])
 def test_bundled_facts_are_those_of_the_prompt_and_the_rubric_reads_them(form):
     suffix = {"compact": "", "full": "-full"}[form]
-    for row in read_rows(DATA / f"heldout{suffix}.jsonl.gz"):
-        job, candidate = parse(user_message(row), form)
+    for row in read_jsonl(DATA / f"heldout{suffix}.jsonl.gz"):
+        job, candidate = parse(context_of(row), form)
         assert row["facts"] == facts_of(job, candidate), row["id"]
         read, gold = read_facts(row["facts"]), fit(job, candidate)
         assert (read.years, read.work) == (candidate.years, gold.relevance)

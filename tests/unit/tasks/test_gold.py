@@ -10,11 +10,13 @@ from dataclasses import replace
 
 import pytest
 
+from mlx_grpo.data.dataset import context_of
+from mlx_grpo.json_files import read_jsonl
 from mlx_grpo.tasks.shortlist.facts import facts_of
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.gold import dump_answer, gold_completion, gold_reasons
 from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Job, Role, Skill
-from mlx_grpo.tasks.shortlist.rows import Row, read_rows, user_message
+from mlx_grpo.tasks.shortlist.rows import Row
 from mlx_grpo.tasks.shortlist.synthetic import DATA
 from reward import PUBLISHED, STRICT
 from reward.evidence import judge, weigh
@@ -87,19 +89,19 @@ def test_a_doubt_follows_the_years(change, doubt):
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_bundled_gold_completion_earns_all_of_strict_and_most_of_published(name):
-    for row in read_rows(DATA / name):
+    for row in read_jsonl(DATA / name):
         gold = {"decision": row["decision"], "score": row["score"]}
         assert STRICT(row["completion"], **gold, facts=row["facts"]).total == pytest.approx(1), row["id"]
-        assert PUBLISHED(row["completion"], **gold, context=user_message(row)).total >= 0.95, row["id"]
+        assert PUBLISHED(row["completion"], **gold, context=context_of(row)).total >= 0.95, row["id"]
         assert 3 <= len(json.loads(row["completion"])["reasons"]) <= 4
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_number_and_name_in_a_bundled_reason_is_in_the_prompt_as_written(name):
-    for row in read_rows(DATA / name):
+    for row in read_jsonl(DATA / name):
         reason = " ".join(json.loads(row["completion"])["reasons"])
         for claim in re.findall(r"\d+(?:\.\d+)?|[A-Z][\w.+#&/-]*[\w+#]", reason):
-            assert claim in user_message(row), (row["id"], claim)
+            assert claim in context_of(row), (row["id"], claim)
 
 
 def corrupted(row: Row) -> Iterator[tuple[str, str, str]]:
@@ -140,7 +142,7 @@ def _months(months: int) -> str:
 
 
 def test_one_changed_fact_is_refuted_and_covers_nothing():
-    rows = read_rows(DATA / "train.jsonl.gz")[:200]
+    rows = read_jsonl(DATA / "train.jsonl.gz")[:200]
     assert len({row["job_id"] for row in rows}) >= 50
     kinds: dict[str, int] = {}
     for row in rows:

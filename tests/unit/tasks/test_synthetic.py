@@ -14,11 +14,12 @@ from support.difficulty import bag_of_words, constant_reward, majority_accuracy,
 from support.paths import ROOT, SHARED
 
 from mlx_grpo.cli.main import main
+from mlx_grpo.data.dataset import context_of
+from mlx_grpo.json_files import read_jsonl, write_jsonl
 from mlx_grpo.tasks.shortlist import candidates
 from mlx_grpo.tasks.shortlist.candidates import draw
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.prompt import parse
-from mlx_grpo.tasks.shortlist.rows import read_rows, user_message, write_rows
 from mlx_grpo.tasks.shortlist.synthetic import DATA, UNSEEN_FIELDS, make_bundle, make_jobs, make_pairs
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
@@ -27,14 +28,14 @@ FILES = ("train.jsonl.gz", "heldout.jsonl.gz", "train-full.jsonl.gz", "heldout-f
 
 @pytest.fixture(scope="module")
 def rows():
-    return {name: read_rows(DATA / name) for name in FILES}
+    return {name: read_jsonl(DATA / name) for name in FILES}
 
 
 def test_the_bundle_is_what_the_generator_writes():
     bundle = make_bundle()
     assert tuple(bundle) == FILES
     for name, made in bundle.items():
-        assert made == read_rows(DATA / name), name
+        assert made == read_jsonl(DATA / name), name
 
 
 def test_another_seed_writes_another_bundle():
@@ -48,7 +49,7 @@ def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_that_much_less_of_t
         subprocess.run([*command, "--per-job", "4", *more], cwd=ROOT, check=True, capture_output=True)
     heldout = [(tmp_path / folder / "heldout.jsonl.gz").read_bytes() for folder in ("plain", "blind")]
     assert heldout[0] == heldout[1]
-    plain, blind = (read_rows(tmp_path / folder / "train.jsonl.gz") for folder in ("plain", "blind"))
+    plain, blind = (read_jsonl(tmp_path / folder / "train.jsonl.gz") for folder in ("plain", "blind"))
     verdicts = []
     for row, other in zip(plain, blind, strict=True):
         gold, answer = (json.loads(one.pop("completion")) for one in (row, other))
@@ -77,7 +78,7 @@ def test_a_share_of_verdicts_outside_0_to_1_is_refused(tmp_path, share):
 def test_the_label_is_the_fit_of_what_the_prompt_shows(rows, name):
     form = "full" if "full" in name else "compact"
     for row in rows[name]:
-        gold = fit(*parse(user_message(row), form))
+        gold = fit(*parse(context_of(row), form))
         assert (gold.score, gold.decision) == (row["score"], row["decision"]), row["id"]
         assert "context" not in row
 
@@ -94,7 +95,7 @@ def test_train_and_heldout_share_neither_job_nor_candidate_nor_prompt(rows):
     held = [row for name in ("heldout.jsonl.gz", "heldout-full.jsonl.gz") for row in rows[name]]
     for key in ("job_id", "candidate_id", "id"):
         assert {row[key] for row in train}.isdisjoint(row[key] for row in held), key
-    assert {user_message(row) for row in train}.isdisjoint(map(user_message, held))
+    assert {context_of(row) for row in train}.isdisjoint(map(context_of, held))
 
 
 def test_jobs_of_one_title_in_train_and_heldout_ask_for_different_skills():
@@ -132,7 +133,7 @@ def test_every_impossible_or_stuffed_candidate_is_rejected_and_strong_ones_are_n
     for row in rows["train.jsonl.gz"] + rows["heldout.jsonl.gz"]:
         if row["kind"] in ("impossible", "stuffed", "near_miss"):
             assert row["decision"] == "reject"
-        assert bool(fit(*parse(user_message(row), "compact")).impossible) == (row["kind"] == "impossible")
+        assert bool(fit(*parse(context_of(row), "compact")).impossible) == (row["kind"] == "impossible")
         if row["kind"] == "strong":
             assert row["decision"] == "shortlist"
 
@@ -151,13 +152,13 @@ def test_the_bundle_stays_under_600_kilobytes():
 def test_the_same_rows_are_written_as_the_same_bytes_whatever_the_files_name(rows, tmp_path):
     some = rows["heldout.jsonl.gz"][:5]
     for name in ("a.jsonl.gz", "b.jsonl.gz"):
-        write_rows(tmp_path / name, some)
+        write_jsonl(tmp_path / name, some)
     assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
-    assert read_rows(tmp_path / "a.jsonl.gz") == some
+    assert read_jsonl(tmp_path / "a.jsonl.gz") == some
 
 
 def test_a_compact_prompt_stays_short(rows):
-    lengths = [len(user_message(row)) for row in rows["train.jsonl.gz"] + rows["heldout.jsonl.gz"]]
+    lengths = [len(context_of(row)) for row in rows["train.jsonl.gz"] + rows["heldout.jsonl.gz"]]
     assert max(lengths) <= 600
     assert sum(lengths) / len(lengths) <= 370
 

@@ -7,7 +7,7 @@ from support.facts import FACTS
 from support.paths import FIXTURES
 
 from mlx_grpo.config.schema import RewardConfig
-from mlx_grpo.data.jsonl import read_jsonl
+from mlx_grpo.json_files import read_jsonl
 from mlx_grpo.tasks.shortlist.task import Shortlist, read_score
 from reward.facts import read_facts
 

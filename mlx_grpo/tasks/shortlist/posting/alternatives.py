@@ -60,8 +60,7 @@ def _link(gap: str) -> str | None:
     if _BREAK.search(gap) or _OR_SIMILAR.search(gap):
         return None
     others = trimmed_words(_AND.sub(" ", _OR.sub(" ", gap)))
-    pieces = [piece for piece in re.split(r"[,/]", gap) if piece.strip()]
-    if len(others) > 1 and any(len(trimmed_words(piece)) > 2 for piece in pieces):
+    if len(others) > 1 and any(len(trimmed_words(piece)) > 2 for piece in re.split(r"[,/]", gap)):
         return None
     if len(others) > 4:
         return None

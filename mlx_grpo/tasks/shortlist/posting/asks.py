@@ -72,8 +72,6 @@ def read_asks(parts: Sequence[Part], names: Names) -> Asks:
 
 def _read_sentence(sentence: Sentence, part: Part, names: Names, asks: Asks) -> None:
     mentions = names.find(sentence.text)
-    if not mentions and _is_prose(part):
-        return
     uses = uses_of(sentence, mentions)
     listed = [] if _is_prose(part) else _unlisted(sentence, part, mentions, asks)
     usable: list[Mention] = [mention for mention in mentions if uses[mention] in ("skill", "maybe")]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mlx_grpo.json_files import read_json
+
 
 def _load(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
-    return loaded
+    return read_json(Path(__file__).with_name(name))
 
 
 def phrase_pattern(phrases: Iterable[str]) -> re.Pattern[str]:
