@@ -13,6 +13,7 @@ from support.tiny_models import tiny_config
 from mlx_grpo.cli.main import main
 from mlx_grpo.config.files import load_config, save_config
 from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import with_full_paths
 from mlx_grpo.errors import Stopped
 from mlx_grpo.runs import CONFIG, LOCK, METRICS, Run
 from mlx_grpo.training import supervise as module
@@ -151,6 +152,21 @@ def test_stderr_of_the_child_passes_through(workdir: Path, capfd: pytest.Capture
     child = "import os; print(1); os.write(2, b'two')"
     assert supervise(Attempt("c.yaml", (), (), None), Config(model="m"), print, [sys.executable, "-c", child]) == 0
     assert capfd.readouterr() == ("1\n", "two")
+
+
+def test_supervise_hands_the_command_line_on(workdir: Path, tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+    given: list[list[str]] = []
+    monkeypatch.setattr(module, "supervise", lambda first, config, note: given.append(first.words()) or 3)
+    model, options = f"model={tiny_qwen3}", ["--until", "2", "--force", "--json"]
+    done = CliRunner().invoke(main, ["train", "smollm2", model, *options, "--supervise"])
+    assert done.exit_code == 3
+    run = Run.create(with_full_paths(load_config("smollm2", [model])))
+    done = CliRunner().invoke(main, ["train", "smollm2", model, "max_steps=9", "--resume", "--supervise"])
+    assert done.exit_code == 3
+    assert given == [
+        ["smollm2", model, "--until=2", "--force", "--json"],
+        [str(run.folder.resolve()), "max_steps=9", "--resume"],
+    ]
 
 
 def test_supervise_refuses_several_processes(workdir: Path):
