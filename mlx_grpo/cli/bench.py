@@ -26,7 +26,9 @@ RATES = "Sampling, steps and memory"
 @click.option(
     "--prompts", type=click.IntRange(min=1), default=1, show_default=True, help="Prompts of a step, for each process."
 )
-@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
+@click.option(
+    "--repeats", type=click.IntRange(min=1), default=3, show_default=True, help="Steps whose median time is printed."
+)
 @click.option(
     "--plain/--no-plain", default=True, help="Also time the training half with the prompt run for each completion."
 )

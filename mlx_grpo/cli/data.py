@@ -87,7 +87,11 @@ def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, 
     from mlx_grpo.models.policy import token_counter
     from mlx_grpo.tasks.shortlist.build import build_dataset
 
-    summary = build_dataset(jd, candidates, out, count_tokens=token_counter(tokenizer), **options)
+    try:
+        count_tokens = token_counter(tokenizer)
+    except UserError as error:
+        raise UserError(*(f"--tokenizer: {line.removeprefix('model: ')}" for line in error.problems)) from None
+    summary = build_dataset(jd, candidates, out, count_tokens=count_tokens, **options)
     if as_json:
         click.echo(json_module.dumps(asdict(summary), default=str))
         return

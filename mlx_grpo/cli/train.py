@@ -89,12 +89,16 @@ def _supervise(config: str, overrides: tuple[str, ...], processes: int, resume: 
     from mlx_grpo.config.files import load_config
     from mlx_grpo.distributed.ranks import join_ranks
     from mlx_grpo.runs import find_resumable
-    from mlx_grpo.training.supervise import Attempt, supervise
+    from mlx_grpo.training.supervise import Attempt, resuming_attempt, supervise
 
     if processes > 1 or join_ranks().size > 1:
         raise UserError("--supervise: watches over one process, and this run has several; leave one of the two out")
-    settings, run = find_resumable(config, overrides) if resume else (load_config(config, overrides), None)
-    sys.exit(supervise(Attempt(config, overrides, tuple(options), run), settings, tell))
+    if resume:
+        settings, run = find_resumable(config, overrides)
+        first = resuming_attempt(run, settings, tuple(options))
+    else:
+        settings, first = load_config(config, overrides), Attempt(config, overrides, tuple(options), None)
+    sys.exit(supervise(first, settings, tell))
 
 
 def _spelled(resume: bool, until: int | None, force: bool, as_json: bool = False) -> list[str]:

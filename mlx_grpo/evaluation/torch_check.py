@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import mean
@@ -34,7 +35,13 @@ def check_in_torch(
     return {
         "episodes": len(pairs),
         "same": sum(torch["completion"] == mlx["completion"] for torch, mlx in pairs),
-        "reward": mean(torch["reward"] for torch, _ in pairs),
-        "reward_in_mlx": mean(mlx["reward"] for _, mlx in pairs),
+        "reward": _mean_reward([torch for torch, _ in pairs]),
+        "reward_in_mlx": _mean_reward([mlx for _, mlx in pairs]),
         "device": device,
     }
+
+
+def _mean_reward(episodes: Sequence[Record]) -> float | None:
+    """Return the mean of the rewards, without those of completions that no reward function applies to."""
+    rewards = [episode["reward"] for episode in episodes if not math.isnan(episode["reward"])]
+    return mean(rewards) if rewards else None

@@ -21,7 +21,8 @@ from mlx_grpo.data.thinking import OPEN, strip_thinking
 from mlx_grpo.ranking.answers import Answer, Mark, Reason, read_answer
 from mlx_grpo.tasks.shortlist.facts import facts_of
 from mlx_grpo.tasks.shortlist.fit import fit
-from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB, parse, render
+from mlx_grpo.tasks.shortlist.instruction import messages
+from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB, parse
 from mlx_grpo.tasks.shortlist.records import Fit
 from reward import STRICT
 from reward.breakdown import COMPONENTS
@@ -93,9 +94,10 @@ def sources() -> dict[str, str]:
 
 def ask(job: str, candidate: str) -> Question:
     """Return the question for two texts in the form of the prompts; raise ValueError where they are in another one."""
-    form = settings()["form"]
+    form, instruction = settings()["form"], settings()["instruction"]
     read_job, profile = parse(f"{JOB}\n{job.strip()}\n{CANDIDATE}\n{candidate.strip()}", form)
-    return Question(render(read_job, profile, form), facts_of(read_job, profile), fit(read_job, profile))
+    chat = messages(read_job, profile, form, instruction)
+    return Question(chat[-1]["content"], facts_of(read_job, profile), fit(read_job, profile))
 
 
 def prompt_text(question: Question, tokenizer: PreTrainedTokenizerBase) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +81,7 @@ def _metadata(run: Run, base: Path, title: str, library: Library, results: dict[
         pipeline_tag="text-generation",
         tags=["grpo", "mlx", "mlx-grpo"],
         model_name=title if eval_results else None,
-        eval_results=eval_results,
+        eval_results=eval_results or None,
         license=licence.get("license"),
         license_name=licence.get("license_name"),
         license_link=licence.get("license_link"),
@@ -174,7 +173,7 @@ def _eval_results(config: Config, results: dict[str, Any]) -> list[EvalResult]:
             metric_value=round(means[key], 4),
         )
         for key, name in names.items()
-        if key in means and math.isfinite(means[key])
+        if means.get(key) is not None
     ]
 
 

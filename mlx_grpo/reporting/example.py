@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 
 from mlx_grpo.json_files import Record
-from mlx_grpo.reporting.tables import BASELINE
+from mlx_grpo.reporting.tables import BASELINE, NOTHING
 from mlx_grpo.runs import Episodes
 
 INDENT = "  "
 
 
 def typical(episodes: Episodes) -> int:
-    """Return the place of the prompt whose gain in reward is the median one."""
+    """Return the place of the prompt whose gain in reward is the median one; 0 where no prompt has a reward."""
     gains = [after["reward"] - before["reward"] for before, after in zip(*_pair(episodes), strict=True)]
-    order = sorted(range(len(gains)), key=gains.__getitem__)
-    return order[len(order) // 2]
+    order = sorted((place for place, gain in enumerate(gains) if not math.isnan(gain)), key=gains.__getitem__)
+    return order[len(order) // 2] if order else 0
 
 
 def example_lines(episodes: Episodes, width: int) -> list[str]:
@@ -35,7 +36,8 @@ def _pair(episodes: Episodes) -> tuple[Sequence[Record], Sequence[Record]]:
 
 def _verdict(episode: Record) -> str:
     right = f", {'right' if episode['correct'] else 'wrong'}" if "correct" in episode else ""
-    return f"reward {episode['reward']:.2f}{right}:"
+    reward = NOTHING if math.isnan(episode["reward"]) else f"{episode['reward']:.2f}"
+    return f"reward {reward}{right}:"
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -130,7 +130,7 @@ def in_torch(results: Results) -> str | None:
     torch = results["in_torch"]
     return (
         f"PyTorch, from the exported folder: {torch['same']} of {torch['episodes']} completions are MLX's to the "
-        f"letter; reward {torch['reward']:.3f}, in MLX {torch['reward_in_mlx']:.3f}"
+        f"letter; reward {_number(torch['reward'], '.3f')}, in MLX {_number(torch['reward_in_mlx'], '.3f')}"
     )
 
 

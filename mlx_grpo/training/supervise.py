@@ -6,6 +6,7 @@ the process itself.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -22,13 +23,19 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.distributed.launch import LOG_TAIL
 from mlx_grpo.distributed.signals import SIGNALS
 from mlx_grpo.errors import Stopped
-from mlx_grpo.runs import LOCK, Run
-from mlx_grpo.training.checkpoint import newest_sound
+from mlx_grpo.runs import LOCK, Run, changed_keys
+from mlx_grpo.training.checkpoint import FOLDER, newest_sound
 
 RESTARTS = 5
 """Restarts in a row without a new checkpoint; the next abort ends the run. Five halvings take 32 rows to 1."""
-METAL = ("Impacting Interactivity", "Insufficient Memory", "kIOGPUCommandBufferCallbackError")
-"""Parts of the messages with which Metal ends a process."""
+METAL = (
+    "Impacting Interactivity",
+    "Insufficient Memory",
+    "kIOGPUCommandBufferCallbackError",
+    "[metal::malloc]",
+    "Unable to allocate",
+)
+"""Parts of the messages with which Metal, or MLX's allocator, ends a process."""
 COMMAND = (sys.executable, "-m", "mlx_grpo.cli", "train")
 DRAIN_SECONDS = 2
 """For the rest of a child's stderr, which a process of its own may hold open."""
@@ -53,6 +60,13 @@ class Attempt(NamedTuple):
     def words(self) -> list[str]:
         """Return the arguments of `mlx-grpo train`."""
         return [self.config, *self.overrides, *self.options, *(["--resume"] if self.run else [])]
+
+
+def resuming_attempt(run: Run, config: Config, options: tuple[str, ...]) -> Attempt:
+    """Return the attempt that resumes a run with a configuration, by its folder: `latest` may name another run soon."""
+    changed = changed_keys(run.config, config)
+    overrides = tuple(f"{key}={json.dumps(now)}" for key, (_, now) in changed.items())  # JSON is YAML
+    return Attempt(str(run.folder), overrides, options, run)
 
 
 class Child:
@@ -94,11 +108,12 @@ class Child:
 def supervise(first: Attempt, config: Config, note: Callable[[str], None], command: Sequence[str] = COMMAND) -> int:
     """Train in a child process, resume it after each abort, and return its exit code.
 
-    After an abort by Metal or for memory the next child gets half of `micro_batch_size`. Raises Stopped after an abort
-    that resuming would not repair: too many without a new checkpoint, or steps lost that no checkpoint holds.
+    After an abort by Metal or for memory the next child gets half of `micro_batch_size`. A run without a checkpoint
+    yet begins anew. Raises Stopped after too many aborts without a new checkpoint, or where no checkpoint is whole.
     """
     child, attempt, restarts = Child(), first, 0
-    size = config.micro_batch_size or config.num_generations
+    rows = config.prompts_per_step * config.num_generations
+    size = min(config.micro_batch_size or config.num_generations, rows)
     previous = {caught: signal.signal(caught, child.receive) for caught in SIGNALS}
     try:
         while True:
@@ -112,7 +127,7 @@ def supervise(first: Attempt, config: Config, note: Callable[[str], None], comma
             now = _newest(attempt.run)
             restarts = restarts + 1 if now == before else 1
             _check_hope(abort, attempt.run, now, restarts, code)
-            note(f"supervise: the run was ended by {abort.cause}; {_plan(attempt.run, now, restarts)}")
+            note(f"supervise: the run was ended by {abort.cause}; {_plan(now, restarts)}")
             if abort.too_large and size > 1:
                 note(f"supervise: micro_batch_size {size} -> {size // 2}; bits differ from now on")
                 size //= 2
@@ -155,8 +170,8 @@ def _newest(run: Run | None) -> str | None:
 def _check_hope(abort: Abort, run: Run | None, newest: str | None, restarts: int, code: int) -> None:
     """Raise Stopped where the run should not be resumed without its user."""
     problem = None
-    if run and newest is None and run.metrics_file.is_file() and run.metrics_file.stat().st_size:
-        problem = "no checkpoint holds its steps, so it was not begun anew"
+    if run and newest is None and any((run.folder / FOLDER).glob("[!.]*")):  # damaged ones: its steps were saved once
+        problem = "none of its checkpoints is whole, so it was not begun anew"
     elif restarts > RESTARTS:
         problem = f"{restarts} times without a new checkpoint"
     if problem:
@@ -169,8 +184,8 @@ def _exit_code(code: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _plan(run: Run | None, newest: str | None, restarts: int) -> str:
-    what = f"resuming from {newest}" if run and newest else "beginning anew, nothing is lost"
+def _plan(newest: str | None, restarts: int) -> str:
+    what = f"resuming from {newest}" if newest else "beginning anew, it had no checkpoint yet"
     return f"{what} (restart {restarts} of at most {RESTARTS} without a new checkpoint)"
 
 

@@ -17,6 +17,7 @@ from mlx_grpo.errors import UserError, short_repr
 from mlx_grpo.runs import Run
 
 PROJECT = "mlx-grpo"
+WANDB_MODES = ("offline", "online", "disabled")
 NOT_METRICS = ("step", "phase")
 """Keys of a record in metrics.jsonl that place it; a tracker has the number of steps in their stead."""
 
@@ -67,11 +68,12 @@ class Wandb:
     def __init__(self, run: Run, config: Config, start: int):
         import wandb
 
-        mode = cast(Literal["online", "offline"], os.environ.get("WANDB_MODE", "offline"))
+        mode = cast(Literal["online", "offline", "disabled"], wandb_mode())
         # Neither the command line nor the repository's address is sent: both may hold a secret.
         settings = wandb.Settings(
             silent=True, console="off", disable_git=True, disable_code=True, x_disable_meta=True, init_timeout=30
         )
+        wandb.setup(settings)  # silent before the login, which would ask for a key on a terminal otherwise
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
             id=re.sub(r"[^\w.-]", "-", run.name),
@@ -82,7 +84,8 @@ class Wandb:
             resume="allow",
             settings=settings,
         )
-        self.command = f"wandb sync {run.folder / 'wandb'}/offline-run-*" if mode == "offline" else self.run.url
+        local = f"wandb sync {run.folder / 'wandb'}/offline-run-*"
+        self.command = {"offline": local, "online": self.run.url, "disabled": "switched off by WANDB_MODE"}[mode]
 
     def on_step(self, metrics: Mapping[str, float], step: int) -> None:
         """Log the metrics."""
@@ -128,13 +131,26 @@ TRACKERS: dict[str, Callable[[Run, Config, int], Tracker]] = {
 
 
 def check_trackers(config: Config) -> None:
-    """Raise UserError where the library of a tracker is not installed."""
-    missing = [name for name in config.report_to if find_spec(name) is None]
+    """Raise UserError where the library of a tracker is not installed, or WANDB_MODE is none that wandb has."""
+    missing = [name for name in config.report_to if not is_installed(name)]
     if missing:
         extras = ",".join(missing)
         raise UserError(
             f"report_to: {', '.join(missing)}: not installed; pip install 'mlx-grpo[{extras}]', or set report_to=none"
         )
+    if "wandb" in config.report_to and wandb_mode() not in WANDB_MODES:
+        raise UserError(f"WANDB_MODE: {short_repr(wandb_mode())} is not accepted; set it to {', '.join(WANDB_MODES)}")
+
+
+def is_installed(name: str) -> bool:
+    """Return True if a package can be imported; a folder of its name, such as wandb's own ./wandb, is none."""
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
+def wandb_mode() -> str:
+    """Return WANDB_MODE, offline where it is not set or empty."""
+    return os.environ.get("WANDB_MODE") or "offline"
 
 
 class Trackers:

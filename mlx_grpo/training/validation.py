@@ -33,8 +33,8 @@ class Best:
 
     @property
     def reward(self) -> float:
-        """Return the mean reward."""
-        return float(np.nanmean(self.rewards))
+        """Return the mean reward; NaN where none applies."""
+        return mean_without_nan(np.array(self.rewards))
 
     def replace_if_better(self, rewards: Sequence[float], steps: int) -> bool:
         """Take these rewards as the best if they are higher by more than chance; return True if so.

@@ -49,8 +49,10 @@ def examples(language: str) -> list:
 
 
 def commands() -> Iterator:
-    """Yield every `mlx-grpo` command of the documents and of the Makefile's demo and study, as a test's cases."""
-    planned = subprocess.run(["make", "-n", "demo", "study"], capture_output=True, text=True, cwd=ROOT, check=True)
+    """Yield every `mlx-grpo` command of the documents and of the Makefile's targets, as a test's cases."""
+    planned = subprocess.run(
+        ["make", "-n", "demo", "qwen3", "study"], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     made = planned.stdout.replace("\\\n", "").replace(".venv/bin/", "")
     for document, block in [(d, b) for d in DOCUMENTS for b in blocks("sh", d)] + [(ROOT / "Makefile", made)]:
         for line in block.splitlines():
@@ -73,10 +75,24 @@ def test_issue_template_asks_for_a_command_that_parses():
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_no_line_asks_an_index_for_this_projects_name(document: Path):
     lines = [line.partition("#")[0] for block in blocks("sh", document) for line in block.splitlines()]
-    for line in lines:
+    for line in [*lines, *re.findall(r"`([^`\n]+)`", text_of(document))]:
         if re.search(r"\b(pip3? install|uv (pip|add|tool)|uvx|pipx)\b", line):
             asked = line.partition(" mlx-grpo ")[0] if "--from" in line else line
             assert not re.search(r"(?<![\w./-])mlx[-_]grpo(?!_)", asked), line
+
+
+def test_wheel_that_the_readme_names_is_the_one_that_is_built():
+    version = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]["version"]
+    named = re.findall(r"dist/(\S+?\.whl)", text_of(README))
+    assert set(named) == {f"mlx_grpo-{version}-py3-none-any.whl"}
+
+
+@pytest.mark.parametrize("target", ["demo", "qwen3"])
+def test_make_takes_another_model_and_fetches_none(target: str):
+    command = ["make", "-n", target, "MODEL=my/model"]
+    planned = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert re.search(r"mlx-grpo train configs/\w+\.yaml model=my/model", planned)
+    assert "convert.gguf" not in planned
 
 
 def test_readme_has_at_most_1200_words():

@@ -116,7 +116,7 @@ def build_dataset(
         prompt_tokens=_spread([count(job, candidate) for candidate in kept]),
         completion_tokens=_spread([count_tokens(row["completion"]) for row in rows]),
         condensed=tuple(cuts + candidate_cuts),
-        notes=tuple(_notes(job, rows)),
+        notes=tuple(_notes(job, rows, labels)),
         problems=tuple(faults),
     )
 
@@ -267,12 +267,16 @@ def _spread(values: list[int]) -> Spread:
     return Spread(min(values), round(sum(values) / len(values), 1), max(values))
 
 
-def _notes(job: Job, rows: list[Row]) -> list[str]:
+def _notes(job: Job, rows: list[Row], labels: Labels) -> list[str]:
     notes = [f"read from the description: {job.title}, {range_text(job)}, required {', '.join(job.required)}"]
     share = _shortlists(rows) / len(rows)
     if not 0.2 <= share <= 0.8:
+        remedy = {
+            "rule": "add candidates of the other label, or take --labels rank",
+            "rank": "add candidates that differ, since equal ones share a place",
+        }
         notes.append(
             f"{share:.0%} of {len(rows)} candidates are a shortlist: one answer is right nearly always, so little can "
-            "be learned about the decision; add candidates of the other label, or take --labels rank"
+            f"be learned about the decision; {remedy[labels]}"
         )
     return notes

@@ -6,13 +6,14 @@ example quoted inside the system message makes it write further examples (docs/l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
 from mlx_grpo.tasks.shortlist.facts import facts_of
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.gold import gold_completion
-from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB, render
+from mlx_grpo.tasks.shortlist.prompt import render, with_published_marks
 from mlx_grpo.tasks.shortlist.records import Candidate, Form, Job, Role, Skill
 
 Message = dict[str, str]
@@ -45,23 +46,23 @@ PUBLISHED_MESSAGE = (
     '{"decision":"shortlist"|"reject","score":0..1,"reasons":[..]}.'
 )
 """The system message of the published run, as its model card gives it (williyam/redrob-qwen-grpo)."""
+PUBLISHED_INSTRUCTION: tuple[Message, ...] = ({"role": "system", "content": PUBLISHED_MESSAGE},)
 
 Wording = Literal["example", "published"]
 """Our instruction with its example, or the published run's system message and marks."""
 
 
-def messages(job: Job, candidate: Candidate, form: Form, instruction: tuple[Message, ...]) -> list[Message]:
-    """Return the chat of one prompt: the instruction, then the user's message."""
-    return [*instruction, {"role": "user", "content": render(job, candidate, form)}]
+def messages(job: Job, candidate: Candidate, form: Form, instruction: Sequence[Message]) -> list[Message]:
+    """Return the chat of one prompt: the instruction, then the user's message with the marks of its wording."""
+    text = render(job, candidate, form)
+    if tuple(instruction) == PUBLISHED_INSTRUCTION:
+        text = with_published_marks(text)
+    return [*instruction, {"role": "user", "content": text}]
 
 
 def worded_messages(job: Job, candidate: Candidate, form: Form, wording: Wording) -> list[Message]:
     """Return the chat of one prompt in either wording."""
-    if wording == "example":
-        return messages(job, candidate, form, instruction_of(form))
-    text = render(job, candidate, form).replace(JOB, "[JOB DESCRIPTION]", 1)
-    text = text.replace(f"\n{CANDIDATE}\n", f"\n\n{CANDIDATE}\n", 1)
-    return [{"role": "system", "content": PUBLISHED_MESSAGE}, {"role": "user", "content": text}]
+    return messages(job, candidate, form, instruction_of(form) if wording == "example" else PUBLISHED_INSTRUCTION)
 
 
 @lru_cache

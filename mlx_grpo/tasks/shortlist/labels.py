@@ -9,6 +9,7 @@ from typing import Literal
 
 from mlx_grpo.tasks.shortlist.fit import fit
 from mlx_grpo.tasks.shortlist.records import Candidate, Fit, Job
+from reward.strict import SHORTLIST_FROM
 
 Labels = Literal["rule", "rank"]
 
@@ -24,4 +25,9 @@ def labels_of(job: Job, pool: Sequence[Candidate], labels: Labels) -> list[Fit]:
         return fits
     ordered = sorted(own.score for own in fits)
     places = {score: mean(at for at, other in enumerate(ordered) if other == score) for score in set(ordered)}
-    return [replace(own, score=round(places[own.score] / (len(fits) - 1), 2)) for own in fits]
+    return [replace(own, score=_rounded(places[own.score] / (len(fits) - 1))) for own in fits]
+
+
+def _rounded(place: float) -> float:
+    """Round a place to two decimals, but none of the lower half up to a shortlist."""
+    return round(place, 2) if place >= SHORTLIST_FROM else min(round(place, 2), SHORTLIST_FROM - 0.01)

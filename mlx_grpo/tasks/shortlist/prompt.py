@@ -14,6 +14,9 @@ from mlx_grpo.tasks.shortlist.fit import years_text
 from mlx_grpo.tasks.shortlist.records import LEVELS, Candidate, Form, Job, Role, Skill
 
 JOB, CANDIDATE = "[JOB]", "[CANDIDATE]"
+MARKS = (f"{JOB}\n", f"\n{CANDIDATE}\n")
+PUBLISHED_MARKS = ("[JOB DESCRIPTION]\n", f"\n\n{CANDIDATE}\n")
+"""What stands before the job and before the candidate in the prompts of the published run."""
 
 _LEVEL = "|".join(LEVELS)
 _SKILL = re.compile(rf"(?:^|, )(?P<name>[^,]+?) \((?P<level>{_LEVEL})(?:, (?P<months>\d+)m)?\)(?=, |$)")
@@ -53,8 +56,25 @@ def parse(text: str, form: Form) -> tuple[Job, Candidate]:
     return _parse_full_job(lines[1:cut]), _parse_full_candidate(lines[cut + 1 :])
 
 
+def with_published_marks(text: str) -> str:
+    """Return a rendered user message as the published run writes it."""
+    for own, published in zip(MARKS, PUBLISHED_MARKS, strict=True):
+        text = text.replace(own, published, 1)
+    return text
+
+
+def with_own_marks(text: str) -> str:
+    """Return a user message of the published run as `render` writes it; any other text unchanged."""
+    if not text.startswith(PUBLISHED_MARKS[0]):
+        return text
+    for own, published in zip(MARKS, PUBLISHED_MARKS, strict=True):
+        text = text.replace(published, own, 1)
+    return text
+
+
 def form_of(text: str) -> Form | None:
-    """Return the form of a user message, None where it is none of ours."""
+    """Return the form of a user message in either wording, None where it is none of ours."""
+    text = with_own_marks(text)
     for form in get_args(Form):
         try:
             parse(text, form)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mlx_grpo.errors import UserError
 from mlx_grpo.tasks.base import Alarm, Figures, Grader, Remark, RewardSettings, Row, Shown, ShownRow, Task
-from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB, form_of
+from mlx_grpo.tasks.shortlist.prompt import CANDIDATE, JOB, form_of, with_own_marks
 from mlx_grpo.tasks.shortlist.synthetic import DATA
 from reward import PUBLISHED, RUBRICS, STRICT, Rubric
 from reward.breakdown import DECISIONS
@@ -99,7 +99,7 @@ class Shortlist(Task):
 
     def show_row(self, row: Row, context: str) -> ShownRow:
         """Return the label, and job and candidate apart."""
-        job, parted, candidate = context.partition(f"\n{CANDIDATE}\n")
+        job, parted, candidate = with_own_marks(context).partition(f"\n{CANDIDATE}\n")
         parts = [("Job", job.removeprefix(JOB)), ("Candidate", candidate)] if parted else []
         return ShownRow(row.get("decision"), parts)
 

@@ -79,7 +79,10 @@ def test_a_log_file_gets_lines_and_no_progress_bar(tiny_qwen3: Path, tmp_path: P
         (["chat"], "no run here yet"),
         (["report"], "no run here yet"),
         (["score", "absent.jsonl"], "no such file"),
-        (["data", "build", "--jd", "a", "--candidates", "b", "--out", "c", "--tokenizer", "/x/y/z"], "local folder"),
+        (
+            ["data", "build", "--jd", "a", "--candidates", "b", "--out", "c", "--tokenizer", "/x/y/z"],
+            "--tokenizer: '/x/y/z'",
+        ),
     ],
 )
 def test_a_users_mistake_exits_with_2_and_says_what_to_do(arguments: list[str], told: str, tmp_path: Path):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlx.core as mx
 import numpy as np
@@ -23,11 +24,13 @@ from mlx_grpo.config.schema import Config, RewardConfig
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.data.types import Prompt
 from mlx_grpo.errors import UserError
+from mlx_grpo.evaluation import torch_check
 from mlx_grpo.evaluation.episodes import cluster_column, heldout_prompts, score_completions
 from mlx_grpo.evaluation.eval import Evaluation, run_eval, thought_notes
 from mlx_grpo.evaluation.generators import UNFINISHED
 from mlx_grpo.evaluation.statistics import NO_SCORE
 from mlx_grpo.evaluation.summary import outcome_of
+from mlx_grpo.evaluation.torch_check import check_in_torch
 from mlx_grpo.export.export import export_run
 from mlx_grpo.reporting import tables
 from mlx_grpo.reporting.example import typical
@@ -260,6 +263,21 @@ def test_pytorch_completes_the_first_prompts_again(run: Path, tmp_path: Path):
         evaluate(run, "torch", torch_episodes=2)
 
 
+def test_mean_reward_in_pytorch_leaves_out_prompts_without_a_reward(monkeypatch: pytest.MonkeyPatch):
+    def checked(*rewards: float) -> dict:
+        episodes = [{"completion": "a", "reward": reward} for reward in rewards]
+        completer = SimpleNamespace(**dict.fromkeys(("settings", "progress", "ranks")))
+        completer.run, completer.store = SimpleNamespace(folder=Path()), Path("x")
+        return check_in_torch(completer, [], episodes, lambda prompts, texts: episodes, "cpu")
+
+    monkeypatch.setattr(torch_check, "replace", lambda settings, **changes: settings)
+    monkeypatch.setattr(torch_check, "Completer", lambda *a: SimpleNamespace(complete=lambda *b: []))
+    assert checked(0.5, float("nan"), 1.0)["reward"] == 0.75
+    nothing = checked(float("nan"))
+    assert (nothing["reward"], nothing["reward_in_mlx"]) == (None, None)
+    assert tables.in_torch({"in_torch": nothing}).endswith("reward –, in MLX –")
+
+
 def test_reward_function_of_the_user_has_no_ranking(run: Path, tmp_path: Path):
     own = {"rubric": None, "functions": ["support.toy_rewards:only_long"]}
     config = Run(run).config.model_dump() | {"reward": own, "output_dir": str(tmp_path), "max_completion_length": 4}
@@ -275,6 +293,9 @@ def test_reward_function_of_the_user_has_no_ranking(run: Path, tmp_path: Path):
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_comparison(console, evaluation.results)
     assert "–" in console.export_text()
+    print_brief(console, evaluation.results, evaluation.episodes)
+    shown = console.export_text()
+    assert "before, reward –:" in shown and "nan" not in shown
 
 
 def own_judge_config(run: Path, folder: Path, cluster: str | None = "text") -> Config:

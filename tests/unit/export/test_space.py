@@ -25,7 +25,7 @@ from mlx_grpo.export.export import export_run
 from mlx_grpo.export.space import GRADIO, Space, export_space
 from mlx_grpo.models.policy import load_tokenizer_of, save_adapter
 from mlx_grpo.runs import Run
-from mlx_grpo.tasks.shortlist.instruction import instruction_of
+from mlx_grpo.tasks.shortlist.instruction import PUBLISHED_INSTRUCTION, instruction_of
 
 NOT_NEEDED = ("mlx", "mlx_lm", "pydantic", "yaml", "numpy", "torch", "gradio")
 EVIL = "<img src=x onerror=alert(1)>"
@@ -101,6 +101,16 @@ def test_space_asks_with_the_prompt_that_the_run_was_trained_on(run: Path):
     expected = make_prompt(row, tokenizer, today="2026-01-31").text
     assert space_app.prompt_text(space_app.ask(job, candidate), AutoTokenizer.from_pretrained(run / "hf")) == expected
     assert space_app.settings()["stop_ids"] == sorted(tokenizer.eos_token_ids)
+
+
+@pytest.mark.usefixtures("app")
+def test_space_of_a_run_on_the_published_wording_asks_in_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    changed = space_app.settings() | {"instruction": PUBLISHED_INSTRUCTION}
+    (tmp_path / "settings.json").write_text(json.dumps(changed))
+    monkeypatch.setattr(space_app, "HERE", tmp_path)
+    space_app.settings.cache_clear()
+    job, candidate = space_app.settings()["examples"][0]
+    assert space_app.ask(job, candidate).message == f"[JOB DESCRIPTION]\n{job}\n\n[CANDIDATE]\n{candidate}"
 
 
 @pytest.mark.usefixtures("app")

@@ -26,9 +26,11 @@ from mlx_grpo.generation import nodes, rollout
 from mlx_grpo.models.policy import save_adapter
 from mlx_grpo.ranking.summary import RankSummary
 from mlx_grpo.runs import ADAPTER, INPUTS, Run
+from mlx_grpo.tasks.shortlist.condense import compact_view
 from mlx_grpo.tasks.shortlist.jd import read_description
 from mlx_grpo.tasks.shortlist.pool import read_candidate
 from mlx_grpo.tasks.shortlist.records import Job
+from mlx_grpo.tasks.shortlist.rows import make_row
 
 JOB = "Job Description: Data Analyst\nRequired: Python, SQL\n3-6 years of experience\n"
 
@@ -283,6 +285,20 @@ def test_run_is_asked_with_the_instruction_of_its_own_rows(tiny_qwen3: Path, tmp
     (run / INPUTS).unlink()
     with pytest.raises(UserError, match="is older than the prompts of this version"):
         Ranker(run)
+
+
+@pytest.mark.parametrize("form", ["compact", "full"])
+def test_run_on_the_published_wording_is_asked_in_it(form: str, tiny_qwen3: Path, tmp_path: Path):
+    job = Job("Analyst", ("Python",))
+    candidate, _ = read_candidate("x", profile("C0"))
+    row = make_row(job, compact_view(job, candidate), form, kind="pool", wording="published")
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row))
+    config = tiny_config(tiny_qwen3, data={"train": str(tmp_path / "rows.jsonl")}, output_dir=str(tmp_path / "runs"))
+    run = Run.create(config).folder
+    save_adapter(tiny_policy(tiny_qwen3), config, run / ADAPTER)
+    prompt = Ranker(run)._prompt(job, compact_view(job, candidate))
+    assert prompt.messages == tuple(row["prompt"])
+    assert prompt.user_message.startswith("[JOB DESCRIPTION]\n")
 
 
 def test_run_ranks_with_the_date_of_its_first_day(tiny_qwen3: Path, tmp_path: Path):

@@ -65,6 +65,13 @@ def test_card_needs_the_figures_alone(copied: Path, tiny_qwen3: Path):
     assert model_card(Run(copied), tiny_qwen3) == text
 
 
+def test_card_lists_no_figure_that_is_undefined(copied: Path, tiny_qwen3: Path):
+    results = json.loads((copied / "eval.json").read_text())
+    results["means"]["trained"] |= dict.fromkeys(("reward", "published", "correct"))  # a reward that never applies
+    (copied / "eval.json").write_text(json.dumps(results))
+    assert ModelCard(model_card(Run(copied), tiny_qwen3)).data.eval_results is None
+
+
 def test_no_path_of_the_machine_is_in_it(copied: Path, tiny_qwen3: Path):
     config = yaml.safe_load((copied / "config.yaml").read_text())
     config["warm_start"] |= {"steps": 2, "run": str(copied.parent / "first-run")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from mlx_grpo.reporting.example import example_lines, typical
 
 
@@ -13,6 +15,7 @@ def episodes(*gains: float, text: str = "a b") -> dict:
 def test_typical_prompt_has_the_median_gain():
     assert typical(episodes(0.1, 0.9, 0.4)) == 2
     assert typical(episodes(0.5)) == 0
+    assert typical(episodes(math.nan, 0.9, math.nan, 0.1, 0.4)) == 4  # no reward function applied to two of them
 
 
 def test_both_completions_are_wrapped_with_their_reward_and_verdict():

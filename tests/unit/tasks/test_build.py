@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from support.paths import REDROB
@@ -14,8 +15,10 @@ from mlx_grpo.errors import UserError
 from mlx_grpo.json_files import read_jsonl
 from mlx_grpo.tasks.shortlist.build import build_dataset, split
 from mlx_grpo.tasks.shortlist.fit import fit
+from mlx_grpo.tasks.shortlist.labels import Labels, labels_of
 from mlx_grpo.tasks.shortlist.pool import load_pool
 from mlx_grpo.tasks.shortlist.prompt import parse
+from mlx_grpo.tasks.shortlist.records import Candidate, Job
 from reward import PUBLISHED, STRICT
 
 JD = "Title: Data Engineer\nExperience: 3-6 years\nRequired: Python, SQL\n" + "We like order. SQL is daily bread. " * 20
@@ -228,6 +231,23 @@ def test_equal_candidates_share_their_mean_place(tmp_path):
     summary = build_dataset(*files(tmp_path, people), count_tokens=words, labels="rank")
     rows = read_jsonl(summary.train_path) + read_jsonl(summary.heldout_path)
     assert sorted(row["score"] for row in rows) == [0.0, 0.5, 0.5, 1.0]
+
+
+def test_pool_of_equal_candidates_is_not_sent_to_the_labels_that_it_has(tmp_path):
+    people = [person(n, 5) for n in range(4)]
+    notes = {
+        labels: build_dataset(*files(tmp_path, people), count_tokens=words, labels=labels).notes[-1]
+        for labels in get_args(Labels)
+    }
+    assert notes["rule"].endswith("or take --labels rank")
+    assert notes["rank"].endswith("add candidates that differ, since equal ones share a place")
+
+
+def test_rank_shortlists_no_more_than_the_upper_half_of_a_large_pool(monkeypatch: pytest.MonkeyPatch):
+    some = fit(Job("Analyst", ("Python",)), Candidate("Analyst", 3, (), ()))
+    monkeypatch.setattr("mlx_grpo.tasks.shortlist.labels.fit", lambda job, n: replace(some, score=n / 1000))
+    decisions = [label.decision for label in labels_of(Job("Analyst", ("Python",)), range(1000), "rank")]
+    assert decisions == ["reject"] * 500 + ["shortlist"] * 500
 
 
 def test_published_wording_has_the_published_system_message_and_marks(tmp_path):

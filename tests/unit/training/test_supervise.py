@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from support.tiny_models import tiny_config
 
 from mlx_grpo.cli.main import main
+from mlx_grpo.config.files import load_config, save_config
 from mlx_grpo.config.schema import Config
+from mlx_grpo.data.dataset import with_full_paths
 from mlx_grpo.errors import Stopped
-from mlx_grpo.runs import LOCK, METRICS, Run
+from mlx_grpo.runs import CONFIG, LOCK, METRICS, Run
 from mlx_grpo.training import supervise as module
-from mlx_grpo.training.supervise import Attempt, find_abort, find_run, supervise
+from mlx_grpo.training.supervise import Attempt, find_abort, find_run, resuming_attempt, supervise
 
 METAL = "libc++abi: terminating: [METAL] Command buffer execution failed: Insufficient Memory (00000008:kIOGPU...)"
 # Writes the arguments of each child down, and ends as the n-th of its endings.
@@ -44,6 +47,8 @@ def supervised(endings: str, run: Run | None = None) -> tuple[int, list[str], li
         (-signal.SIGABRT, METAL, "Metal (Insufficient Memory)", True),
         (-signal.SIGABRT, "[METAL] kIOGPUCommandBufferCallbackErrorTimeout", "Metal (kIOGPU", True),
         (1, f"Traceback ...\nRuntimeError: {METAL}", "Metal (Insufficient Memory)", True),
+        (1, "RuntimeError: [metal::malloc] Resource limit (499000) exceeded.", "Metal ([metal::malloc])", True),
+        (-signal.SIGABRT, "std::runtime_error: [malloc_or_wait] Unable to allocate 8 bytes.", "Metal (Unable", True),
         (-signal.SIGKILL, "", "SIGKILL, most likely for lack of memory", True),
         (-signal.SIGABRT, "assertion failed", "SIGABRT", False),
     ],
@@ -70,7 +75,7 @@ def test_child_killed_before_its_run_began_starts_anew_with_smaller_micro_batche
     code, children, notes = supervised("9,exit0")
     assert code == 0
     assert children == ["c.yaml seed=1 --force", "c.yaml seed=1 micro_batch_size=4 --force"]
-    assert "beginning anew, nothing is lost (restart 1 of at most 5 without a new checkpoint)" in notes[0]
+    assert "beginning anew, it had no checkpoint yet (restart 1 of at most 5 without a new checkpoint)" in notes[0]
 
 
 def test_micro_batches_are_halved_down_to_one_row(workdir: Path):
@@ -95,11 +100,34 @@ def test_new_checkpoint_makes_the_count_begin_again(workdir: Path, monkeypatch: 
     assert children[-1] == "c.yaml seed=1 --force --resume"
 
 
-def test_steps_without_a_checkpoint_are_not_thrown_away(workdir: Path):
+def test_first_halving_takes_fewer_rows_than_a_step_has(workdir: Path):
+    config = Config(model="m", num_generations=4, prompts_per_step=2, micro_batch_size=64)
+    supervise(Attempt("c", (), (), None), config, print, [sys.executable, "-c", CHILD, "9,exit0"])
+    assert Path("children").read_text().splitlines()[1] == "c micro_batch_size=4"
+
+
+def test_run_aborted_before_its_first_checkpoint_begins_anew(workdir: Path):
     (workdir / METRICS).write_text('{"step": 0}\n')
-    with pytest.raises(Stopped, match=r"no checkpoint holds its steps.*lower save_steps"):
+    (workdir / "checkpoints" / ".warm_start-000001").mkdir(parents=True)  # it was killed while it wrote this one
+    code, children, notes = supervised("6,exit0", Run(workdir))
+    assert (code, len(children)) == (0, 2)
+    assert "beginning anew, it had no checkpoint yet" in notes[0]
+
+
+def test_run_whose_checkpoints_are_damaged_is_not_begun_anew(workdir: Path):
+    (workdir / "checkpoints" / "damaged-grpo-000020").mkdir(parents=True)
+    with pytest.raises(Stopped, match=r"none of its checkpoints is whole.*continue with: mlx-grpo train .* --resume"):
         supervised("9", Run(workdir))
     assert len(Path("children").read_text().splitlines()) == 1
+
+
+def test_resumed_run_is_named_by_its_folder_with_the_keys_that_change(tmp_path: Path):
+    before = tiny_config(tmp_path)
+    save_config(before, tmp_path / CONFIG)
+    now = before.model_copy(update={"max_steps": 9, "micro_batch_size": None, "report_to": ["wandb"]})
+    attempt = resuming_attempt(Run(tmp_path), now, ("--force",))
+    assert attempt.words() == [str(tmp_path), "max_steps=9", 'report_to=["wandb"]', "--force", "--resume"]
+    assert load_config(str(tmp_path / CONFIG), attempt.overrides) == now
 
 
 def test_run_is_found_by_the_process_that_locked_it(tmp_path: Path):
@@ -124,6 +152,21 @@ def test_stderr_of_the_child_passes_through(workdir: Path, capfd: pytest.Capture
     child = "import os; print(1); os.write(2, b'two')"
     assert supervise(Attempt("c.yaml", (), (), None), Config(model="m"), print, [sys.executable, "-c", child]) == 0
     assert capfd.readouterr() == ("1\n", "two")
+
+
+def test_supervise_hands_the_command_line_on(workdir: Path, tiny_qwen3: Path, monkeypatch: pytest.MonkeyPatch):
+    given: list[list[str]] = []
+    monkeypatch.setattr(module, "supervise", lambda first, config, note: given.append(first.words()) or 3)
+    model, options = f"model={tiny_qwen3}", ["--until", "2", "--force", "--json"]
+    done = CliRunner().invoke(main, ["train", "smollm2", model, *options, "--supervise"])
+    assert done.exit_code == 3
+    run = Run.create(with_full_paths(load_config("smollm2", [model])))
+    done = CliRunner().invoke(main, ["train", "smollm2", model, "max_steps=9", "--resume", "--supervise"])
+    assert done.exit_code == 3
+    assert given == [
+        ["smollm2", model, "--until=2", "--force", "--json"],
+        [str(run.folder.resolve()), "max_steps=9", "--resume"],
+    ]
 
 
 def test_supervise_refuses_several_processes(workdir: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +20,7 @@ from mlx_grpo.training import trackers
 from mlx_grpo.training.checkpoint import RunPosition
 from mlx_grpo.training.progress import SilentReporter
 from mlx_grpo.training.run_logger import RunLogger
-from mlx_grpo.training.trackers import Trackers
+from mlx_grpo.training.trackers import Trackers, check_trackers
 from mlx_grpo.training.trainer import train
 
 SECRET = "0123456789abcdef" * 3
@@ -115,7 +116,7 @@ def test_failing_tracker_ends_no_run_and_is_warned_of_once(
 ):
     failing, reporter = Failing(at), NoteReporter()
     monkeypatch.setitem(trackers.TRACKERS, "tensorboard", failing)
-    monkeypatch.setattr(trackers, "find_spec", lambda name: name)
+    monkeypatch.setattr(trackers, "is_installed", lambda name: True)
     run = train(tracked_config(tiny_qwen3, tmp_path, "tensorboard"), reporter)
     assert len(run.metrics()) == 5 and (run.folder / "adapter").is_dir()
     warnings = [line for line in reporter.lines if line.startswith("warning: tensorboard failed")]
@@ -139,13 +140,49 @@ def test_only_the_leading_process_opens_a_tracker(leads: bool, tmp_path: Path, m
 def test_missing_library_is_named_with_its_extra_before_a_run_folder_is_made(
     tiny_qwen3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "is_installed", lambda name: False)
     with pytest.raises(UserError) as error:
         train(tracked_config(tiny_qwen3, tmp_path, "trackio", "wandb"), SilentReporter())
     assert error.value.problems == [
         "report_to: trackio, wandb: not installed; pip install 'mlx-grpo[trackio,wandb]', or set report_to=none"
     ]
     assert not (tmp_path / "runs").exists()
+
+
+def test_folder_that_wandb_left_is_not_taken_for_wandb(workdir: Path, monkeypatch: pytest.MonkeyPatch):
+    (workdir / "wandb").mkdir()
+    monkeypatch.setattr("sys.path", [str(workdir)])
+    monkeypatch.delitem(sys.modules, "wandb", raising=False)
+    with pytest.raises(UserError, match="wandb: not installed"):
+        check_trackers(tiny_config(Path("m"), report_to="wandb"))
+
+
+def test_unknown_wandb_mode_is_refused_with_the_modes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trackers, "is_installed", lambda name: True)
+    monkeypatch.setenv("WANDB_MODE", "bogus")
+    with pytest.raises(UserError, match="WANDB_MODE: 'bogus' is not accepted; set it to offline, online, disabled"):
+        check_trackers(tiny_config(Path("m"), report_to="wandb"))
+    check_trackers(tiny_config(Path("m"), report_to="tensorboard"))
+    monkeypatch.setenv("WANDB_MODE", "")
+    check_trackers(tiny_config(Path("m"), report_to="wandb"))
+
+
+def test_wandb_without_a_key_asks_nothing_on_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    wandb = pytest.importorskip("wandb", reason="needs wandb: [dev] extra")
+    wandb.teardown()  # the key of earlier tests
+    monkeypatch.setattr("wandb.errors.term._silent", False)
+    for name in ("WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    for stream in ("stdin", "stderr"):
+        monkeypatch.setattr(f"wandb.errors.term._sys_{stream}_isatty", lambda: True)
+    monkeypatch.setattr("wandb.errors.term.click.prompt", lambda *a, **k: pytest.fail("wandb asked for something"))
+    notes: list[str] = []
+    open_trackers = Trackers(notes.append)
+    open_trackers.start(Run(tmp_path), tiny_config(tmp_path, report_to="wandb"), 0)
+    assert not open_trackers.open
+    assert len(notes) == 1 and "wandb login" in notes[0]
 
 
 @pytest.mark.parametrize(

@@ -88,9 +88,11 @@ def test_only_a_gain_beyond_one_standard_error_is_better():
     assert best.steps == len("up where it applies")
 
 
+@pytest.mark.filterwarnings("error")
 def test_any_reward_beats_one_that_applied_nowhere():
     best = Best()
     assert best.replace_if_better([float("nan")] * 3, 0)
+    assert np.isnan(best.reward)
     assert best.replace_if_better([0.1, 0.0, 0.2], 2)
     assert best.steps == 2
 
