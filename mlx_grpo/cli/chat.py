@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json as json_module
 import sys
 from collections.abc import Iterator
@@ -114,6 +115,8 @@ def _converse(talk: Chat, as_json: bool) -> None:
 
 def _lines(typing: bool) -> Iterator[str]:
     """Yield what is typed, or the lines of a pipe, without their ends."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no UTF-8 are refused with their prompt
     if not typing:
         yield from (line.rstrip("\n") for line in sys.stdin)
         return

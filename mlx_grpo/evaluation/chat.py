@@ -92,7 +92,14 @@ class Chat:
         )
 
     def typed_prompt(self, text: str) -> Prompt:
-        """Make a prompt of a text: after the run's instruction, where its rows are chats."""
+        """Make a prompt of a text: after the run's instruction, where its rows are chats.
+
+        Raises UserError where the text has bytes that are no UTF-8.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError("the prompt holds bytes that are no UTF-8; write it in UTF-8") from None
         inputs = self.run.inputs
         instruction = inputs.instruction if inputs else []
         asked: Any = text if self._plain else [*instruction, {"role": "user", "content": text}]

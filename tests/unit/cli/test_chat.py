@@ -69,7 +69,7 @@ def run(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return make_run(tiny_qwen3, tmp_path_factory.mktemp("chat"))
 
 
-def typed(run: Run, *options: str, lines: str = "") -> Result:
+def typed(run: Run, *options: str, lines: str | bytes = "") -> Result:
     result = CliRunner().invoke(main, ["chat", str(run.folder), *options], input=lines)
     assert not isinstance(result.exception, Exception), result.exception
     return result
@@ -222,6 +222,7 @@ def test_mistake_at_a_terminal_does_not_end_the_conversation(
         (["--jd", "job.txt"], "--jd and --candidate belong together"),
         (["--id", "C1"], "give --jd and --candidate too"),
         (["--prompt", " "], "--prompt: is empty"),
+        (["--prompt", "a\udcff"], "bytes that are no UTF-8; write it in UTF-8"),
         (["--prompt", "x" * 600], "--max-new-tokens 12 exceed the model's context of 512"),
     ],
 )
@@ -229,6 +230,13 @@ def test_a_mistake_on_the_command_line_says_what_to_do(run: Run, options: list[s
     failed = typed(run, *options)
     assert failed.exit_code == 2
     assert told in failed.stderr
+
+
+def test_pipe_that_is_no_utf_8_is_refused_after_its_good_lines(run: Run):
+    failed = typed(run, "--json", lines=b"say a\n\xff\xfe\n")
+    assert failed.exit_code == 2
+    assert failed.stderr.splitlines() == ["error: the prompt holds bytes that are no UTF-8; write it in UTF-8"]
+    assert [json.loads(line)["prompt"] for line in failed.stdout.splitlines()] == ["say a"]
 
 
 def test_run_without_an_adapter_is_not_loaded(run: Run, tmp_path: Path):
