@@ -95,13 +95,15 @@ def _converse(talk: Chat, as_json: bool) -> None:
     typing = sys.stdin.isatty()
     if typing:
         tell(f"{talk.run.folder.name}: a line is a prompt, an empty one takes the next held-out prompt, Ctrl-D ends")
-    heldout = talk.heldout()
+    asked = 0
     for line in _lines(typing):
         try:
             if line.strip():
                 _answer(talk, talk.typed_prompt(line), False, as_json)
             else:
-                _answer(talk, next(heldout), True, as_json)
+                prompt = talk.heldout[asked % len(talk.heldout)]
+                asked += 1
+                _answer(talk, prompt, True, as_json)
         except KeyboardInterrupt:
             if not typing:
                 raise
@@ -110,7 +112,6 @@ def _converse(talk: Chat, as_json: bool) -> None:
             if not typing:
                 raise
             tell(*(f"error: {problem}" for problem in error.problems))
-            heldout = talk.heldout()  # an iterator that has raised is at its end
 
 
 def _lines(typing: bool) -> Iterator[str]:

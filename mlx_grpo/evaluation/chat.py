@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,8 +113,9 @@ class Chat:
         )
         return self._prompt(found.row), found
 
-    def heldout(self) -> Iterator[Prompt]:
-        """Yield the run's held-out prompts in order, without those that chose its adapter, and begin anew at the end.
+    @cached_property
+    def heldout(self) -> list[Prompt]:
+        """Return the run's held-out prompts in order, without those that chose its adapter.
 
         Raises UserError where it has none, or they have changed since the run began.
         """
@@ -123,8 +124,7 @@ class Chat:
         if not prompts:
             raise UserError("data.heldout: no row is left beside the validation split; lower eval.validation")
         check_columns(self.config.reward, prompts)
-        while True:
-            yield from prompts
+        return prompts
 
     def label(self, prompt: Prompt) -> str | None:
         """Return the right verdict of a row in a word, where its task has one."""

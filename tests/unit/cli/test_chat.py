@@ -23,6 +23,7 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.errors import UserError
+from mlx_grpo.evaluation import chat as evaluation
 from mlx_grpo.evaluation.chat import Chat
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
@@ -214,6 +215,24 @@ def test_mistake_at_a_terminal_does_not_end_the_conversation(
     assert "prompt tokens and --max-new-tokens 12 exceed the model's context of 512" in told[1]
     answered = [json.loads(line)["prompt_id"] for line in capsys.readouterr().out.splitlines()]
     assert answered == ["typed", read_rows(Path(run.config.data.train) / "heldout.jsonl")[0]["id"]]
+
+
+def test_ctrl_c_while_the_heldout_prompts_are_read_leaves_them_for_the_next_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def interrupted(run: Run) -> list[Prompt]:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "heldout_prompts", interrupted)
+    talk = Chat(run)
+    with pytest.MonkeyPatch.context() as typing:
+        typing.setattr(command, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+        typing.setattr(command, "_lines", lambda typed: iter(["", ""]))
+        command._converse(talk, as_json=True)
+    printed = capsys.readouterr()
+    assert "stopped; Ctrl-D ends" in printed.err
+    assert len(printed.out.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
