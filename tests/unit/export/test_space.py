@@ -176,10 +176,13 @@ def test_space_of_another_task_or_without_an_export_is_refused(tiny_qwen3: Path,
 def test_folder_with_other_files_is_not_overwritten(run: Path, tmp_path: Path):
     (tmp_path / "reward").mkdir()
     (tmp_path / "reward" / "mine.py").touch()
-    (tmp_path / "app.py").write_text("mine = 1\n")
-    with pytest.raises(UserError, match="holds other files"):
-        export_space(str(run), tmp_path)
+    for mine in (b"mine = 1\n", b"\xff"):
+        (tmp_path / "app.py").write_bytes(mine)
+        with pytest.raises(UserError, match="holds other files"):
+            export_space(str(run), tmp_path)
     assert (tmp_path / "reward" / "mine.py").is_file()
+    with pytest.raises(UserError, match=r"--out: .*mine\.py is a file; give an empty or a new folder"):
+        export_space(str(run), tmp_path / "reward" / "mine.py")
 
 
 def test_space_is_written_again_without_its_old_modules(run: Path, space: Space):
