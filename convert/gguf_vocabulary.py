@@ -29,6 +29,8 @@ def add_vocabulary(writer: gguf.GGUFWriter, folder: Path, size: int, stop_ids: S
     `size` is that of the embedding: llama.cpp has a token for each of its rows. Raises UserError for a tokenizer that
     transformers would read back otherwise.
     """
+    if not (folder / "tokenizer.json").is_file():
+        raise _unsupported(folder, "is in another file than tokenizer.json")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     layout = json.loads(tokenizer.to_str())
     pieces = layout["model"].get("byte_fallback", False)

@@ -150,6 +150,8 @@ def test_embedding_with_more_rows_than_tokens_gets_unused_ones(case, tmp_path):
     [
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope_scaling is"),
         ("llama", {"model_type": "mistral"}, "'mistral' is not written as GGUF; llama, qwen2, qwen3, gemma3_text are"),
+        ("llama", {"max_position_embeddings": None}, "has no max_position_embeddings, which a GGUF needs; add it"),
+        ("gemma3", {"head_dim": None, "sliding_window": None}, "has no head_dim, sliding_window, which a GGUF needs"),
         ("gemma3", {"sliding_window_pattern": 4}, "sliding_window_pattern is 4"),
         ("gemma3", {"query_pre_attn_scalar": 99}, "query_pre_attn_scalar is 99"),
         ("gemma3", {"layer_types": ["full_attention"] * 6}, "layer_types is"),
@@ -172,4 +174,7 @@ def test_tokenizer_that_splits_otherwise_is_refused_with_llama_cpps_converter(ca
     tokenizer["pre_tokenizer"]["pretokenizers"].reverse()
     (base / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match=r"none of the ways gpt-2, smollm, qwen2; use llama\.cpp's"):
+        export_gguf(base, tmp_path / "out")
+    (base / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"is in another file than tokenizer\.json; use llama\.cpp's"):
         export_gguf(base, tmp_path / "out")
