@@ -52,7 +52,10 @@ def export_space(name: str | None, out: Path | None = None, repo: str | None = N
     run = Run.find(name)
     inputs, exported = run.inputs, run.folder / "hf"
     if inputs is None or inputs.form is None:
-        raise UserError(f"--space: {run.folder}: its page shows the shortlist task, and this run has other prompts")
+        raise UserError(
+            f"--space: {run.folder}: its page shows the shortlist task in its two forms, and this run has other "
+            "prompts; `mlx-grpo chat` tries any run"
+        )
     if repo is None and not (exported / MARKER).is_file():
         raise UserError(f"--space: {run.folder} is not exported yet; run `mlx-grpo export --hf` first")
     base = find_model(run.config.model)
