@@ -189,6 +189,14 @@ def test_job_and_candidate_of_files_are_asked_and_every_clause_is_marked(
     assert "has no candidate 'C9'" in missing.stderr
 
 
+def test_job_is_refused_by_a_run_of_another_task_with_what_chat_takes(run: Run, tmp_path: Path):
+    asked = copied(run, tmp_path, form=None)
+    failed = typed(asked, "--jd", "job.txt", "--candidate", "pool.jsonl")
+    assert failed.exit_code == 2
+    assert failed.stderr.startswith("error: --jd: the prompts of ")
+    assert failed.stderr.endswith("ask something else than the shortlist task; give --prompt, or type one\n")
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_both_stand_beside_each_other_in_a_terminal(run: Run, width: int, monkeypatch: pytest.MonkeyPatch):
     screen = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
