@@ -81,6 +81,22 @@ print(app.verdict_of_rules(question))
     assert "By the rules: <b>reject</b>" in rules
 
 
+def test_page_without_a_package_or_a_model_ends_in_one_line(space: Space, tmp_path: Path):
+    code = """
+def absent(name):
+    raise OSError("no file\\nnamed that")
+for module in (None, sys):
+    sys.modules["gradio"], app.load = module, absent
+    try:
+        app.main()
+    except SystemExit as error:
+        print(error)
+"""
+    package, model = in_space(space, code, tmp_path).splitlines()
+    assert "gradio" in package and package.endswith(f": run `pip install -r {space.folder / 'requirements.txt'}`")
+    assert model == "a model can't be loaded: no file named that; set MODEL and BASE to other ones"
+
+
 @pytest.fixture
 def app(space: Space, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The page's module as it is in the Space's folder."""
