@@ -244,6 +244,14 @@ def test_an_address_is_refused_with_the_form_of_an_id(key: str):
         dataset_files(validate({"model": "m", "data": data}).data)
 
 
+def test_evaluation_without_a_test_split_asks_for_another_one(hub: Hub, tiny_qwen3: Path, tmp_path: Path):
+    hub.datasets["org/sums"] = Dataset({"main": {"train.jsonl": jsonl(SUMS), "validation.jsonl": jsonl(TESTS)}})
+    settings = {"data": data_config().model_dump(), "reward": reward_by("constant"), "output_dir": str(tmp_path)}
+    with pytest.raises(UserError, match=r"data\.heldout: not set.* for a data set on the Hub data\.heldout_split"):
+        heldout_prompts(Run.create(tiny_config(tiny_qwen3, **settings)))
+    assert dataset_files(data_config(heldout_split="validation"))[1] is not None
+
+
 def test_paths_are_no_ids(workdir: Path):
     (workdir / "org").mkdir()
     (workdir / "org" / "here").mkdir()
