@@ -47,6 +47,8 @@ NEEDED = (
 NEEDED_BY_GEMMA = ("head_dim", "sliding_window")
 GEMMA_LOCAL_BASE, GEMMA_PATTERN = 10000.0, 6
 """llama.cpp's constants for Gemma 3: RoPE's base in sliding layers, and that each sixth layer attends to all."""
+LLAMA_CPP = "use llama.cpp's convert_hf_to_gguf.py on the folder of `export --hf`"
+"""The remedy for what is not written here."""
 NO_GGUF = "writing a GGUF needs more packages ({}): pip install 'mlx-grpo[gguf]'"
 
 
@@ -104,7 +106,7 @@ def _config(base: Path) -> dict[str, Any]:
     config |= rope_changes(config)
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
-        raise UserError(f"model: {kind!r} is not written as GGUF; {', '.join(ARCHITECTURES)} are")
+        raise UserError(f"model: {kind!r} is not written as GGUF; {', '.join(ARCHITECTURES)} are; {LLAMA_CPP}")
     needed = NEEDED + NEEDED_BY_GEMMA if kind == "gemma3_text" else NEEDED
     absent = [key for key in needed if config.get(key) is None]
     if absent:
@@ -116,8 +118,7 @@ def _config(base: Path) -> dict[str, Any]:
         problems += _gemma_problems(config)
     if problems:
         raise UserError(
-            f"{file}: {'; '.join(problems)}: not written as GGUF here; use llama.cpp's convert_hf_to_gguf.py on the "
-            "folder of `export --hf`"
+            f"{file}: {'; '.join(problems)}: not written as GGUF here; {LLAMA_CPP}"
         )
     return config
 

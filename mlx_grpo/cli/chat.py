@@ -39,7 +39,7 @@ COLOURS = {"confirmed": "green", "refuted": "red", "unread": "yellow"}
 @click.option("--id", "name", help="Of the file's candidates, the one with this candidate_id.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="The config's eval.max_new_tokens by default.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--seed", type=int, default=0, show_default=True, help="With a temperature.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws, with --temperature.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a prompt.")
 def chat(
     run: str | None,

@@ -149,7 +149,7 @@ def test_embedding_with_more_rows_than_tokens_gets_unused_ones(case, tmp_path):
     ("case", "changes", "problem"),
     [
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope_scaling is"),
-        ("llama", {"model_type": "mistral"}, "'mistral' is not written as GGUF; llama, qwen2, qwen3, gemma3_text are"),
+        ("llama", {"model_type": "mistral"}, "qwen3, gemma3_text are; use llama.cpp's"),
         ("llama", {"max_position_embeddings": None}, "has no max_position_embeddings, which a GGUF needs; add it"),
         ("gemma3", {"head_dim": None, "sliding_window": None}, "has no head_dim, sliding_window, which a GGUF needs"),
         ("gemma3", {"sliding_window_pattern": 4}, "sliding_window_pattern is 4"),
