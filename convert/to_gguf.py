@@ -117,9 +117,7 @@ def _config(base: Path) -> dict[str, Any]:
     if kind == "gemma3_text":
         problems += _gemma_problems(config)
     if problems:
-        raise UserError(
-            f"{file}: {'; '.join(problems)}: not written as GGUF here; {LLAMA_CPP}"
-        )
+        raise UserError(f"{file}: {'; '.join(problems)}: not written as GGUF here; {LLAMA_CPP}")
     return config
 
 

@@ -91,6 +91,21 @@ def test_gemmas_scores_order_merges_and_its_types_are_llama_cpps(case, tmp_path)
     assert fields["tokenizer.ggml.add_space_prefix"] is False
 
 
+@pytest.mark.parametrize("case", ["gemma3"], indirect=True)
+def test_gemmas_token_for_pictures_beyond_the_embedding_is_left_out(case, tmp_path):
+    base = Path(shutil.copytree(case[1], tmp_path / "base"))
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": len(PIECES), "content": "<image>"})
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    export_gguf(base, tmp_path / "out", verify=True)
+    assert fields_of(tmp_path / "out/model-F16.gguf")["tokenizer.ggml.tokens"] == PIECES
+    tokenizer["added_tokens"].pop()
+    tokenizer["model"]["vocab"]["hehe"] = len(PIECES)
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="token 'hehe' has the id 266, and the model 266 embeddings"):
+        export_gguf(base, tmp_path / "out")
+
+
 def test_f16_file_has_the_trained_policys_logits_and_greedy_text(case, tuned, tmp_path):
     _, base, _ = case
     check = export_gguf(base, tmp_path / "out", adapter=tuned, verify=True).verification
