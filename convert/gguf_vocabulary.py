@@ -29,16 +29,14 @@ def add_vocabulary(writer: gguf.GGUFWriter, folder: Path, size: int, stop_ids: S
     `size` is that of the embedding: llama.cpp has a token for each of its rows. Raises UserError for a tokenizer that
     transformers would read back otherwise.
     """
+    if not (folder / "tokenizer.json").is_file():
+        raise _unsupported(folder, "is in another file than tokenizer.json")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     layout = json.loads(tokenizer.to_str())
     pieces = layout["model"].get("byte_fallback", False)
     if pieces and not gemma:
         raise _unsupported(folder, "is made of pieces, and not Gemma's")
-    tokens = [f"[PAD{i}]" for i in range(size)]
-    for token, i in tokenizer.get_vocab().items():
-        if i >= size:
-            raise UserError(f"{folder}: the token {token!r} has the id {i}, and the model {size} embeddings")
-        tokens[i] = token
+    tokens = _tokens(tokenizer, folder, size)
     writer.add_tokenizer_model("llama" if pieces else "gpt2")
     writer.add_tokenizer_pre("default" if pieces else _pre_tokenizer(layout, folder))
     writer.add_token_list(tokens)
@@ -55,6 +53,21 @@ def add_vocabulary(writer: gguf.GGUFWriter, folder: Path, size: int, stop_ids: S
     if not pieces and not special.merges:
         raise _unsupported(folder, "has no merges")
     special.add_to_gguf(writer, quiet=True)
+
+
+def _tokens(tokenizer: Tokenizer, folder: Path, size: int) -> list[str]:
+    """Return a token for each of `size` embeddings; raise UserError for a token of a text beyond them.
+
+    Gemma 3 has an added one beyond, for pictures. llama.cpp's converter leaves it out too.
+    """
+    tokens = [f"[PAD{i}]" for i in range(size)]
+    added = tokenizer.get_added_tokens_decoder()
+    for token, i in tokenizer.get_vocab().items():
+        if i < size:
+            tokens[i] = token
+        elif i not in added:
+            raise UserError(f"{folder}: the token {token!r} has the id {i}, and the model {size} embeddings")
+    return tokens
 
 
 def _pre_tokenizer(layout: dict[str, Any], folder: Path) -> str:

@@ -49,9 +49,10 @@ def _interval(layer_types: Sequence[str], other: str) -> int:
     first = next((number for number, kind in enumerate(layer_types, start=1) if kind == "full_attention"), None)
     for number, layer_type in enumerate(layer_types, start=1):
         if first is None or layer_type != ("full_attention" if number % first == 0 else other):
+            others = f"the first full attention in layer {first}" if first else "no full attention in any layer"
             raise UserError(
-                f"config.json: layer_types: mlx-lm can't have {layer_type} in layer {number} with the first full "
-                f"attention in layer {first}; take another model"
+                f"config.json: layer_types: mlx-lm can't have {layer_type} in layer {number} with {others}; "
+                "take another model"
             )
     return first or 1
 

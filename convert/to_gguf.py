@@ -34,8 +34,21 @@ if TYPE_CHECKING:
 Quant = Literal["F16", "Q8_0"]
 ARCHITECTURES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3_text": "gemma3"}
 """config.json's model_type -> llama.cpp's name."""
+NEEDED = (
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "rms_norm_eps",
+    "vocab_size",
+)
+"""Keys of config.json that the metadata repeat."""
+NEEDED_BY_GEMMA = ("head_dim", "sliding_window")
 GEMMA_LOCAL_BASE, GEMMA_PATTERN = 10000.0, 6
 """llama.cpp's constants for Gemma 3: RoPE's base in sliding layers, and that each sixth layer attends to all."""
+LLAMA_CPP = "use llama.cpp's convert_hf_to_gguf.py on the folder of `export --hf`"
+"""The remedy for what is not written here."""
 NO_GGUF = "writing a GGUF needs more packages ({}): pip install 'mlx-grpo[gguf]'"
 
 
@@ -93,17 +106,18 @@ def _config(base: Path) -> dict[str, Any]:
     config |= rope_changes(config)
     kind = config.get("model_type")
     if kind not in ARCHITECTURES:
-        raise UserError(f"model: {kind!r} is not written as GGUF; {', '.join(ARCHITECTURES)} are")
+        raise UserError(f"model: {kind!r} is not written as GGUF; {', '.join(ARCHITECTURES)} are; {LLAMA_CPP}")
+    needed = NEEDED + NEEDED_BY_GEMMA if kind == "gemma3_text" else NEEDED
+    absent = [key for key in needed if config.get(key) is None]
+    if absent:
+        raise UserError(f"{file}: has no {', '.join(absent)}, which a GGUF needs; add it")
     problems = [
         f"{key} is {config[key]!r}" for key in ("rope_scaling", "partial_rotary_factor") if config.get(key) is not None
     ]
     if kind == "gemma3_text":
         problems += _gemma_problems(config)
     if problems:
-        raise UserError(
-            f"{file}: {'; '.join(problems)}: not written as GGUF here; use llama.cpp's convert_hf_to_gguf.py on the "
-            "folder of `export --hf`"
-        )
+        raise UserError(f"{file}: {'; '.join(problems)}: not written as GGUF here; {LLAMA_CPP}")
     return config
 
 

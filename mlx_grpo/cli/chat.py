@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json as json_module
 import sys
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ COLOURS = {"confirmed": "green", "refuted": "red", "unread": "yellow"}
 @click.option("--id", "name", help="Of the file's candidates, the one with this candidate_id.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), help="The config's eval.max_new_tokens by default.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 is greedy.")
-@click.option("--seed", type=int, default=0, show_default=True, help="With a temperature.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws, with --temperature.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a prompt.")
 def chat(
     run: str | None,
@@ -94,13 +95,15 @@ def _converse(talk: Chat, as_json: bool) -> None:
     typing = sys.stdin.isatty()
     if typing:
         tell(f"{talk.run.folder.name}: a line is a prompt, an empty one takes the next held-out prompt, Ctrl-D ends")
-    heldout = talk.heldout()
+    asked = 0
     for line in _lines(typing):
         try:
             if line.strip():
                 _answer(talk, talk.typed_prompt(line), False, as_json)
             else:
-                _answer(talk, next(heldout), True, as_json)
+                prompt = talk.heldout[asked % len(talk.heldout)]
+                asked += 1
+                _answer(talk, prompt, True, as_json)
         except KeyboardInterrupt:
             if not typing:
                 raise
@@ -109,11 +112,12 @@ def _converse(talk: Chat, as_json: bool) -> None:
             if not typing:
                 raise
             tell(*(f"error: {problem}" for problem in error.problems))
-            heldout = talk.heldout()  # an iterator that has raised is at its end
 
 
 def _lines(typing: bool) -> Iterator[str]:
     """Yield what is typed, or the lines of a pipe, without their ends."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # bytes that are no UTF-8 are refused with their prompt
     if not typing:
         yield from (line.rstrip("\n") for line in sys.stdin)
         return

@@ -26,7 +26,7 @@ COMMANDS: tuple[tuple[click.Command, str], ...] = (
     (doctor_command, "Check that this machine can train, before the first run."),
     (plan_command, "Predict a run's memory and time before it starts."),
     (train, "Train a model as a config file says."),
-    (export, "Write a trained model for Hugging Face, mlx-lm or PEFT."),
+    (export, "Write a trained model for Hugging Face, mlx-lm, PEFT or Ollama."),
     (evaluate, "Compare a run with its base model on held-out prompts."),
     (chat, "Try a run's model on what you type, before and after training."),
     (score, "Grade completions by a rubric, with the reason for each mark."),

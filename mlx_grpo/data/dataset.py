@@ -12,7 +12,7 @@ from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from mlx_grpo.config.schema import Config, DataConfig
 from mlx_grpo.data.chat import as_data, markers, messages_problem, render
-from mlx_grpo.data.hub_dataset import hub_heldout_rows, hub_train_rows, pin
+from mlx_grpo.data.hub_dataset import hub_heldout_rows, hub_train_rows, pin, rows_remedy
 from mlx_grpo.data.hub_files import is_hub_id
 from mlx_grpo.data.types import LengthLimit, Prompt
 from mlx_grpo.errors import UserError, short_repr
@@ -95,7 +95,8 @@ def read_rows(path: Path, problem_of: Callable[[Any], str | None] | None = None)
         problems.append(f"{path}: holds no rows; write one JSON object per line")
     if problems:
         more = len(problems) - LISTED_PROBLEMS
-        raise UserError(*problems[:LISTED_PROBLEMS], *([f"{path}: and {more} more bad rows"] if more > 0 else []))
+        others = [f"{path}: and {more} more bad rows"] if more > 0 else []
+        raise UserError(*problems[:LISTED_PROBLEMS], *others, *rows_remedy(path))
     return rows
 
 
@@ -195,6 +196,8 @@ def _dataset_file(name: str, split: str) -> Path:
     if name in BUNDLED:
         train, heldout = BUNDLED[name]
         return train if split == "train" else heldout
+    if "://" in name:
+        raise UserError(f"data.{split}: {name} is an address; name a data set on the Hub as org/name, or give a file")
     path = Path(name)
     if not path.is_dir():
         return path

@@ -95,8 +95,23 @@ def _path_of(
     """Return the path of the rows of `org/name@commit`."""
     repo, _, commit = pinned.partition("@")
     shape = json.dumps([FORMAT, subset, columns, as_messages, system])
-    folder = Path(constants.HF_HOME) / "mlx-grpo" / repo.replace("/", "--") / commit
+    folder = _kept_in() / repo.replace("/", "--") / commit
     return folder / hashlib.sha256(shape.encode()).hexdigest()[:12] / f"{split}.jsonl"
+
+
+def rows_remedy(path: Path) -> tuple[str, ...]:
+    """Return a line on what mends bad rows in a file of a data set on the Hub; none for any other file."""
+    if not path.is_relative_to(_kept_in()):
+        return ()
+    repo = path.relative_to(_kept_in()).parts[0].replace("--", "/", 1)
+    return (
+        f"{path}: is made of {repo}: choose other columns (data.columns: {{id: null}} leaves `id` out) or another "
+        "split, or give a JSONL file of your own",
+    )
+
+
+def _kept_in() -> Path:
+    return Path(constants.HF_HOME) / "mlx-grpo"
 
 
 def _write(path: Path, rows: Iterator[Row]) -> None:

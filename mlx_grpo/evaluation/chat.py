@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -92,7 +92,14 @@ class Chat:
         )
 
     def typed_prompt(self, text: str) -> Prompt:
-        """Make a prompt of a text: after the run's instruction, where its rows are chats."""
+        """Make a prompt of a text: after the run's instruction, where its rows are chats.
+
+        Raises UserError where the text has bytes that are no UTF-8.
+        """
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError("the prompt holds bytes that are no UTF-8; write it in UTF-8") from None
         inputs = self.run.inputs
         instruction = inputs.instruction if inputs else []
         asked: Any = text if self._plain else [*instruction, {"role": "user", "content": text}]
@@ -106,8 +113,9 @@ class Chat:
         )
         return self._prompt(found.row), found
 
-    def heldout(self) -> Iterator[Prompt]:
-        """Yield the run's held-out prompts in order, without those that chose its adapter, and begin anew at the end.
+    @cached_property
+    def heldout(self) -> list[Prompt]:
+        """Return the run's held-out prompts in order, without those that chose its adapter.
 
         Raises UserError where it has none, or they have changed since the run began.
         """
@@ -116,8 +124,7 @@ class Chat:
         if not prompts:
             raise UserError("data.heldout: no row is left beside the validation split; lower eval.validation")
         check_columns(self.config.reward, prompts)
-        while True:
-            yield from prompts
+        return prompts
 
     def label(self, prompt: Prompt) -> str | None:
         """Return the right verdict of a row in a word, where its task has one."""

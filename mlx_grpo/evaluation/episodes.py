@@ -26,7 +26,10 @@ def heldout_prompts(run: Run, episodes: int | None = None, others: Sequence[Run]
     config = run.config
     _, heldout = dataset_files(config.data)
     if heldout is None:
-        raise UserError("data.heldout: not set, and training prompts prove nothing; name a held-out file")
+        raise UserError(
+            "data.heldout: not set, and training prompts prove nothing; name a held-out file, or for a data set on the "
+            "Hub data.heldout_split"
+        )
     tokenizer = load_tokenizer_of(config.model)
     prompts = load_prompts(heldout, tokenizer, config.data.enable_thinking, run.today)
     used: set[str] = set()

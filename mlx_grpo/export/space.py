@@ -52,13 +52,15 @@ def export_space(name: str | None, out: Path | None = None, repo: str | None = N
     run = Run.find(name)
     inputs, exported = run.inputs, run.folder / "hf"
     if inputs is None or inputs.form is None:
-        raise UserError(f"--space: {run.folder}: its page shows the shortlist task, and this run has other prompts")
+        raise UserError(
+            f"--space: {run.folder}: its page shows the shortlist task in its two forms, and this run has other "
+            "prompts; `mlx-grpo chat` tries any run"
+        )
     if repo is None and not (exported / MARKER).is_file():
         raise UserError(f"--space: {run.folder} is not exported yet; run `mlx-grpo export --hf` first")
     base = find_model(run.config.model)
     folder = out or run.folder / "space"
-    if folder.exists() and any(folder.iterdir()) and not _is_space(folder):
-        raise UserError(f"--out: {folder} holds other files; give an empty or a new folder")
+    _refuse_foreign(folder)
     settings = _settings(run, base, repo)
     files = dict(_sources()) | {
         "README.md": _card(settings, repo or PLACEHOLDER),
@@ -73,10 +75,14 @@ def export_space(name: str | None, out: Path | None = None, repo: str | None = N
     return Space(folder, {path: len(text.encode()) for path, text in files.items()})
 
 
-def _is_space(folder: Path) -> bool:
-    """Return True if a folder holds a Space of ours, which may be replaced."""
-    app, title = folder / "app.py", APP.read_text(encoding="utf-8").partition("\n")[0]
-    return app.is_file() and app.read_text(encoding="utf-8").startswith(title)
+def _refuse_foreign(folder: Path) -> None:
+    """Raise UserError where `folder` is a file, or holds other files than a Space of ours, which is replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out: {folder} is a file; give an empty or a new folder")
+    app, title = folder / "app.py", APP.read_bytes().partition(b"\n")[0]
+    ours = app.is_file() and app.read_bytes().startswith(title)
+    if folder.exists() and any(folder.iterdir()) and not ours:
+        raise UserError(f"--out: {folder} holds other files; give an empty or a new folder")
 
 
 def _settings(run: Run, base: Path, repo: str | None) -> dict[str, Any]:

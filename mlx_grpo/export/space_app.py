@@ -261,11 +261,17 @@ def page() -> gr.Blocks:
 
 
 def main() -> None:
-    """Load the models and serve the page."""
-    import gradio as gr
+    """Load the models and serve the page; end with one line where a package or a model is missing."""
+    try:
+        import gradio as gr
 
-    for name in sources().values():
-        load(name)
+        for name in sources().values():
+            load(name)
+    except ImportError as error:
+        raise SystemExit(f"{error}: run `pip install -r {HERE / 'requirements.txt'}`") from None
+    except OSError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SystemExit(f"a model can't be loaded: {reason}; set MODEL and BASE to other ones") from None
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     page().launch(theme=theme, css=CSS, footer_links=["gradio"])
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 from huggingface_hub.errors import StrictDataclassError
 from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import MODEL_REMAPPING
 
 from mlx_grpo.errors import UserError, short_repr
 from mlx_grpo.json_files import read_json
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+SUPPORTED = "use a Qwen, Llama, Mistral, Phi-3, Gemma, Granite or LFM2 model"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.npz")
 # Raised by mlx-lm, transformers and MLX for a file whose content they do not expect.
 FAULTS = (ArithmeticError, AttributeError, ImportError, LookupError, OSError, RuntimeError, TypeError, ValueError)
@@ -35,6 +39,13 @@ def read_settings(path: Path) -> dict[str, Any]:
             "remove the key, or take a model that mlx-lm knows"
         )
     return settings
+
+
+def check_family(settings: dict[str, Any], file: Path) -> None:
+    """Raise UserError if mlx-lm has no model of the family that config.json (`file`) names."""
+    family = MODEL_REMAPPING.get(settings["model_type"], settings["model_type"])
+    if not re.fullmatch(r"[\w-]+", family) or find_spec(f"mlx_lm.models.{family}") is None:
+        raise UserError(f"model: {file}: mlx-lm has no model of the type {short_repr(family)}; {SUPPORTED}")
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -9,9 +9,13 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_grpo.errors import UserError
+from mlx_grpo.models.checks import SUPPORTED
 
 NESTED = ("qwen3_5",)
 """Families with a text model inside one that also reads images, which are known to train and to export."""
+
+SIZES = {"hidden_size", "num_attention_heads", "num_key_value_heads", "vocab_size"}
+"""The names under which a model's sizes are counted."""
 
 Projection = Callable[[mx.array], mx.array]
 """Hidden states to logits."""
@@ -41,6 +45,13 @@ class _Passing(nn.Module):
         return hidden
 
 
+def check_layout(model: nn.Module) -> None:
+    """Raise UserError if a model keeps its layers elsewhere than in `model.model`, or has other names for its sizes."""
+    text = text_model(model)
+    if "model" not in text or not vars(text.args).keys() >= SIZES:
+        raise _unsupported(model, "its layers are not in model.model, or its sizes have other names")
+
+
 def check_head(model: nn.Module) -> None:
     """Raise UserError if a model's logits are not its head on the hidden states of `model.model`.
 
@@ -53,7 +64,8 @@ def check_head(model: nn.Module) -> None:
     except AttributeError:
         same = False
     if not same:
-        raise UserError(
-            f"model: the {model.model_type} architecture is not supported: its logits are not a head on "
-            "model.model's hidden states; use a Qwen, Llama, Mistral, Phi-3, Gemma, Granite or LFM2 model"
-        )
+        raise _unsupported(model, "its logits are not a head on model.model's hidden states")
+
+
+def _unsupported(model: nn.Module, reason: str) -> UserError:
+    return UserError(f"model: the {model.model_type} architecture is not supported: {reason}; {SUPPORTED}")

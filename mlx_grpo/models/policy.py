@@ -24,10 +24,16 @@ from mlx_grpo.backend.exponential import replace_swiglu
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.types import LengthLimit
 from mlx_grpo.errors import UserError
-from mlx_grpo.models.checks import check_tokenizer, check_tokenizer_files, check_weights, faults_as_user_error
+from mlx_grpo.models.checks import (
+    check_family,
+    check_tokenizer,
+    check_tokenizer_files,
+    check_weights,
+    faults_as_user_error,
+)
 from mlx_grpo.models.experts import check_frozen_experts, lora_keys
 from mlx_grpo.models.folder import ModelFolder
-from mlx_grpo.models.head import check_head, text_model
+from mlx_grpo.models.head import check_head, check_layout, text_model
 from mlx_grpo.models.hub import CARD_SOURCES, download
 from mlx_grpo.models.stops import stop_tokens
 
@@ -117,6 +123,7 @@ def make_trainable(model: nn.Module, config: Config) -> None:
 
 
 def _load(folder: ModelFolder) -> tuple[nn.Module, TokenizerWrapper]:
+    check_family(folder.settings, folder.config_file)
     check_weights(folder.path)
     check_tokenizer_files(folder.path)
     set_memory_limits()
@@ -148,13 +155,17 @@ def outline(folder: ModelFolder, config: Config, bits: int | None = None, packed
     unless the device keeps it `packed`.
     """
     folder.check_quantization()
+    check_family(folder.settings, folder.config_file)
     try:
         check_rope_keys(folder.settings, folder.config_file)
         changes = config_changes(folder.settings)
         model, _ = load_model(folder.path, lazy=True, strict=False, model_config=changes)
         check_rope_modules(model, folder.settings, folder.config_file)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"model: {folder.config_file} describes no model that mlx-lm knows ({error})") from None
+        raise UserError(
+            f"model: {folder.config_file} describes no model that mlx-lm knows ({error}); correct it, or fetch it again"
+        ) from None
+    check_layout(model)
     quantization = {"group_size": 64, "bits": bits} if bits else folder.quantization
     if quantization and not _has_packed_layers(model):
         _quantize(model, quantization)

@@ -32,8 +32,12 @@ def candidate_row(
     """Make a row of a job's file and the candidate `name` of a file, the first one without a name.
 
     Its prompt has the instruction and the form of the run. Raises UserError where a file can't be read, or the
-    candidate is not there or does not fit.
+    candidate is not there or does not fit, or the run's prompts are not those of the shortlist task.
     """
+    if run.inputs is not None and run.inputs.form is None:
+        raise UserError(
+            f"--jd: the prompts of {run.folder} ask something else than the shortlist task; give --prompt, or type one"
+        )
     settings = find_ranking_model(str(run.folder), None).settings
     reading, _ = survey(jd, candidates)
     candidate = _find(candidates, name)

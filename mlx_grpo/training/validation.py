@@ -60,7 +60,10 @@ def validation_prompts(config: Config, policy: Policy, today: str | None = None)
     """
     _, heldout = dataset_files(config.data)
     if heldout is None:
-        raise UserError("eval_steps: set, but data.heldout is not; name a held-out file, or set eval_steps to 0")
+        raise UserError(
+            "eval_steps: set, but data.heldout is not; name a held-out file, or for a data set on the Hub "
+            "data.heldout_split, or set eval_steps to 0"
+        )
     prompts = load_prompts(heldout, policy.tokenizer, config.data.enable_thinking, today)
     spare = validation_rows(config, prompts)
     if not spare:

@@ -7,6 +7,7 @@ profile, in which the model has to find the latter itself.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import get_args
 
@@ -145,7 +146,10 @@ def _parse_range(text: str) -> tuple[int, int | None]:
 
 
 def _parse_years(text: str) -> float:
-    return float(text.split()[0])
+    years = float(text.partition(" ")[0])
+    if not math.isfinite(years):
+        raise ValueError(f"no number of years: {text!r}")
+    return years
 
 
 def _parse_compact(job_lines: list[str], candidate_lines: list[str]) -> tuple[Job, Candidate]:
@@ -162,7 +166,7 @@ def _parse_compact(job_lines: list[str], candidate_lines: list[str]) -> tuple[Jo
         Job(job["title"], tuple(job["required"].split(", ")), nice, low, high),
         Candidate(
             profile["title"],
-            float(profile["years"]),
+            _parse_years(profile["years"]),
             _parse_skills(profile["skills"]),
             tuple(_parse_role(role, r"(?: \((?P<text>.*)\))?") for role in roles),
         ),

@@ -23,6 +23,7 @@ from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import read_rows
 from mlx_grpo.data.types import Prompt, Rollout
 from mlx_grpo.errors import UserError
+from mlx_grpo.evaluation import chat as evaluation
 from mlx_grpo.evaluation.chat import Chat
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
@@ -69,7 +70,7 @@ def run(tiny_qwen3: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return make_run(tiny_qwen3, tmp_path_factory.mktemp("chat"))
 
 
-def typed(run: Run, *options: str, lines: str = "") -> Result:
+def typed(run: Run, *options: str, lines: str | bytes = "") -> Result:
     result = CliRunner().invoke(main, ["chat", str(run.folder), *options], input=lines)
     assert not isinstance(result.exception, Exception), result.exception
     return result
@@ -188,6 +189,14 @@ def test_job_and_candidate_of_files_are_asked_and_every_clause_is_marked(
     assert "has no candidate 'C9'" in missing.stderr
 
 
+def test_job_is_refused_by_a_run_of_another_task_with_what_chat_takes(run: Run, tmp_path: Path):
+    asked = copied(run, tmp_path, form=None)
+    failed = typed(asked, "--jd", "job.txt", "--candidate", "pool.jsonl")
+    assert failed.exit_code == 2
+    assert failed.stderr.startswith("error: --jd: the prompts of ")
+    assert failed.stderr.endswith("ask something else than the shortlist task; give --prompt, or type one\n")
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_both_stand_beside_each_other_in_a_terminal(run: Run, width: int, monkeypatch: pytest.MonkeyPatch):
     screen = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
@@ -216,12 +225,31 @@ def test_mistake_at_a_terminal_does_not_end_the_conversation(
     assert answered == ["typed", read_rows(Path(run.config.data.train) / "heldout.jsonl")[0]["id"]]
 
 
+def test_ctrl_c_while_the_heldout_prompts_are_read_leaves_them_for_the_next_line(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def interrupted(run: Run) -> list[Prompt]:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluation, "heldout_prompts", interrupted)
+    talk = Chat(run)
+    with pytest.MonkeyPatch.context() as typing:
+        typing.setattr(command, "sys", SimpleNamespace(stdin=SimpleNamespace(isatty=lambda: True)))
+        typing.setattr(command, "_lines", lambda typed: iter(["", ""]))
+        command._converse(talk, as_json=True)
+    printed = capsys.readouterr()
+    assert "stopped; Ctrl-D ends" in printed.err
+    assert len(printed.out.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [
         (["--jd", "job.txt"], "--jd and --candidate belong together"),
         (["--id", "C1"], "give --jd and --candidate too"),
         (["--prompt", " "], "--prompt: is empty"),
+        (["--prompt", "a\udcff"], "bytes that are no UTF-8; write it in UTF-8"),
         (["--prompt", "x" * 600], "--max-new-tokens 12 exceed the model's context of 512"),
     ],
 )
@@ -229,6 +257,13 @@ def test_a_mistake_on_the_command_line_says_what_to_do(run: Run, options: list[s
     failed = typed(run, *options)
     assert failed.exit_code == 2
     assert told in failed.stderr
+
+
+def test_pipe_that_is_no_utf_8_is_refused_after_its_good_lines(run: Run):
+    failed = typed(run, "--json", lines=b"say a\n\xff\xfe\n")
+    assert failed.exit_code == 2
+    assert failed.stderr.splitlines() == ["error: the prompt holds bytes that are no UTF-8; write it in UTF-8"]
+    assert [json.loads(line)["prompt"] for line in failed.stdout.splitlines()] == ["say a"]
 
 
 def test_run_without_an_adapter_is_not_loaded(run: Run, tmp_path: Path):

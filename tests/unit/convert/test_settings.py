@@ -35,9 +35,17 @@ def test_interval_of_full_attention_is_read_from_the_layers(family: str, key: st
     assert config_changes({**config, key: interval + 1})[key] == interval
 
 
-@pytest.mark.parametrize("layers", [[LINEAR, FULL, FULL], [LINEAR, FULL, LINEAR, LINEAR], [LOCAL, FULL], [LINEAR] * 2])
-def test_layers_without_an_interval_are_refused(layers: list[str]):
-    with pytest.raises(UserError, match="layer_types: mlx-lm can't have"):
+@pytest.mark.parametrize(
+    ("layers", "problem"),
+    [
+        ([LINEAR, FULL, FULL], "full_attention in layer 3 with the first full attention in layer 2"),
+        ([LINEAR, FULL, LINEAR, LINEAR], "linear_attention in layer 4 with the first full attention in layer 2"),
+        ([LOCAL, FULL], "sliding_attention in layer 1 with the first full attention in layer 2"),
+        ([LINEAR] * 2, "linear_attention in layer 1 with no full attention in any layer"),
+    ],
+)
+def test_layers_without_an_interval_are_refused(layers: list[str], problem: str):
+    with pytest.raises(UserError, match=f"layer_types: mlx-lm can't have {problem}; take another model"):
         config_changes({"model_type": "qwen3_5_text", "layer_types": layers})
 
 

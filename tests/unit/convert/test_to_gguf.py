@@ -91,6 +91,21 @@ def test_gemmas_scores_order_merges_and_its_types_are_llama_cpps(case, tmp_path)
     assert fields["tokenizer.ggml.add_space_prefix"] is False
 
 
+@pytest.mark.parametrize("case", ["gemma3"], indirect=True)
+def test_gemmas_token_for_pictures_beyond_the_embedding_is_left_out(case, tmp_path):
+    base = Path(shutil.copytree(case[1], tmp_path / "base"))
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][0], "id": len(PIECES), "content": "<image>"})
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    export_gguf(base, tmp_path / "out", verify=True)
+    assert fields_of(tmp_path / "out/model-F16.gguf")["tokenizer.ggml.tokens"] == PIECES
+    tokenizer["added_tokens"].pop()
+    tokenizer["model"]["vocab"]["hehe"] = len(PIECES)
+    (base / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(UserError, match="token 'hehe' has the id 266, and the model 266 embeddings"):
+        export_gguf(base, tmp_path / "out")
+
+
 def test_f16_file_has_the_trained_policys_logits_and_greedy_text(case, tuned, tmp_path):
     _, base, _ = case
     check = export_gguf(base, tmp_path / "out", adapter=tuned, verify=True).verification
@@ -149,7 +164,9 @@ def test_embedding_with_more_rows_than_tokens_gets_unused_ones(case, tmp_path):
     ("case", "changes", "problem"),
     [
         ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}, "rope_scaling is"),
-        ("llama", {"model_type": "mistral"}, "'mistral' is not written as GGUF; llama, qwen2, qwen3, gemma3_text are"),
+        ("llama", {"model_type": "mistral"}, "qwen3, gemma3_text are; use llama.cpp's"),
+        ("llama", {"max_position_embeddings": None}, "has no max_position_embeddings, which a GGUF needs; add it"),
+        ("gemma3", {"head_dim": None, "sliding_window": None}, "has no head_dim, sliding_window, which a GGUF needs"),
         ("gemma3", {"sliding_window_pattern": 4}, "sliding_window_pattern is 4"),
         ("gemma3", {"query_pre_attn_scalar": 99}, "query_pre_attn_scalar is 99"),
         ("gemma3", {"layer_types": ["full_attention"] * 6}, "layer_types is"),
@@ -172,4 +189,7 @@ def test_tokenizer_that_splits_otherwise_is_refused_with_llama_cpps_converter(ca
     tokenizer["pre_tokenizer"]["pretokenizers"].reverse()
     (base / "tokenizer.json").write_text(json.dumps(tokenizer))
     with pytest.raises(UserError, match=r"none of the ways gpt-2, smollm, qwen2; use llama\.cpp's"):
+        export_gguf(base, tmp_path / "out")
+    (base / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"is in another file than tokenizer\.json; use llama\.cpp's"):
         export_gguf(base, tmp_path / "out")

@@ -120,7 +120,11 @@ DATASETS: dict[str, tuple[str | bytes, dict[str, Any], Words]] = {
     ),
     "no file": ("", {"data": {"train": "absent.jsonl"}}, ("absent.jsonl", "no such file", "mlx-grpo data build")),
     "an empty folder": ("", {"data": {"train": "."}}, ("train.jsonl", "no such file", "mlx-grpo data build")),
-    "no held-out file": (lines(ROW), {"eval_steps": 1}, ("eval_steps", "data.heldout is not", "set eval_steps to 0")),
+    "no held-out file": (
+        lines(ROW),
+        {"eval_steps": 1},
+        ("eval_steps", "data.heldout is not", "data.heldout_split", "set eval_steps to 0"),
+    ),
     "a held-out file with a bad row": (
         lines(ROW),
         {"eval_steps": 1, "data": {"train": "rows.jsonl", "heldout": "good.yaml"}, "eval": {"episodes": 1}},

@@ -176,6 +176,19 @@ def test_column_that_json_cannot_hold_is_named_with_the_remedy(hub: Hub):
     assert rows_of(train="org/pictures", columns={"image": None}) == [{"id": "train-1", "prompt": "p"}]
 
 
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [([{"prompt": "p", "id": 1}] * 2, "`id` 1 is that of line 1 too"), ([{"prompt": None}], "`prompt` is NoneType")],
+)
+def test_rows_that_do_not_fit_are_mended_by_the_config_not_in_the_cache(hub: Hub, rows: list[Any], fault: str):
+    hub.datasets["org/own-ids"] = Dataset({"main": {"train.parquet": parquet(rows)}})
+    with pytest.raises(UserError) as caught:
+        rows_of(train="org/own-ids", columns={})
+    first, remedy = caught.value.problems
+    assert fault in first
+    assert "is made of org/own-ids: choose other columns (data.columns: {id: null} leaves `id` out)" in remedy
+
+
 def test_a_missing_pyarrow_names_the_extra(hub: Hub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     assert problem_of() == "data.train: org/sums is parquet, which pyarrow reads: pip install 'mlx-grpo[datasets]'"
@@ -222,6 +235,21 @@ def test_run_records_the_commit_and_refuses_other_rows(
         path.write_bytes(jsonl([{"id": 1, "prompt": "another"}]))
     with pytest.raises(UserError, match=r"data\.heldout: the rows of .* have changed since it began"):
         Run(run.folder).check_inputs("heldout")
+
+
+@pytest.mark.parametrize("key", ["train", "heldout"])
+def test_an_address_is_refused_with_the_form_of_an_id(key: str):
+    data = {"train": "rows.jsonl", key: "https://huggingface.co/datasets/org/sums"}
+    with pytest.raises(UserError, match=rf"data\.{key}: .*/org/sums is an address; name a data set .* as org/name"):
+        dataset_files(validate({"model": "m", "data": data}).data)
+
+
+def test_evaluation_without_a_test_split_asks_for_another_one(hub: Hub, tiny_qwen3: Path, tmp_path: Path):
+    hub.datasets["org/sums"] = Dataset({"main": {"train.jsonl": jsonl(SUMS), "validation.jsonl": jsonl(TESTS)}})
+    settings = {"data": data_config().model_dump(), "reward": reward_by("constant"), "output_dir": str(tmp_path)}
+    with pytest.raises(UserError, match=r"data\.heldout: not set.* for a data set on the Hub data\.heldout_split"):
+        heldout_prompts(Run.create(tiny_config(tiny_qwen3, **settings)))
+    assert dataset_files(data_config(heldout_split="validation"))[1] is not None
 
 
 def test_paths_are_no_ids(workdir: Path):

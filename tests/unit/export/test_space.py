@@ -81,6 +81,22 @@ print(app.verdict_of_rules(question))
     assert "By the rules: <b>reject</b>" in rules
 
 
+def test_page_without_a_package_or_a_model_ends_in_one_line(space: Space, tmp_path: Path):
+    code = """
+def absent(name):
+    raise OSError("no file\\nnamed that")
+for module in (None, sys):
+    sys.modules["gradio"], app.load = module, absent
+    try:
+        app.main()
+    except SystemExit as error:
+        print(error)
+"""
+    package, model = in_space(space, code, tmp_path).splitlines()
+    assert "gradio" in package and package.endswith(f": run `pip install -r {space.folder / 'requirements.txt'}`")
+    assert model == "a model can't be loaded: no file named that; set MODEL and BASE to other ones"
+
+
 @pytest.fixture
 def app(space: Space, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The page's module as it is in the Space's folder."""
@@ -179,17 +195,20 @@ def test_space_of_another_task_or_without_an_export_is_refused(tiny_qwen3: Path,
         export_space(str(bare))
     inputs = json.loads((bare / "inputs.json").read_text())
     (bare / "inputs.json").write_text(json.dumps(inputs | {"form": None}))
-    with pytest.raises(UserError, match="shows the shortlist task"):
+    with pytest.raises(UserError, match=r"shows the shortlist task in its two forms.*; `mlx-grpo chat` tries any run"):
         export_space(str(bare))
 
 
 def test_folder_with_other_files_is_not_overwritten(run: Path, tmp_path: Path):
     (tmp_path / "reward").mkdir()
     (tmp_path / "reward" / "mine.py").touch()
-    (tmp_path / "app.py").write_text("mine = 1\n")
-    with pytest.raises(UserError, match="holds other files"):
-        export_space(str(run), tmp_path)
+    for mine in (b"mine = 1\n", b"\xff"):
+        (tmp_path / "app.py").write_bytes(mine)
+        with pytest.raises(UserError, match="holds other files"):
+            export_space(str(run), tmp_path)
     assert (tmp_path / "reward" / "mine.py").is_file()
+    with pytest.raises(UserError, match=r"--out: .*mine\.py is a file; give an empty or a new folder"):
+        export_space(str(run), tmp_path / "reward" / "mine.py")
 
 
 def test_space_is_written_again_without_its_old_modules(run: Path, space: Space):

@@ -61,7 +61,10 @@ MODELS: dict[str, tuple[Callable[[Path], None], Words]] = {
     "a config.json that is no JSON": (replaced("config.json", "{oops"), ("m/config.json", "not readable", "fetch")),
     "a config.json that is a list": (replaced("config.json", "[]"), ("m/config.json", "holds list", "fetch")),
     "no model_type": (changed("config.json", model_type=None), ("m/config.json", "model_type is None", '"qwen3"')),
-    "an unknown model_type": (changed("config.json", model_type="gpt99"), ("m can't be loaded", "gpt99", "give")),
+    "an unknown model_type": (
+        changed("config.json", model_type="gpt99"),
+        ("m/config.json", "no model of the type 'gpt99'", "use a Qwen, Llama"),
+    ),
     "a size that is a text": (changed("config.json", hidden_size="32"), ("m can't be loaded", "'str'", "fetch")),
     "no attention heads": (changed("config.json", num_attention_heads=0), ("m can't be loaded", "zero", "fetch")),
     "weights of another width": (changed("config.json", hidden_size=64), ("m can't be loaded", "shape", "fetch")),

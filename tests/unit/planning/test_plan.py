@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.command import cli
 from support.paths import SHARED
-from support.tiny_models import tiny_config
+from support.tiny_models import QWEN3, tiny_config
 from support.tiny_runs import rows_file
 
 from mlx_grpo.config.files import load_config
@@ -59,6 +60,27 @@ def test_the_named_change_makes_a_run_fit(name: str, memory: str):
         return
     changed = load_config(name, [model, *result["change"].split()])
     assert plan(changed, memory, 1000, None)["fits"]
+
+
+GPT2 = {"model_type": "gpt2", "layer_norm_epsilon": 1e-5, "n_ctx": 8, "n_positions": 8, "vocab_size": 8}
+GPT2 |= {"n_embd": 8, "n_head": 2, "n_layer": 1}
+NESTED = {"model_type": "mistral3", "text_config": {**QWEN3, "model_type": "llama", "vocab_size": 8}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (GPT2, "the gpt2 architecture is not supported"),
+        (NESTED, "the mistral3 architecture is not supported"),
+        ({"model_type": "qwen3_5_text"}, "no model of the type 'qwen3_5_text'"),
+        ({"model_type": "../gpt2"}, "no model of the type '../gpt2'"),
+    ],
+    ids=["other-sizes", "nested", "unknown", "path"],
+)
+def test_plan_refuses_an_architecture_that_does_not_train(settings: dict[str, Any], reason: str, tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=rf"{reason}.*; use a Qwen, Llama, Mistral"):
+        plan(tiny_config(tmp_path), "16GB", 50, None)
 
 
 def test_plan_measures_prompts_by_the_tokenizer_and_needs_one(tiny_qwen3: Path, tmp_path: Path):

@@ -65,6 +65,15 @@ def test_the_form_of_a_user_message_is_recognised():
     assert form_of("[JOB]\n[CANDIDATE]\nTitle: x") is None
 
 
+@pytest.mark.parametrize("form", ["compact", "full"])
+@pytest.mark.parametrize("years", ["inf", "1e999", "nan", "9" * 400, "", " "])
+def test_years_that_are_no_number_are_not_parsed(form, years):
+    text = render(JOB, PERSON, form)
+    assert parse(text, form) == (JOB, PERSON)
+    with pytest.raises(ValueError):
+        parse(text.replace("4 years", f"{years} years"), form)
+
+
 def test_the_compact_form_refuses_prose_instead_of_dropping_it():
     with pytest.raises(ValueError, match="condense"):
         render(JOB, replace(PERSON, summary="Calm."), "compact")
