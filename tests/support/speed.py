@@ -1,5 +1,6 @@
-"""How much faster sharing is, and a step beside TRL's: `python -m support.speed [--short] MODEL`, run in `tests/`.
+"""How much faster sharing is, a step beside TRL's, and one process beside two.
 
+`python -m support.speed [--short | --processes] MODEL`, run in `tests/`.
 It writes docs/results/speed.json. Every ratio is of medians of times measured in turns, in one run. `--short` measures
 what tests/long/test_speed.py checks.
 """
@@ -21,6 +22,7 @@ import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
 # isort: split
 import mlx.core as mx
 
+from mlx_grpo.cli.bench_processes import bench_counts
 from mlx_grpo.config.files import validate
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.batch import batched, make_supervised_batch, take_rows
@@ -28,7 +30,7 @@ from mlx_grpo.data.dataset import dataset_files, load_prompts
 from mlx_grpo.data.types import Batch, Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.models.logps import score_tokens
-from mlx_grpo.models.policy import load_policy
+from mlx_grpo.models.policy import load_policy, model_name
 from mlx_grpo.models.prefix import Chain
 from mlx_grpo.models.tree import common_start, token_tree
 from mlx_grpo.planning.flops import Shape, matrix_speed, timed
@@ -181,8 +183,28 @@ def measure_short(model: str) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
+def time_processes(model: str) -> dict[str, dict[str, float]]:
+    """Return the seconds of a step of two prompts of 256 x 8 x 48 and the GB of all processes, by their count."""
+    arguments = ["bench", "smollm2", f"model={model}", "--shapes", "256x8x48", "--repeats", "2"]
+    found = {}
+    for result in bench_counts(arguments, (1, 2), 1):
+        count, r = result["processes"], result["shapes"][0]
+        times = {name: round(r[name], 2) for name in ("decode", "train", "step")}
+        found[str(count)] = {**times, "gb": round(count * r["peak_gb"], 2)}
+    return found
+
+
+def main(kind: str, model: str) -> None:
+    """Measure one kind of figures and add them to the file."""
     figures = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
-    kind = "short" if "--short" in sys.argv else "full"
-    result = (measure_short if kind == "short" else measure)(sys.argv[-1])
-    FILE.write_text(json.dumps({**figures, kind: result}, indent=1) + "\n")
+    if kind == "--processes":
+        figures.setdefault("processes", {})[model_name(model)] = time_processes(model)
+    elif kind == "--short":
+        figures["short"] = measure_short(model)
+    else:
+        figures["full"] = measure(model)
+    FILE.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*(["", *sys.argv[1:]][-2:]))
