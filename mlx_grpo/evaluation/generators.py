@@ -20,7 +20,7 @@ from mlx_grpo.export.export import exported_model
 from mlx_grpo.generation.nodes import shared_start
 from mlx_grpo.generation.rollout import complete, decode_completion
 from mlx_grpo.json_files import append_jsonl, read_jsonl
-from mlx_grpo.models.policy import ADAPTER_WEIGHTS, find_model, load_for_inference, load_tokenizer_of
+from mlx_grpo.models.policy import ADAPTER_CONFIG, ADAPTER_WEIGHTS, find_model, load_for_inference, load_tokenizer_of
 from mlx_grpo.planning.rows import rows_that_fit
 from mlx_grpo.runs import Run
 
@@ -69,7 +69,7 @@ class Completer:
     def complete(self, name: str, adapter: Path | None, prompts: Sequence[Prompt]) -> list[str]:
         """Return greedy completions by the base or one of its adapters; `name` is the model's name for progress.
 
-        Those that an interrupted evaluation finished are read from the file.
+        Those of an interrupted evaluation, and of a model with the same weights, are read from the file.
         """
         key = self._key(adapter, prompts)
         texts: list[str] = self.ranks.from_leader(lambda: self._kept(key))
@@ -96,11 +96,13 @@ class Completer:
         return [text for record in read_jsonl(self.store) if record["key"] == key for text in record["texts"]]
 
     def _key(self, adapter: Path | None, prompts: Sequence[Prompt]) -> str:
-        """Return a hash of all that the completions depend on, the adapter's weights included."""
-        named = [*map(str, (*astuple(self.settings), self.base, adapter))]
+        """Return a hash of all that the completions depend on: in MLX the adapter's files, wherever they are."""
+        exported = adapter if self.settings.backend == "torch" else None  # PyTorch loads its run's export
+        named = [*map(str, (*astuple(self.settings), self.base, exported))]
         digest = hashlib.sha256(json.dumps([*named, [prompt.token_ids for prompt in prompts]]).encode())
         if adapter is not None:
-            digest.update((adapter / ADAPTER_WEIGHTS).read_bytes())
+            for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+                digest.update((adapter / name).read_bytes())
         return digest.hexdigest()
 
 

@@ -440,3 +440,13 @@ def test_completions_of_another_adapter_are_not_used(run: Path, tmp_path: Path):
     shutil.copyfile(run / "warm_start" / "adapters.safetensors", copied / "adapter" / "adapters.safetensors")
     episodes = evaluate(copied, "mlx").episodes
     assert episodes["trained"] == episodes["warm start"]
+
+
+def test_models_with_the_same_weights_are_completed_once(run: Path, tmp_path: Path):
+    copied = shutil.copytree(run, tmp_path / "copied")
+    for name in ("adapters.safetensors", "adapter_config.json"):
+        shutil.copyfile(run / "warm_start" / name, copied / "adapter" / name)
+    completed = []
+    episodes = evaluate(copied, "mlx", progress=lambda model, *_: completed.append(model)).episodes
+    assert set(completed) == {"baseline", "warm start"}
+    assert episodes["trained"] == episodes["warm start"]
