@@ -20,6 +20,7 @@ RESULTS = ROOT / "docs" / "results"
 FIGURES = {"reward": "reward", "decisions": "correct", "ROC AUC": "roc_auc"}
 """Column names, and the key of each in a file of results."""
 WORDINGS = RESULTS / "prompt.json"
+PRECISION = RESULTS / "precision.json"
 WORDING_FIGURES = ("parses", "alone", "some", "confirmed", "coverage", "decisions", "published")
 """The figures of a wording in the order of the table's columns."""
 ROWS = [
@@ -81,7 +82,7 @@ def test_results_stand_in_tables_alone(document: Path):
 
 def test_every_file_of_results_is_shown():
     shown = {(p.values[0].parent / LINK.search(p.values[1]["figures"])[1]).resolve() for p in ROWS}
-    assert shown | {WORDINGS} == set(RESULTS.glob("*.json"))
+    assert shown | {WORDINGS, PRECISION} == set(RESULTS.glob("*.json"))
 
 
 def test_wordings_have_the_figures_of_their_file_and_the_chosen_one_is_in_use():
@@ -96,6 +97,22 @@ def test_wordings_have_the_figures_of_their_file_and_the_chosen_one_is_in_use():
     assert {(row["model"], row["wording"], row["drawn"]): list(row.values())[3:] for row in rows} == expected
     (chosen,) = (messages for name, messages in record["wordings"].items() if name.endswith("(chosen)"))
     assert chosen == list(instruction_of("compact"))
+
+
+def test_half_precisions_have_the_figures_of_their_file():
+    (by_dtype,) = json.loads(PRECISION.read_text(encoding="utf-8"))["models"].values()
+    expected = []
+    for dtype in ("float16", "bfloat16"):
+        layers, steps = by_dtype[dtype]["layers"].values(), by_dtype[dtype]["steps"]
+        norms = [layer["norm"] for layer in layers]
+        zeros = max(layer["zeros"] for layer in layers)
+        skipped = sum(step["update_skipped"] for step in steps)
+        cosine = min(layer["cosine"] for layer in layers)
+        expected.append(
+            [dtype, f"{cosine:.4f}", f"{min(norms):.3f} to {max(norms):.3f}", f"{zeros:.0%}", f"{skipped:.0f}"]
+        )
+    rows = [row for row in table_rows(ROOT / "docs" / "guide" / "memory.md") if "lowest cosine" in row]
+    assert [list(row.values()) for row in rows] == expected
 
 
 def test_learning_repeats_the_settings_of_the_noisy_run():
