@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_module
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -108,7 +107,7 @@ def print_bench(console: Console, results: dict[str, Any], as_json: bool = False
         markup=False,
         soft_wrap=True,
     )
-    names = [str(Shape(*(r[field.name] for field in fields(Shape)))) for r in results["shapes"]]
+    names = [str(Shape.of(r)) for r in results["shapes"]]
     parts = (*PARTS, "step")
     whole = [
         [name, *(f"{r[part]:.2f}" for part in parts), f"{r['tokens_per_s']:.0f}"]

@@ -7,7 +7,6 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import click
@@ -35,9 +34,9 @@ class Counts(click.ParamType):
 
 
 def bench_counts(arguments: Sequence[str], counts: Sequence[int], prompts: int) -> list[dict[str, Any]]:
-    """Run `mlx-grpo ARGUMENTS` once for each count, all with as many prompts in a step; return what each printed.
+    """Run `mlx-grpo ARGUMENTS` once for each count, on equally many prompts, and return what each run printed.
 
-    The largest common step has `prompts` prompts for each process. Where a run fails, its exit code is this one's.
+    A step has `prompts` times the least common multiple of the counts. Exits with the code of a run that fails.
     """
     total = prompts * math.lcm(*counts)
     results = []
@@ -61,7 +60,7 @@ def print_counts(console: Console, results: Sequence[dict[str, Any]], as_json: b
     counts = [result["processes"] for result in results]
     for shapes in zip(*(result["shapes"] for result in results), strict=True):
         rows = [_cells(count, r) for count, r in zip(counts, shapes, strict=True)]
-        first = Shape(*(shapes[0][field.name] for field in fields(Shape)))
+        first = Shape.of(shapes[0])
         title = f"{counts[0] * first.prompts} prompts, {first}"
         console.print(console_table(["processes", "decode s", "train s", "step s", "tok/s", "GB"], rows, title=title))
         steps = {count: r["step"] for count, r in zip(counts, shapes, strict=True)}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import mlx.core as mx
@@ -38,6 +38,11 @@ class Shape:
         if min(own, shape.num_generations, shape.completion_tokens, *shared) < 1 or len(shared) > 1:
             raise ValueError(text)
         return shape
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any]) -> Shape:
+        """Return the shape whose fields a result of `bench` holds among its figures."""
+        return cls(*(result[field.name] for field in fields(cls)))
 
     def __str__(self) -> str:
         """Return the shape as a table names it."""

@@ -1,8 +1,7 @@
 """How much faster sharing is, a step beside TRL's, and one process beside two.
 
-`python -m support.speed [--short | --processes] MODEL`, run in `tests/`.
-It writes docs/results/speed.json. Every ratio is of medians of times measured in turns, in one run. `--short` measures
-what tests/long/test_speed.py checks.
+`python -m support.speed [--processes] MODEL`, run in `tests/`. It writes docs/results/speed.json. Sharing is measured
+in turns in one run, TRL's step after ours.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -46,7 +44,6 @@ STEPS = ("256x8x48", "750x8x96")
 """Shapes of one prompt, beside TRL."""
 ROWS = 4
 """Completions of a micro-batch in the warm start's comparison, so that plain rows fit 16 GB."""
-SHORT_TREE, SHORT_STEP = Shape.parse("500/250x4x16", 4), Shape.parse("256x4x16")
 
 
 def config_of(model: str) -> Config:
@@ -71,11 +68,6 @@ def rollouts_of(state: TrainState, shape: Shape) -> list[Rollout]:
         for prompt in prompts_of(row, shape)
         for n in range(shape.num_generations)
     ]
-
-
-def seconds_of(state: TrainState, batch: Batch, shared: bool) -> float:
-    """Return the seconds of a batch's gradient, with what its rows share run once or for each row."""
-    return time_gradient(state, [batch], shared)[0]
 
 
 def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
@@ -150,7 +142,7 @@ def beside_trl(state: TrainState, folder: Path, shape: Shape, repeats: int) -> d
 
 
 def measure(model: str) -> dict[str, Any]:
-    """Return the figures of docs/performance.md."""
+    """Return the figures of trees, of the warm start and of steps beside TRL."""
     state = state_of(config_of(model))
     result: dict[str, Any] = {
         "matrix_gflops": round(matrix_speed(mx.float32) / 1e9),
@@ -170,19 +162,6 @@ def measure(model: str) -> dict[str, Any]:
     return result
 
 
-def measure_short(model: str) -> dict[str, Any]:
-    """Return the ratios that are checked, each of times measured in turns in this run."""
-    state = state_of(config_of(model))
-    batch = batch_of(rollouts_of(state, SHORT_STEP))
-    ways = {name: partial(seconds_of, state, batch, name == "shared") for name in ("shared", "plain")}
-    once = in_turns(ways, 1)
-    return {
-        "shared_over_plain": round(once["plain"] / once["shared"], 3),
-        "tree_over_groups": time_tree(state, SHORT_TREE, 1)["ratio"],
-        "trl_over_step": beside_trl(state, Path(model), SHORT_STEP, 1)["ratio"],
-    }
-
-
 def time_processes(model: str) -> dict[str, dict[str, float]]:
     """Return the seconds of a step of two prompts of 256 x 8 x 48 and the GB of all processes, by their count."""
     arguments = ["bench", "smollm2", f"model={model}", "--shapes", "256x8x48", "--repeats", "2"]
@@ -199,8 +178,6 @@ def main(kind: str, model: str) -> None:
     figures = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
     if kind == "--processes":
         figures.setdefault("processes", {})[model_name(model)] = time_processes(model)
-    elif kind == "--short":
-        figures["short"] = measure_short(model)
     else:
         figures["full"] = measure(model)
     FILE.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
