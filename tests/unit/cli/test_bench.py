@@ -81,7 +81,21 @@ def test_counts_of_processes_take_the_same_prompts_and_one_is_advised(tiny_qwen3
     printed = console.file.getvalue()
     assert "2 prompts, 20 x 2 x 5" in printed
     assert "take --processes" in printed
-    assert f"{2 * results[1]['shapes'][0]['peak_gb']:.2f}" in printed
+
+
+def test_memory_of_several_processes_is_that_of_all():
+    shape = dict(zip(("prompt_tokens", "num_generations", "completion_tokens"), (20, 2, 5), strict=True))
+    times = {"decode": 1.0, "train": 1.0, "step": 2.0, "tokens_per_s": 10.0, "peak_gb": 3.25}
+    results = [
+        {"processes": count, "shapes": [{**shape, "shared_tokens": 0, "prompts": 2 // count, **times}]}
+        for count in (1, 2)
+    ]
+    console = Console(file=io.StringIO(), width=80)
+    print_counts(console, results, as_json=False)
+    assert [line.split()[-1] for line in console.file.getvalue().splitlines() if line[:1] in "12"][-2:] == [
+        "3.25",
+        "6.50",
+    ]
 
 
 def test_larger_count_is_advised_only_where_it_is_faster():
