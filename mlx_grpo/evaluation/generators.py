@@ -96,7 +96,7 @@ class Completer:
         return [text for record in read_jsonl(self.store) if record["key"] == key for text in record["texts"]]
 
     def _key(self, adapter: Path | None, prompts: Sequence[Prompt]) -> str:
-        """Return a hash of all that the completions depend on: in MLX the adapter's files, wherever they are."""
+        """Return a hash of everything that decides the completions, such as the contents of the adapter's files."""
         exported = adapter if self.settings.backend == "torch" else None  # PyTorch loads its run's export
         named = [*map(str, (*astuple(self.settings), self.base, exported))]
         digest = hashlib.sha256(json.dumps([*named, [prompt.token_ids for prompt in prompts]]).encode())
