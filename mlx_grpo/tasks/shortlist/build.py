@@ -22,7 +22,8 @@ from mlx_grpo.tasks.shortlist.rows import Row, make_row
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
 
 DEFAULT_BUDGET: dict[Form, int] = {"compact": 200, "full": 1000}
-# The job's prose gets a quarter of what its skills leave of the budget: most is for the candidate.
+# The job's prose gets a quarter of what its skills leave of the default budget, most of which is for the candidate,
+# and all that a larger budget has beyond: a step runs the job once for all its candidates.
 JOB_SHARE = 4
 
 CountTokens = Callable[[str], int]
@@ -211,7 +212,8 @@ def job_for_prompt(job: Job, form: Form, budget: int, count: Callable[[Job, Cand
         return replace(job, text=""), [f"job {job.id}: the compact form shows its title, years and skills only"]
     nobody = Candidate("Nobody", 0, (), ())
     bare = count(replace(job, text=""), nobody)
-    limit = bare + (budget - bare) // JOB_SHARE
+    usual = min(budget, DEFAULT_BUDGET[form])
+    limit = bare + (usual - bare) // JOB_SHARE + (budget - usual)
     short = condense_job(job, lambda smaller: count(smaller, nobody) <= limit)
     if short.text == job.text:
         return short, []

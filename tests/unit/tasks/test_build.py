@@ -101,6 +101,19 @@ def test_every_full_prompt_shows_the_same_job_so_that_the_prefix_can_be_shared(t
     assert summary.job.text in context_of(rows[0])
 
 
+def test_a_budget_beyond_the_default_goes_to_the_job(tmp_path):
+    jd = JD + "Order is daily bread. " * 300  # 1,400 words
+    built = {
+        budget: build_dataset(*files(tmp_path, pool(), jd), count_tokens=words, form="full", token_budget=budget)
+        for budget in (900, 1000, 1400, 2400)
+    }
+    lengths = {budget: words(summary.job.text) for budget, summary in built.items()}
+    assert lengths[900] < lengths[1000] < 260
+    assert lengths[1000] + 390 < lengths[1400] <= lengths[1000] + 400
+    cut = [budget for budget, summary in built.items() if any("text cut" in line for line in summary.condensed)]
+    assert cut == [900, 1000, 1400]
+
+
 def test_a_budget_that_nothing_can_meet_names_each_candidate_and_the_budget_it_needs(tmp_path):
     with pytest.raises(UserError) as caught:
         build_dataset(*files(tmp_path, pool()[:2]), count_tokens=words, token_budget=20)
