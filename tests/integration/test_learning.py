@@ -21,6 +21,7 @@ FIGURES = {"reward": "reward", "decisions": "correct", "ROC AUC": "roc_auc"}
 """Column names, and the key of each in a file of results."""
 WORDINGS = RESULTS / "prompt.json"
 PRECISION = RESULTS / "precision.json"
+SPEED = RESULTS / "speed.json"
 WORDING_FIGURES = ("parses", "alone", "some", "confirmed", "coverage", "decisions", "published")
 """The figures of a wording in the order of the table's columns."""
 ROWS = [
@@ -82,7 +83,7 @@ def test_results_stand_in_tables_alone(document: Path):
 
 def test_every_file_of_results_is_shown():
     shown = {(p.values[0].parent / LINK.search(p.values[1]["figures"])[1]).resolve() for p in ROWS}
-    assert shown | {WORDINGS, PRECISION} == set(RESULTS.glob("*.json"))
+    assert shown | {WORDINGS, PRECISION, SPEED} == set(RESULTS.glob("*.json"))
 
 
 def test_wordings_have_the_figures_of_their_file_and_the_chosen_one_is_in_use():

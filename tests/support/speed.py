@@ -1,15 +1,17 @@
 """How much faster sharing is, a step beside TRL's, and one process beside two.
 
-`python -m support.speed [--processes] MODEL`, run in `tests/`. It writes docs/results/speed.json. Sharing is measured
-in turns in one run, TRL's step after ours.
+`python -m support.speed [--short | --processes] MODEL`, run in `tests/`, writes docs/results/speed.json. Sharing is
+measured in turns in one run, TRL's step after ours in a process of its own.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -37,11 +39,14 @@ from mlx_grpo.training.accumulate import accumulate
 from mlx_grpo.training.bench import batch_of, prompts_of, time_gradient, time_step
 from mlx_grpo.training.state import TrainState, grpo_optimizer
 
-FILE = Path(__file__).parents[2] / "docs" / "results" / "speed.json"
+TESTS = Path(__file__).parents[1]
+FILE = TESTS.parent / "docs" / "results" / "speed.json"
 TREES = {"110/70x8x64": 8, "500/250x8x96": 4, "2000/250x4x96": 8}
 """Shapes with the number of prompts, all of one job."""
 STEPS = ("256x8x48", "750x8x96")
 """Shapes of one prompt, beside TRL."""
+SHORT_TREE, SHORT_STEP = Shape.parse("500/250x4x16", 4), Shape.parse("256x4x16")
+"""Shapes that are quick enough for a test."""
 ROWS = 4
 """Completions of a micro-batch in the warm start's comparison, so that plain rows fit 16 GB."""
 
@@ -68,6 +73,11 @@ def rollouts_of(state: TrainState, shape: Shape) -> list[Rollout]:
         for prompt in prompts_of(row, shape)
         for n in range(shape.num_generations)
     ]
+
+
+def seconds_of(state: TrainState, batch: Batch, shared: bool) -> float:
+    """Return the seconds of a batch's gradient, with what its rows share run once or for each row."""
+    return time_gradient(state, [batch], shared)[0]
 
 
 def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
@@ -129,16 +139,23 @@ def supervised(state: TrainState, batch: Batch, share: bool) -> float:
     return timed(lambda: mx.eval(accumulate(model, loss, token_tree(batch, ROWS, share=share))[1]))[0]
 
 
-def beside_trl(state: TrainState, folder: Path, shape: Shape, repeats: int) -> dict[str, float]:
+def beside_trl(state: TrainState, folder: str, shape: Shape, repeats: int) -> dict[str, float]:
     """Return the seconds of a step's parts here, of the step, and of TRL's step after it."""
-    from support.trl_speed import step_seconds
-
     prompts = prompts_of(load_row(state), shape)
     steps = [time_step(state, prompts, shape, False) for _ in range(repeats + 1)][1:]
     times = {name: round(median(step[name] for step in steps), 3) for name in ("prefill", "decode", "train", "step")}
     mx.clear_cache()
-    trl = median(step_seconds(folder, shape, repeats))
+    trl = median(trl_seconds(folder, shape, repeats))
     return {**times, "trl": round(trl, 3), "ratio": round(trl / times["step"], 3)}
+
+
+def trl_seconds(folder: str, shape: Shape, steps: int) -> list[float]:
+    """Return the seconds of TRL's steps, from a process of its own."""
+    sizes = (shape.prompt_tokens, shape.num_generations, shape.completion_tokens, steps)
+    command = [sys.executable, "-m", "support.trl_speed", folder, *map(str, sizes)]
+    done = subprocess.run(command, cwd=TESTS, stdout=subprocess.PIPE, check=True, text=True)
+    seconds: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return seconds
 
 
 def measure(model: str) -> dict[str, Any]:
@@ -157,9 +174,22 @@ def measure(model: str) -> dict[str, Any]:
     result["warm_start"] = time_warm_start(state, 3)
     print("warm start", result["warm_start"], flush=True)
     for text in STEPS:
-        result["steps"][text] = beside_trl(state, Path(model), Shape.parse(text), 2)
+        result["steps"][text] = beside_trl(state, model, Shape.parse(text), 2)
         print(text, result["steps"][text], flush=True)
     return result
+
+
+def measure_short(model: str) -> dict[str, Any]:
+    """Return the ratios that `make test-long` checks, each of times measured in this run."""
+    state = state_of(config_of(model))
+    batch = batch_of(rollouts_of(state, SHORT_STEP))
+    ways = {name: partial(seconds_of, state, batch, name == "shared") for name in ("shared", "plain")}
+    once = in_turns(ways, 1)
+    return {
+        "shared_over_plain": round(once["plain"] / once["shared"], 3),
+        "tree_over_groups": time_tree(state, SHORT_TREE, 1)["ratio"],
+        "trl_over_step": beside_trl(state, model, SHORT_STEP, 1)["ratio"],
+    }
 
 
 def time_processes(model: str) -> dict[str, dict[str, float]]:
@@ -178,6 +208,8 @@ def main(kind: str, model: str) -> None:
     figures = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
     if kind == "--processes":
         figures.setdefault("processes", {})[model_name(model)] = time_processes(model)
+    elif kind == "--short":
+        figures["short"] = measure_short(model)
     else:
         figures["full"] = measure(model)
     FILE.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

@@ -1,10 +1,15 @@
-"""Seconds of TRL's own GRPO step on this machine, for a shape."""
+"""Seconds of TRL's own GRPO step on this machine, for a shape.
+
+It runs in a process of its own, `python -m support.trl_speed MODEL P G T STEPS`, that never loads mlx_grpo: the BLAS
+that mlx_grpo puts before all others takes the place of PyTorch's.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +17,6 @@ from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
-
-from mlx_grpo.planning.flops import Shape
 
 
 class StepTimes(TrainerCallback):
@@ -30,14 +33,13 @@ class StepTimes(TrainerCallback):
         self.seconds.append(time.perf_counter() - self.began)
 
 
-def step_seconds(folder: Path, shape: Shape, steps: int, rank: int = 16) -> list[float]:
-    """Return the seconds of each of TRL's steps after a first one, with LoRA on all linear layers in fp32.
+def train(folder: str, prompt_tokens: int, num_generations: int, completion_tokens: int, steps: int) -> list[float]:
+    """Return the seconds of each of TRL's steps after a first one, with LoRA of rank 16 on all linear layers in fp32.
 
-    Every completion is drawn to its full length from one prompt of the shape's length.
+    Every completion is drawn to its full length from one prompt.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    # Words that are one token each, so that the prompt has the length that is asked for.
-    prompt = tokenizer.decode(tokenizer.encode(" the" * shape.prompt_tokens)[: shape.prompt_tokens])
+    prompt = tokenizer.decode(tokenizer.encode(" the" * prompt_tokens)[:prompt_tokens])  # words of one token each
     times = StepTimes()
     with tempfile.TemporaryDirectory() as scratch:
         trainer = GRPOTrainer(
@@ -47,10 +49,10 @@ def step_seconds(folder: Path, shape: Shape, steps: int, rank: int = 16) -> list
                 output_dir=scratch,
                 use_cpu=True,
                 bf16=False,
-                per_device_train_batch_size=shape.num_generations,
-                num_generations=shape.num_generations,
-                max_completion_length=shape.completion_tokens,
-                generation_kwargs={"min_new_tokens": shape.completion_tokens},
+                per_device_train_batch_size=num_generations,
+                num_generations=num_generations,
+                max_completion_length=completion_tokens,
+                generation_kwargs={"min_new_tokens": completion_tokens},
                 gradient_checkpointing=False,
                 max_steps=steps + 1,
                 save_strategy="no",
@@ -59,8 +61,12 @@ def step_seconds(folder: Path, shape: Shape, steps: int, rank: int = 16) -> list
             ),
             train_dataset=Dataset.from_list([{"prompt": prompt}] * 4),
             processing_class=tokenizer,
-            peft_config=LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"),
+            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear"),
             callbacks=[times],
         )
         trainer.train()
     return times.seconds[1:]
+
+
+if __name__ == "__main__":
+    print(json.dumps(train(sys.argv[1], *map(int, sys.argv[2:]))))
