@@ -18,6 +18,7 @@ from support.paths import ROOT
 
 from mlx_grpo.config.files import flat
 from mlx_grpo.config.schema import Config
+from mlx_grpo.evaluation.run_matrix import IGNORED_KEY_PREFIXES
 from mlx_grpo.json_files import read_jsonl
 from mlx_grpo.reporting.plots_training import BLUE, GREY, legend, moving_average, save, whole_numbers
 from mlx_grpo.runs import Run
@@ -25,17 +26,17 @@ from mlx_grpo.runs import Run
 RESULTS, PICTURES = ROOT / "docs" / "results", ROOT / "docs" / "pictures"
 WINDOW = 5
 """Steps that a moving average spans."""
-LEFT_OUT = ("run", "runs", "kept_step", "output_dir", "grpo_over_warm_start")
+LEFT_OUT = ("run", "runs", "kept_step", "grpo_over_warm_start")
 
 
 def settings_of(run: Run) -> dict[str, Any]:
-    """Return the settings of a run that are not the defaults, but for where it is kept and how it is evaluated."""
+    """Return the settings that decide what a run learns, where they are not the defaults."""
     default = flat(Config(model="").model_dump())
     settings = flat(run.config.model_dump())
     return {
         key: Path(value).name if str(value).startswith("/") else value
         for key, value in settings.items()
-        if value != default.get(key) and not key.startswith(("output_dir", "save_", "eval.", "warm_start.run"))
+        if value != default.get(key) and not key.startswith(IGNORED_KEY_PREFIXES)
     }
 
 

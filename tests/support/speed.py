@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -73,11 +72,6 @@ def rollouts_of(state: TrainState, shape: Shape) -> list[Rollout]:
         for prompt in prompts_of(row, shape)
         for n in range(shape.num_generations)
     ]
-
-
-def seconds_of(state: TrainState, batch: Batch, shared: bool) -> float:
-    """Return the seconds of a batch's gradient, with what its rows share run once or for each row."""
-    return time_gradient(state, [batch], shared)[0]
 
 
 def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
@@ -183,8 +177,13 @@ def measure_short(model: str) -> dict[str, Any]:
     """Return the ratios that `make test-long` checks, each of times measured in this run."""
     state = state_of(config_of(model))
     batch = batch_of(rollouts_of(state, SHORT_STEP))
-    ways = {name: partial(seconds_of, state, batch, name == "shared") for name in ("shared", "plain")}
-    once = in_turns(ways, 1)
+    once = in_turns(
+        {
+            "shared": lambda: time_gradient(state, [batch], True)[0],
+            "plain": lambda: time_gradient(state, [batch], False)[0],
+        },
+        1,
+    )
     return {
         "shared_over_plain": round(once["plain"] / once["shared"], 3),
         "tree_over_groups": time_tree(state, SHORT_TREE, 1)["ratio"],
