@@ -31,13 +31,17 @@ SYSTEM_MESSAGE = (
 EXAMPLE = (
     Job("Pastry Chef", ("Lamination", "Tempering", "Costing"), (), 2, 5),
     Candidate(
-        "Baker",
-        7,
-        (Skill("Costing", "beginner", 6), Skill("Lamination", "advanced", 40)),
-        (Role("Baker", "Larkfield", 84, "Lamination"),),
+        "Pastry Chef",
+        4,
+        (Skill("Tempering", "advanced", 19), Skill("Lamination", "expert", 40)),
+        (Role("Pastry Chef", "Larkfield", 44, "Lamination"),),
     ),
 )
-"""A job and a candidate of a field that the bundled rows do not have."""
+"""A job and a candidate of a field that the bundled rows do not have.
+
+Its years are inside the range and its work is related, as in most rows. A model repeats the example's words; "above"
+and "below" it also says by itself, "inside" it does not, and GRPO can only choose among what is said.
+"""
 
 
 PUBLISHED_MESSAGE = (
