@@ -22,7 +22,7 @@ FIGURES = {"reward": "reward", "decisions": "correct", "ROC AUC": "roc_auc"}
 WORDINGS = RESULTS / "prompt.json"
 PRECISION = RESULTS / "precision.json"
 SPEED = RESULTS / "speed.json"
-WORDING_FIGURES = ("parses", "alone", "some", "confirmed", "coverage", "decisions", "published")
+WORDING_FIGURES = ("parses", "alone", "inside", "confirmed", "coverage", "decisions", "published")
 """The figures of a wording in the order of the table's columns."""
 ROWS = [
     pytest.param(document, row, id=f"{name_of(document)}-{next(iter(row.values()))}")
@@ -90,12 +90,13 @@ def test_wordings_have_the_figures_of_their_file_and_the_chosen_one_is_in_use():
     record = json.loads(WORDINGS.read_text(encoding="utf-8"))
     rows = [row for row in table_rows(ROOT / "docs" / "learning.md") if "wording" in row]
     expected = {
-        (model, wording, mode): [f"{figures[name]:.2f}" for name in WORDING_FIGURES]
+        (model, wording): [f"{by_mode['greedy'][name]:.2f}, {by_mode['sampled'][name]:.2f}" for name in WORDING_FIGURES]
         for model, by_wording in record["models"].items()
         for wording, by_mode in by_wording.items()
-        for mode, figures in by_mode.items()
     }
-    assert {(row["model"], row["wording"], row["drawn"]): list(row.values())[3:] for row in rows} == expected
+    assert {(row["model"], row["wording"]): list(row.values())[2:] for row in rows} == expected
+    text, after = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8"), record["after_above"]
+    assert f"{after['inside']} of {after['completions']:,} completions" in text
     (chosen,) = (messages for name, messages in record["wordings"].items() if name.endswith("(chosen)"))
     assert chosen == list(instruction_of("compact"))
 

@@ -15,13 +15,14 @@ from typing import Any
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from support.paths import ROOT
+from support.stated import stated_auc
 
 from mlx_grpo.config.files import flat
 from mlx_grpo.config.schema import Config
 from mlx_grpo.evaluation.run_matrix import IGNORED_KEY_PREFIXES
 from mlx_grpo.json_files import read_jsonl
 from mlx_grpo.reporting.plots_training import BLUE, GREY, legend, moving_average, save, whole_numbers
-from mlx_grpo.runs import Run
+from mlx_grpo.runs import Run, read_episodes
 
 RESULTS, PICTURES = ROOT / "docs" / "results", ROOT / "docs" / "pictures"
 WINDOW = 5
@@ -67,6 +68,9 @@ def record(options: argparse.Namespace) -> dict[str, Any]:
         about["data_made_by"] = options.data
     if options.model:
         kept["model"] = about["settings"]["model"] = options.model
+    if results["rubric"] == "strict":
+        episodes = read_episodes(options.evaluation / "eval.json")
+        kept["stated_auc"] = {model: round(stated_auc(own), 6) for model, own in episodes.items()}
     return {**about, **kept, "rewards_by_step": rewards}
 
 

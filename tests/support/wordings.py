@@ -1,12 +1,13 @@
 """Ask a model with each wording of the instruction in docs/results/prompt.json, and write what comes of it there.
 
-`python -m support.wordings MODEL`, run in tests/: 48 held-out prompts of the compact form, the last of the bundled
-ones, greedy and sampled at temperature 1. The document docs/learning.md shows the figures.
+`python -m support.wordings MODEL [WORDING]`, run in tests/: the 32 bundled prompts that a run is validated on, which no
+evaluation reports, greedy and sampled at temperature 1. The document docs/learning.md shows the figures.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from reward.facts import read_facts
 from reward.parsing import read_strict
 
 FILE = ROOT / "docs" / "results" / "prompt.json"
-PROMPTS = 48
+PROMPTS = 32
 TOKENS = 160
 MODES = {"greedy": 0.0, "sampled": 1.0}
 
@@ -43,7 +44,7 @@ def figures_of(row: dict[str, Any], completion: str) -> dict[str, float]:
     return {
         "parses": found is not None,
         "alone": found is not None and found.alone,
-        "some": evidence.count("confirmed") > 0,
+        "inside": re.search(r"years?,? (is )?(inside|within)", completion) is not None,
         "confirmed": evidence.count("confirmed"),
         "clauses": sum(evidence.count(status) for status in ("confirmed", "unread", "refuted")),
         "coverage": evidence.coverage,
@@ -79,5 +80,6 @@ def ask(model: str, wordings: dict[str, list[dict[str, str]]]) -> dict[str, dict
 
 if __name__ == "__main__":
     record = json.loads(FILE.read_text(encoding="utf-8"))
-    record["models"][model_name(sys.argv[1])] = ask(sys.argv[1], record["wordings"])
+    asked = {name: record["wordings"][name] for name in sys.argv[2:] or record["wordings"]}
+    record["models"].setdefault(model_name(sys.argv[1]), {}).update(ask(sys.argv[1], asked))
     FILE.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
