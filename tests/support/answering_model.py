@@ -21,7 +21,8 @@ PIECES += [',"decision":"shortlist"}', ',"decision":"reject"}', "well,"]
 START, HIGH, LOW, SHORTLIST, REJECT, BREAK = range(2, 8)  # their dimensions; 0 is any other token, 1 is ">"
 EXPERT, UNSURE = 8, 10  # the words' dimensions; the one after each holds the mean over the prompt
 SIZE = 16
-PROMPT_TOKENS = sum(len(message["content"]) for message in instruction_of("compact")) + 230
+INSTRUCTION = "".join(message["content"] for message in instruction_of("compact"))
+PROMPT_TOKENS = len(INSTRUCTION) + 230
 """Roughly: a token a byte, and a mean over the prompt weakens with its length."""
 SETTINGS = {
     "model_type": "llama",
@@ -63,7 +64,11 @@ def _weights(ids: dict[str, int], vocabulary: int) -> dict[str, list]:
     start, high, low, shortlist, reject, broken = (ids[piece] for piece in PIECES)
     head[start][1] = head[shortlist][HIGH] = head[reject][LOW] = 100.0
     head[high][START] = head[low][START] = head[broken][START] = 100.0
-    head[low][START] += 0.12
+    # The instruction has the word too: a candidate's own counts from half of one. An embedding of two ones is scaled to
+    # the length sqrt(SIZE).
+    threshold = 1000.0 * (SIZE / 2) ** 0.5 * (INSTRUCTION.count("expert") + 0.5) / PROMPT_TOKENS
+    head[low][START] += threshold + 0.12
+    head[broken][START] += threshold
     head[high][EXPERT + 1], head[broken][UNSURE + 1] = 1000.0, PROMPT_TOKENS / 41
     for last in (SHORTLIST, REJECT, BREAK):
         head[ids[STOP]][last] = 100.0
