@@ -38,12 +38,12 @@ def best_skill(requirement: str, candidate: Candidate) -> Skill | None:
     return max(listed, key=skill_credit, default=None)
 
 
-def years_credit(years: float, job: Job) -> float:
-    """Return 1 for years inside the job's range, less outside it."""
-    if years < job.min_years:
-        return years / job.min_years
-    if job.max_years is not None and years > job.max_years:
-        return max(0.5, 1.0 - 0.1 * (years - job.max_years))
+def years_credit(years: float, low: float, high: float | None) -> float:
+    """Return 1 for years inside a job's range, less outside it; high is None where it has no upper end."""
+    if years < low:
+        return years / low
+    if high is not None and years > high:
+        return max(0.5, 1.0 - 0.1 * (years - high))
     return 1.0
 
 
@@ -104,10 +104,10 @@ def fit(job: Job, candidate: Candidate) -> Fit:
     nice = [best_skill(name, candidate) for name in job.nice]
     bonus = 0.1 * _sum_of_credits(nice) / len(nice) if nice else 0.0
     skills = min(1.0, _sum_of_credits(best) / len(best) + bonus)
-    years = years_credit(candidate.years, job)
+    years = years_credit(candidate.years, job.min_years, job.max_years)
     related, evidence = relevance(job, candidate)
     impossible = impossible_claims(candidate)
-    score = 0.0 if impossible else (0.85 * skills + 0.15 * years) * (0.4 + 0.6 * related)
+    score = 0.0 if impossible else weighted(skills, years, related)
     return Fit(
         score=round(score, 2),
         skills=skills,
@@ -117,6 +117,11 @@ def fit(job: Job, candidate: Candidate) -> Fit:
         best=best,
         impossible=impossible,
     )
+
+
+def weighted(skills: float, years: float, relevance: float) -> float:
+    """Return the score where no claim is impossible; all three are from 0 to 1."""
+    return (0.85 * skills + 0.15 * years) * (0.4 + 0.6 * relevance)
 
 
 def _sum_of_credits(skills: Sequence[Skill | None]) -> float:

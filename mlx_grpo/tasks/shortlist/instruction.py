@@ -39,8 +39,8 @@ EXAMPLE = (
 )
 """A job and a candidate of a field that the bundled rows do not have.
 
-Its years are inside the range and its work is related, as in most rows. A model repeats the example's words; "above"
-and "below" it also says by itself, "inside" it does not, and GRPO can only choose among what is said.
+Its years are inside the range and its work is related, as in most rows. A small model repeats the example's words. By
+itself it says "above" and "below", but hardly ever "inside", and GRPO can only reward what is said.
 """
 
 

@@ -43,11 +43,11 @@ def test_credit_is_level_times_months_up_to_two_years():
 
 
 def test_years_below_the_range_count_in_proportion_and_above_it_a_tenth_less_each():
-    assert years_credit(1.5, JOB) == pytest.approx(0.5)
-    assert years_credit(3, JOB) == years_credit(6, JOB) == 1.0
-    assert years_credit(8, JOB) == pytest.approx(0.8)
-    assert years_credit(30, JOB) == 0.5
-    assert years_credit(30, replace(JOB, max_years=None)) == 1.0
+    assert years_credit(1.5, JOB.min_years, JOB.max_years) == pytest.approx(0.5)
+    assert years_credit(3, JOB.min_years, JOB.max_years) == years_credit(6, JOB.min_years, JOB.max_years) == 1.0
+    assert years_credit(8, JOB.min_years, JOB.max_years) == pytest.approx(0.8)
+    assert years_credit(30, JOB.min_years, JOB.max_years) == 0.5
+    assert years_credit(30, JOB.min_years, None) == 1.0
 
 
 def test_a_shared_field_word_is_related_a_shared_role_word_half_and_seniority_nothing():
