@@ -97,6 +97,7 @@ def test_wordings_have_the_figures_of_their_file_and_the_chosen_one_is_in_use():
     assert {(row["model"], row["wording"]): list(row.values())[2:] for row in rows} == expected
     text, after = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8"), record["after_above"]
     assert f"{after['inside']} of {after['completions']:,} completions" in text
+    assert f"{after['above']} of {after['evaluated']} greedy completions" in text
     (chosen,) = (messages for name, messages in record["wordings"].items() if name.endswith("(chosen)"))
     assert chosen == list(instruction_of("compact"))
 

@@ -64,8 +64,8 @@ def _weights(ids: dict[str, int], vocabulary: int) -> dict[str, list]:
     start, high, low, shortlist, reject, broken = (ids[piece] for piece in PIECES)
     head[start][1] = head[shortlist][HIGH] = head[reject][LOW] = 100.0
     head[high][START] = head[low][START] = head[broken][START] = 100.0
-    # The instruction has the word too: a candidate's own counts from half of one. An embedding of two ones is scaled to
-    # the length sqrt(SIZE).
+    # The instruction says "expert" too, so the score turns half a word above its count. A word's embedding holds two
+    # ones, which the norm scales to sqrt(SIZE / 2) each.
     threshold = 1000.0 * (SIZE / 2) ** 0.5 * (INSTRUCTION.count("expert") + 0.5) / PROMPT_TOKENS
     head[low][START] += threshold + 0.12
     head[broken][START] += threshold

@@ -18,6 +18,7 @@ import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
 import mlx.core as mx
 from support.paths import ROOT
 
+from mlx_grpo.config.schema import EvalConfig
 from mlx_grpo.data.dataset import make_prompt, read_rows
 from mlx_grpo.generation.rollout import generate
 from mlx_grpo.generation.sampling import Sampling
@@ -29,7 +30,8 @@ from reward.facts import read_facts
 from reward.parsing import read_strict
 
 FILE = ROOT / "docs" / "results" / "prompt.json"
-PROMPTS = 32
+PROMPTS = EvalConfig().validation
+"""The prompts at the file's end that validate a run."""
 TOKENS = 160
 MODES = {"greedy": 0.0, "sampled": 1.0}
 
