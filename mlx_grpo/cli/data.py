@@ -104,16 +104,7 @@ def build(jd: Path, candidates: Path, out: Path, tokenizer: str, as_json: bool, 
 @click.option(
     "--per-job", type=click.IntRange(min=1), default=20, show_default=True, help="Training candidates for each job."
 )
-@click.option(
-    "--shuffle-verdicts",
-    type=click.FloatRange(0, 1),
-    is_flag=False,
-    flag_value=1.0,
-    default=0.0,
-    metavar="[SHARE]",
-    help="Give this share of the training completions another row's score and decision; without a number, all.",
-)
-def synthetic(out: Path, shuffle_verdicts: float, **options: Any) -> None:
+def synthetic(out: Path, **options: Any) -> None:
     """Write the synthetic benchmark: made-up jobs and candidates, split into training and held-out rows.
 
     \b
@@ -121,7 +112,7 @@ def synthetic(out: Path, shuffle_verdicts: float, **options: Any) -> None:
     """
     from mlx_grpo.tasks.shortlist.synthetic import write_bundle
 
-    show(write_bundle(out, shuffled=shuffle_verdicts, **options))
+    show(write_bundle(out, **options))
 
 
 @data.command(short_help="Write rows of the countdown task: reach a number from given numbers.")

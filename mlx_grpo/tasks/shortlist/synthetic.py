@@ -7,7 +7,6 @@ parts, and as many jobs as possible.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from random import Random
 from mlx_grpo.json_files import write_jsonl
 from mlx_grpo.tasks.shortlist.candidates import draw
 from mlx_grpo.tasks.shortlist.condense import compact_view
-from mlx_grpo.tasks.shortlist.gold import dump_answer
 from mlx_grpo.tasks.shortlist.records import Candidate, Job
 from mlx_grpo.tasks.shortlist.rows import Row, make_row
 from mlx_grpo.tasks.shortlist.vocabulary import VOCABULARY
@@ -86,22 +84,6 @@ def make_bundle(
         "train-full.jsonl.gz": [_full_row(pair) for pair in whole],
         "heldout-full.jsonl.gz": [_full_row(pair) for pair in heldout[:FULL_HELDOUT_ROWS]],
     }
-
-
-def shuffle_verdicts(rows: list[Row], share: float = 1.0, seed: int = SEED) -> list[Row]:
-    """Shuffle scores and decisions among the completions of a `share` of the rows; return all rows.
-
-    A warm start on them learns the format and how to read a profile, but the right verdict only from the other rows.
-    The labels that the reward grades against do not change.
-    """
-    chosen = sorted(Random(f"mistaken {seed}").sample(range(len(rows)), round(share * len(rows))))
-    others = [rows[at] for at in chosen]
-    Random(f"verdicts {seed}").shuffle(others)
-    shuffled = list(rows)
-    for at, other in zip(chosen, others, strict=True):
-        answer = json.loads(rows[at]["completion"]) | {"score": other["score"], "decision": other["decision"]}
-        shuffled[at] = rows[at] | {"completion": dump_answer(answer)}
-    return shuffled
 
 
 def balance_table(rows: list[Row]) -> str:
@@ -180,16 +162,11 @@ def _full_row(pair: Pair) -> Row:
     return make_row(job, candidate, "full", kind=kind)
 
 
-def write_bundle(out: Path, seed: int = SEED, per_job: int = TRAIN_PER_JOB, shuffled: float = 0.0) -> list[str]:
-    """Write the four files of the benchmark into `out`, and return lines with their size and label balance.
-
-    `shuffled` is the share of the training completions that carry another row's score and decision.
-    """
+def write_bundle(out: Path, seed: int = SEED, per_job: int = TRAIN_PER_JOB) -> list[str]:
+    """Write the four files of the benchmark into `out`, and return lines with their size and label balance."""
     out.mkdir(parents=True, exist_ok=True)
     lines = []
     for name, rows in make_bundle(seed, per_job).items():
-        if shuffled and name.startswith("train"):
-            rows = shuffle_verdicts(rows, shuffled, seed)
         write_jsonl(out / name, rows)
         lines += [f"{out / name}: {(out / name).stat().st_size / 1e6:.2f} MB", balance_table(rows)]
     return lines

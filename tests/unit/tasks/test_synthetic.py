@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections import Counter
 from random import Random
 
 import pytest
-from click.testing import CliRunner
 from support.difficulty import bag_of_words, constant_reward, majority_accuracy, overlap_accuracy
 from support.paths import ROOT, SHARED
 
-from mlx_grpo.cli.main import main
 from mlx_grpo.data.dataset import context_of
 from mlx_grpo.json_files import read_jsonl, write_jsonl
 from mlx_grpo.tasks.shortlist import candidates
@@ -40,38 +35,6 @@ def test_the_bundle_is_what_the_generator_writes():
 
 def test_another_seed_writes_another_bundle():
     assert make_bundle(1, 2, 2)["train.jsonl.gz"] != make_bundle(2, 2, 2)["train.jsonl.gz"]
-
-
-@pytest.mark.parametrize(("options", "share"), [(["--shuffle-verdicts"], 1), (["--shuffle-verdicts", "0.75"], 0.75)])
-def test_shuffled_verdicts_leave_reasons_and_labels_and_tell_that_much_less_of_the_judgement(tmp_path, options, share):
-    for folder, more in (("plain", []), ("blind", options)):
-        command = [sys.executable, "-m", "mlx_grpo.cli", "data", "synthetic", "--out", tmp_path / folder]
-        subprocess.run([*command, "--per-job", "4", *more], cwd=ROOT, check=True, capture_output=True)
-    heldout = [(tmp_path / folder / "heldout.jsonl.gz").read_bytes() for folder in ("plain", "blind")]
-    assert heldout[0] == heldout[1]
-    plain, blind = (read_jsonl(tmp_path / folder / "train.jsonl.gz") for folder in ("plain", "blind"))
-    verdicts = []
-    for row, other in zip(plain, blind, strict=True):
-        gold, answer = (json.loads(one.pop("completion")) for one in (row, other))
-        assert row == other
-        assert list(answer) == list(gold)
-        assert answer.pop("reasons") == gold.pop("reasons")
-        assert (answer["score"] >= 0.5) == (answer["decision"] == "shortlist")
-        verdicts.append((gold, answer))
-    golds, answers = (sorted(map(json.dumps, side)) for side in zip(*verdicts, strict=True))
-    assert golds == answers
-    right = sum(gold["decision"] == answer["decision"] for gold, answer in verdicts) / len(verdicts)
-    assert abs(right - (1 - share / 2)) < 0.1
-    untouched = sum(gold == answer for gold, answer in verdicts) / len(verdicts)
-    assert 0 <= untouched - (1 - share) < 0.1  # a few get their own back
-
-
-@pytest.mark.parametrize("share", ["1.5", "most"])
-def test_a_share_of_verdicts_outside_0_to_1_is_refused(tmp_path, share):
-    done = CliRunner().invoke(main, ["data", "synthetic", "--out", str(tmp_path), f"--shuffle-verdicts={share}"])
-    assert done.exit_code == 2
-    assert "--shuffle-verdicts" in done.stderr and share in done.stderr
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", FILES)
