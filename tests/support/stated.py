@@ -17,7 +17,7 @@ from mlx_grpo.tasks.shortlist.degrees import credit
 from mlx_grpo.tasks.shortlist.fit import weighted, years_credit
 from reward.facts import DEGREES, LEVELS
 
-SKILL = re.compile(rf"(?P<name>.+): (?P<level>{'|'.join(LEVELS)}), (?P<months>\d+) ?m(onths?)?")
+SKILL = re.compile(rf"(?P<name>.+)(: | \()(?P<level>{'|'.join(LEVELS)}), (?P<months>\d+) ?m(onths?)?\)?")
 YEARS = re.compile(r"(?P<years>[\d.]+) years?, (?P<side>\w+) (?P<low>\d+)(-(?P<high>\d+)|\+)")
 WORK = re.compile(r".*?\b(?P<degree>partly related|unrelated|related)( work)?")
 RELEVANCE = {words: degree for degree, words in DEGREES.items()}

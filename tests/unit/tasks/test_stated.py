@@ -27,3 +27,9 @@ def test_stated_scores_order_good_candidates_before_bad_ones_and_no_score_last()
     none = {"completion": "", "positive": 1.0}
     assert stated_auc([good, bad]) == 1.0
     assert stated_auc([none, bad]) == 0.0
+
+
+def test_skill_in_parentheses_is_the_same_fact():
+    forms = ("SQL: expert, 20 months", "SQL (expert, 20m)")
+    first, second = (stated_score(f'{{"reasons": ["{form}"]}}') for form in forms)
+    assert first == second < 1
