@@ -22,7 +22,7 @@ GGUF_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 demo: install $(if $(MODEL),,model)
 	$(BIN)/mlx-grpo train configs/smollm2.yaml $(if $(MODEL),model=$(MODEL)) --processes $(PROCESSES)
 	$(BIN)/mlx-grpo export --hf
-	$(BIN)/mlx-grpo eval --backend mlx --torch-episodes 24
+	$(BIN)/mlx-grpo eval --backend mlx --torch-episodes 24 --processes $(PROCESSES)
 	@echo "next, on a Mac: make qwen3"
 
 qwen3: install
@@ -30,28 +30,25 @@ qwen3: install
 	$(BIN)/mlx-grpo export --hf
 	$(BIN)/mlx-grpo eval --backend mlx --torch-episodes 24
 
-# The whole comparison: three seeds, a control whose rewards are shuffled, and GRPO without a warm start, evaluated on
-# held-out prompts that chose none of the adapters. Seeds and control share the first run's warm start. The control
-# keeps its last adapter, since its best on held-out prompts would be the warm start's. Without a warm start SmolLM2
-# gets no reward to learn from, so eight steps are enough. Two hours on a CPU. CONFIG takes another recipe, such as
-# configs/qwen3.yaml. UNTIL ends each run after so many steps; make it a multiple of eval_steps, so that the last
-# adapter is evaluated.
+# Three seeds of a recipe and a control whose rewards are shuffled, evaluated on held-out prompts that chose none of the
+# adapters. The control keeps its last adapter, since its best on held-out prompts would be the one from before GRPO.
+# CONFIG takes another recipe, such as configs/qwen3.yaml. UNTIL ends each run after so many steps; make it a multiple
+# of eval_steps, so that the last adapter is evaluated.
 CONFIG ?= configs/smollm2.yaml
 STUDY ?= runs/study
 EPISODES ?= 208
 OVERRIDES ?=
 UNTIL ?=
-TRAIN = $(BIN)/mlx-grpo train $(CONFIG) $(OVERRIDES) $(if $(UNTIL),--until $(UNTIL)) --processes $(PROCESSES)
-SAME_WARM_START = warm_start.run=$(STUDY)/seed0/latest
+TRAIN = $(BIN)/mlx-grpo train $(CONFIG) $(if $(MODEL),model=$(MODEL)) $(OVERRIDES) $(if $(UNTIL),--until $(UNTIL)) \
+	--processes $(PROCESSES)
 
-study: install model
+study: install $(if $(MODEL),,model)
 	$(TRAIN) output_dir=$(STUDY)/seed0
-	$(TRAIN) output_dir=$(STUDY)/seed1 seed=1 $(SAME_WARM_START)
-	$(TRAIN) output_dir=$(STUDY)/seed2 seed=2 $(SAME_WARM_START)
-	$(TRAIN) output_dir=$(STUDY)/shuffled reward.shuffle=true eval_steps=0 $(SAME_WARM_START)
-	$(TRAIN) output_dir=$(STUDY)/grpo-only warm_start.steps=0 max_steps=8 eval_steps=0
-	$(BIN)/mlx-grpo eval $(foreach run,seed0 seed1 seed2 shuffled grpo-only,$(STUDY)/$(run)/latest) \
-		--episodes $(EPISODES) --out $(STUDY)
+	$(TRAIN) output_dir=$(STUDY)/seed1 seed=1
+	$(TRAIN) output_dir=$(STUDY)/seed2 seed=2
+	$(TRAIN) output_dir=$(STUDY)/shuffled reward.shuffle=true eval_steps=0
+	$(BIN)/mlx-grpo eval $(foreach run,seed0 seed1 seed2 shuffled,$(STUDY)/$(run)/latest) \
+		--backend mlx --episodes $(EPISODES) --processes $(PROCESSES) --out $(STUDY)
 
 test: lint model
 	$(BIN)/python -m pytest -m "not long"

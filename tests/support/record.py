@@ -25,15 +25,15 @@ from mlx_grpo.reporting.plots_training import BLUE, GREY, legend, moving_average
 from mlx_grpo.runs import Run, read_episodes
 
 RESULTS, PICTURES = ROOT / "docs" / "results", ROOT / "docs" / "pictures"
-WINDOW = 5
+WINDOW = 3
 """Steps that a moving average spans."""
 LEFT_OUT = ("run", "runs", "kept_step", "grpo_over_warm_start")
 
 
-def settings_of(run: Run) -> dict[str, Any]:
+def settings_of(config: Config) -> dict[str, Any]:
     """Return the settings that decide what a run learns, where they are not the defaults."""
     default = flat(Config(model="").model_dump())
-    settings = flat(run.config.model_dump())
+    settings = flat(config.model_dump())
     return {
         key: Path(value).name if str(value).startswith("/") else value
         for key, value in settings.items()
@@ -63,7 +63,7 @@ def record(options: argparse.Namespace) -> dict[str, Any]:
     models = [model for model in results["means"] if model.startswith("trained")]
     rewards = {model: rewards_of(run) for model, run in zip(models, runs, strict=True)}
     kept = {key: value for key, value in results.items() if key not in LEFT_OUT}
-    about = {"name": options.name, "machine": options.machine, "settings": settings_of(runs[0])}
+    about = {"name": options.name, "machine": options.machine, "settings": settings_of(runs[0].config)}
     if options.data:
         about["data_made_by"] = options.data
     if options.model:
