@@ -8,6 +8,7 @@ from dataclasses import replace
 from statistics import mean
 
 from mlx_grpo.data.types import Prompt
+from mlx_grpo.distributed.ranks import Ranks
 from mlx_grpo.evaluation.generators import Completer
 from mlx_grpo.json_files import Record
 from mlx_grpo.runs import ADAPTER
@@ -28,7 +29,7 @@ def check_in_torch(
         replace(completer.settings, backend="torch", device=device),
         completer.store.parent,
         completer.progress,
-        completer.ranks,
+        Ranks(),  # PyTorch uses every core by itself, and the other ranks have ended
     )
     scored = score(prompts, own.complete("trained, in PyTorch", completer.run.folder / ADAPTER, prompts))
     pairs = list(zip(scored, episodes, strict=False))
