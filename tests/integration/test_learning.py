@@ -135,6 +135,12 @@ def test_half_precisions_have_the_figures_of_their_file():
     assert [list(row.values()) for row in rows] == expected
 
 
+def test_learning_tells_how_many_completions_pytorch_writes_alike():
+    found = json.loads((RESULTS / "alone.json").read_text(encoding="utf-8"))["in_torch"]
+    text = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
+    assert f"the same text for {found['same']} of {found['episodes']} prompts" in text
+
+
 def test_qwen3_config_has_the_settings_that_were_measured():
     measured = json.loads((RESULTS / "alone.json").read_text(encoding="utf-8"))["settings"]
     # The stand-in ran on a CPU and kept its last adapter; a warm start of no steps has no rate.
