@@ -31,6 +31,16 @@ class Finding(NamedTuple):
     parts: frozenset[str] = frozenset()
 
 
+class Form(NamedTuple):
+    """One way to write a clause."""
+
+    kind: Literal["doubt", "years", "gap", "work", "skill", "missing"]
+    """What such a clause speaks of; a gap is of the years."""
+    pattern: re.Pattern[str]
+    check: Callable[[re.Match[str], Facts], list[Finding]]
+    """Tells from the pattern's match what the facts say."""
+
+
 _NUMBER = r"[0-9]+(?:\.[0-9]+)?"
 _UNIT = r" ?(?:m|months?)"
 _MONTHS = rf"(?P<months>{_NUMBER}){_UNIT}"
@@ -66,11 +76,16 @@ _MISSING = (rf"{_NAMES}(?::| is| are|,)? (?:missing|not listed)", rf"(?:no|lacks
 _SEPARATOR = re.compile(r"(,? (?:and|or|&) (?:no |lacks )?|, ?(?:no |lacks )?)")
 
 
+def match_form(clause: str) -> tuple[Form, re.Match[str]] | None:
+    """Return the form of a clause in `plain` spelling and its match, true or not; None where it is in no form."""
+    return next(((form, match) for form in _FORMS if (match := form.pattern.fullmatch(clause))), None)
+
+
 def read_clause(clause: str, facts: Facts) -> list[Finding]:
     """Check a clause in `plain` spelling: a finding for each fact it speaks of, none where it is in no form."""
-    for pattern, check in _FORMS:
-        if match := pattern.fullmatch(clause):
-            return _merged(check(match, facts))
+    if found := match_form(clause):
+        form, match = found
+        return _merged(form.check(match, facts))
     return []
 
 
@@ -229,12 +244,12 @@ def _merged(findings: list[Finding]) -> list[Finding]:
     return list(merged.values())
 
 
-_FORMS: list[tuple[re.Pattern[str], Callable[[re.Match[str], Facts], list[Finding]]]] = [
-    *((re.compile(pattern), partial(_doubt, kind)) for kind, pattern in _DOUBTS.items()),
-    (re.compile(_YEARS), _years),
-    (re.compile(_GAP), _gap),
-    (re.compile(_SKILL_WORK), _skill_work),
-    (re.compile(_TITLE_WORK), _title_work),
-    *((re.compile(pattern), _listed) for pattern in _LISTED),
-    *((re.compile(pattern), _missing) for pattern in _MISSING),
+_FORMS = [
+    *(Form("doubt", re.compile(pattern), partial(_doubt, kind)) for kind, pattern in _DOUBTS.items()),
+    Form("years", re.compile(_YEARS), _years),
+    Form("gap", re.compile(_GAP), _gap),
+    Form("work", re.compile(_SKILL_WORK), _skill_work),
+    Form("work", re.compile(_TITLE_WORK), _title_work),
+    *(Form("skill", re.compile(pattern), _listed) for pattern in _LISTED),
+    *(Form("missing", re.compile(pattern), _missing) for pattern in _MISSING),
 ]

@@ -15,11 +15,10 @@ import numpy as np
 from mlx_grpo.evaluation.statistics import NO_SCORE, roc_auc
 from mlx_grpo.tasks.shortlist.degrees import credit
 from mlx_grpo.tasks.shortlist.fit import weighted, years_credit
-from reward.facts import DEGREES, LEVELS
+from reward.facts import DEGREES
+from reward.forms import match_form
+from reward.names import plain
 
-SKILL = re.compile(rf"(?P<name>.+)(: | \()(?P<level>{'|'.join(LEVELS)}), (?P<months>\d+) ?m(onths?)?\)?")
-YEARS = re.compile(r"(?P<years>[\d.]+) years?, (?P<side>\w+) (?P<low>\d+)(-(?P<high>\d+)|\+)")
-WORK = re.compile(r".*?\b(?P<degree>partly related|unrelated|related)( work)?")
 RELEVANCE = {words: degree for degree, words in DEGREES.items()}
 
 
@@ -30,25 +29,25 @@ def stated_score(completion: str) -> float | None:
     """
     try:
         reasons = json.loads(completion)["reasons"]
-        clauses = [clause.strip() for reason in reasons for clause in reason.split(";")]
+        clauses = [plain(clause).rstrip(" .,") for reason in reasons for clause in reason.split(";")]
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
-    skills = [credit for clause in clauses if (credit := skill_credit(clause)) is not None]
+    found = [(form.kind, match) for form, match in filter(None, map(match_form, clauses))]
+    skills = [skill_credit(match) for _, match in found if match.groupdict().get("level")]
+    skills += [0.0 for kind, _ in found if kind == "missing"]
     if not skills:
         return None
-    if any(clause.endswith("impossible") for clause in clauses):
+    if any(kind == "doubt" for kind, _ in found):
         return 0.0
-    years = [stated_years(match) for clause in clauses if (match := YEARS.fullmatch(clause))]
-    work = [RELEVANCE[match["degree"]] for clause in clauses if (match := WORK.fullmatch(clause))]
+    years = [stated_years(match) for kind, match in found if kind == "years"]
+    work = [relevance(match) for kind, match in found if kind == "work"]
     return weighted(sum(skills) / len(skills), min(years, default=1.0), max(work, default=1.0))
 
 
-def skill_credit(clause: str) -> float | None:
-    """Return the credit of the skill that a clause states, 0 for one that is missing; None for another clause."""
-    if clause.endswith(": missing"):
-        return 0.0
-    match = SKILL.fullmatch(clause)
-    return credit(match["level"], float(match["months"])) if match else None
+def skill_credit(match: re.Match[str]) -> float:
+    """Return the credit of the skill that a clause states with its level."""
+    months = match.groupdict().get("months")
+    return credit(match["level"], None if months is None else float(months))
 
 
 def stated_years(match: re.Match[str]) -> float:
@@ -57,6 +56,11 @@ def stated_years(match: re.Match[str]) -> float:
         return 1.0
     high = float(match["high"]) if match["high"] else None
     return years_credit(float(match["years"]), float(match["low"]), high)
+
+
+def relevance(match: re.Match[str]) -> float:
+    """Return the degree of the work that a clause states."""
+    return RELEVANCE[match["degree"].replace("partially", "partly")]
 
 
 def stated_auc(episodes: Sequence[dict[str, Any]]) -> float:
