@@ -20,12 +20,6 @@ RESULTS = ROOT / "docs" / "results"
 COLUMNS = {
     "reward": ("reward", "{:.3f}"),
     "published rubric": ("published", "{:.3f}"),
-    "format": ("format_valid", "{:.3f}"),
-    "decision": ("decision_match", "{:.3f}"),
-    "score": ("score_alignment", "{:.3f}"),
-    "reasons": ("reason_quality", "{:.3f}"),
-    "length": ("length_penalty", "{:.3f}"),
-    "no hallucination": ("no_hallucination", "{:.3f}"),
     "valid": ("valid", "{:.2f}"),
     "coverage": ("coverage", "{:.2f}"),
     "confirmed": ("confirmed", "{:.2f}"),
@@ -34,8 +28,6 @@ COLUMNS = {
     "ROC AUC": ("roc_auc", "{:.2f}"),
 }
 """Columns of a model's means: the key of each in a file of results, and how it is written."""
-GAINS = {"gain": "differences", "gain over examples": "over_warm_start"}
-"""Columns of a gain in reward with its interval: the key of the comparison."""
 WORDINGS = RESULTS / "prompt.json"
 PRECISION = RESULTS / "precision.json"
 SPEED = RESULTS / "speed.json"
@@ -61,8 +53,8 @@ def cell_of(results: dict[str, Any], model: str, column: str) -> str:
         return str(results["n_episodes"])
     if column == "facts' ROC AUC":
         return f"{results['stated_auc'][model]:.2f}"
-    if column in GAINS:
-        return "{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**results[GAINS[column]][model]["reward"])
+    if column == "gain":
+        return "{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**results["differences"][model]["reward"])
     key, form = COLUMNS[column]
     return form.format(results["means"][model][key])
 
@@ -77,7 +69,7 @@ def tracked_bytes(folder: str) -> int:
 def test_row_holds_the_figures_of_its_file(document: Path, row: dict[str, str]):
     file, model = source_of(document, row)
     results = json.loads(file.read_text(encoding="utf-8"))
-    assert results["rubric_version"] in ("strict 2", "published")
+    assert results["rubric_version"] == "strict 2"
     shown = {column: cell for column, cell in list(row.items())[1:-1] if cell}
     assert shown
     assert shown == {column: cell_of(results, model, column) for column in shown}
