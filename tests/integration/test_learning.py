@@ -97,14 +97,14 @@ def test_every_file_of_results_is_shown():
 
 def test_wordings_have_the_figures_of_their_file_and_the_chosen_one_is_in_use():
     record = json.loads(WORDINGS.read_text(encoding="utf-8"))
-    rows = [row for row in table_rows(ROOT / "docs" / "learning.md") if "wording" in row]
+    rows = [row for row in table_rows(ROOT / "docs" / "prompt.md") if "wording" in row]
     expected = {
         (model, wording): [f"{by_mode['greedy'][name]:.2f}, {by_mode['sampled'][name]:.2f}" for name in WORDING_FIGURES]
         for model, by_wording in record["models"].items()
         for wording, by_mode in by_wording.items()
     }
     assert {(row["model"], row["wording"]): list(row.values())[2:] for row in rows} == expected
-    text, after = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8"), record["after_above"]
+    text, after = (ROOT / "docs" / "prompt.md").read_text(encoding="utf-8"), record["after_above"]
     assert f"{after['inside']} of {after['completions']:,} completions" in text
     assert f"{after['above']} of {after['evaluated']} greedy completions" in text
     (chosen,) = (messages for name, messages in record["wordings"].items() if name.endswith("(chosen)"))

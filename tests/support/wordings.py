@@ -1,7 +1,7 @@
 """Ask a model with each wording of the instruction in docs/results/prompt.json, and write what comes of it there.
 
 `python -m support.wordings MODEL [WORDING]`, run in tests/: the 32 bundled prompts that a run is validated on, which no
-evaluation reports, greedy and sampled at temperature 1. The document docs/learning.md shows the figures.
+evaluation reports, greedy and sampled at temperature 1. The document docs/prompt.md shows the figures.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What every shortlist prompt begins with: the rules in plain words, then a worked example as turns of the chat.
 
 A model of half a billion parameters copies the forms of an answer from a turn that it takes for its own. The same
-example quoted inside the system message makes it write further examples (docs/learning.md has the comparison).
+example quoted inside the system message makes it write further examples (docs/prompt.md has the comparison).
 """
 
 from __future__ import annotations
