@@ -80,7 +80,7 @@ def test_episodes_that_name_no_model_are_refused(tmp_path: Path):
         Run(tmp_path).episodes()
 
 
-OTHERS = ("baselines", "precision", "prompt", "speed")
+OTHERS = ("baselines", "precision", "prompt", "redrob", "speed")
 STUDIES = [path for path in sorted((ROOT / "docs" / "results").glob("*.json")) if path.stem not in OTHERS]
 
 
