@@ -111,11 +111,12 @@ def grpo_gain(results: Results) -> str | None:
     """Say in a sentence what GRPO added to the warm start; None where there was no warm start."""
     if "grpo_over_warm_start" not in results:
         return None
-    gained = results["grpo_over_warm_start"]
-    shown = {name: gained[key] for key, name in (("reward", "reward"), ("correct", "accuracy")) if key in gained}
-    text = "GRPO over the warm start: " + ", ".join(f"{name} {_gain(gain)}" for name, gain in shown.items())
-    if all(gain["low"] <= 0 <= gain["high"] for gain in shown.values()):
-        text += "; no change beyond chance"
+    differences = results["grpo_over_warm_start"]
+    titles = {"reward": "reward", "correct": "accuracy"}
+    gains = {title: differences[key] for key, title in titles.items() if key in differences}
+    text = "GRPO over the warm start: " + ", ".join(f"{title} {_gain(gain)}" for title, gain in gains.items())
+    if all(gain["low"] <= 0 <= gain["high"] for gain in gains.values()):
+        text += "; no change that chance would not explain"
     if results.get("kept_step") == 0:
         return f"{text}; kept: the adapter before GRPO, which none after it beat by more than chance"
     if results.get("kept_step") is not None:
