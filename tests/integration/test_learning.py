@@ -164,13 +164,19 @@ def test_learning_tells_how_many_completions_pytorch_writes_alike():
     assert f"the same text for {found['same']} of {found['episodes']} prompts" in text
 
 
-def test_qwen3_config_has_the_settings_that_were_measured():
-    measured = json.loads((RESULTS / "alone.json").read_text(encoding="utf-8"))["settings"]
-    # The stand-in ran on a CPU and kept its last adapter; a warm start of no steps has no rate.
-    apart = ("model", "dtype", "eval_steps", "warm_start.learning_rate", "warm_start.warmup_steps")
+@pytest.mark.parametrize(
+    ("config", "name", "apart"),
+    [
+        # The stand-in ran on a CPU and kept its last adapter; a warm start of no steps has no rate.
+        ("qwen3", "alone", ("dtype", "eval_steps", "warm_start.learning_rate", "warm_start.warmup_steps")),
+        ("smollm2", "demo", ()),
+    ],
+)
+def test_config_has_the_settings_that_were_measured(config: str, name: str, apart: tuple[str, ...]):
+    measured = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["settings"]
     own, other = (
-        {key: value for key, value in settings.items() if key not in apart}
-        for settings in (settings_of(load_config("qwen3")), measured)
+        {key: value for key, value in settings.items() if key not in ("model", *apart)}
+        for settings in (settings_of(load_config(config)), measured)
     )
     assert own == other
 
