@@ -115,7 +115,7 @@ def grpo_gain(results: Results) -> str | None:
     titles = {"reward": "reward", "correct": "accuracy"}
     gains = {title: differences[key] for key, title in titles.items() if key in differences}
     text = "GRPO over the warm start: " + ", ".join(f"{title} {_gain(gain)}" for title, gain in gains.items())
-    if all(gain["low"] <= 0 <= gain["high"] for gain in gains.values()):
+    if all(gain["low"] is not None and gain["low"] <= 0 <= gain["high"] for gain in gains.values()):
         text += "; no change that chance would not explain"
     if results.get("kept_step") == 0:
         return f"{text}; kept: the adapter before GRPO, which none after it beat by more than chance"
