@@ -116,7 +116,7 @@ def grpo_gain(results: Results) -> str | None:
     gains = {title: differences[key] for key, title in titles.items() if key in differences}
     text = "GRPO over the warm start: " + ", ".join(f"{title} {_gain(gain)}" for title, gain in gains.items())
     if all(gain["low"] is not None and gain["low"] <= 0 <= gain["high"] for gain in gains.values()):
-        text += "; no change that chance would not explain"
+        text += "; within chance"
     if results.get("kept_step") == 0:
         return f"{text}; kept: the adapter before GRPO, which none after it beat by more than chance"
     if results.get("kept_step") is not None:

@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 from support.documents import DOCUMENTS, name_of, table_rows
 from support.paths import ROOT, SHARED
-from support.record import settings_of
+from support.record import DEFAULTS, settings_of
 
-from mlx_grpo.config.files import flat, load_config
-from mlx_grpo.config.schema import Config
+from mlx_grpo.config.files import load_config
 from mlx_grpo.tasks.shortlist.instruction import instruction_of
 from reward.breakdown import COMPONENTS
 
@@ -59,9 +58,8 @@ def cell_of(results: dict[str, Any], model: str, column: str) -> str:
     if column == "facts' ROC AUC":
         return f"{results['stated_auc'][model]:.2f}"
     if column in DIFFERENCES:
-        differences = (
-            results[DIFFERENCES[column]] or results["differences"]
-        )  # without a warm start GRPO began at the base
+        # Without a warm start GRPO began at the base model.
+        differences = results[DIFFERENCES[column]] or results["differences"]
         return "{mean:+.3f} [{low:+.3f}, {high:+.3f}]".format(**differences[model]["reward"])
     if column == "examples":
         return str(examples_of(results, model))
@@ -70,12 +68,12 @@ def cell_of(results: dict[str, Any], model: str, column: str) -> str:
 
 
 def examples_of(results: dict[str, Any], model: str) -> int:
-    """Return how many examples a model was warmed up on; a model's name has the steps where they are not the file's."""
-    steps = re.search(r"warm_start.steps=(\d+)", model)
-    settings = {**flat(Config(model="").model_dump()), **results["settings"]}
+    """Return how many examples a model was warmed up on; its name has the steps where they are not the file's."""
     if model == "baseline":
         return 0
-    return int(steps[1] if steps else settings["warm_start.steps"]) * settings["warm_start.batch_size"]
+    settings = {**DEFAULTS, **results["settings"]}
+    named = re.search(r"warm_start.steps=(\d+)", model)
+    return int(named[1] if named else settings["warm_start.steps"]) * settings["warm_start.batch_size"]
 
 
 def tracked_bytes(folder: str) -> int:

@@ -30,14 +30,17 @@ WINDOW = 3
 LEFT_OUT = ("run", "runs", "kept_step", "grpo_over_warm_start")
 
 
+DEFAULTS = flat(Config(model="").model_dump())
+"""The settings that a file of results leaves out."""
+
+
 def settings_of(config: Config) -> dict[str, Any]:
     """Return the settings that decide what a run learns, where they are not the defaults."""
-    default = flat(Config(model="").model_dump())
     settings = flat(config.model_dump())
     return {
         key: Path(value).name if str(value).startswith("/") else value
         for key, value in settings.items()
-        if value != default.get(key) and not key.startswith(IGNORED_KEY_PREFIXES)
+        if value != DEFAULTS.get(key) and not key.startswith(IGNORED_KEY_PREFIXES)
     }
 
 
