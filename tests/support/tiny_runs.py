@@ -12,7 +12,7 @@ from support.tiny_models import tiny_config
 from mlx_grpo.config.schema import Config
 from mlx_grpo.data.dataset import make_prompt, read_rows
 from mlx_grpo.data.types import Prompt
-from mlx_grpo.evaluation.eval import run_eval
+from mlx_grpo.evaluation.eval import Evaluation, run_eval
 from mlx_grpo.models.policy import load_policy
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.progress import Reporter, SilentReporter
@@ -92,3 +92,11 @@ def evaluated_run(model: Path, folder: Path, reporter: Reporter | None = None) -
     run = train(config, reporter or SilentReporter()).folder
     run_eval(str(run), backend="mlx", device="auto", episodes=None, max_new_tokens=None, progress=lambda *a: None)
     return run
+
+
+def evaluate(run: Path, backend: str, **options: object) -> Evaluation:
+    """Evaluate a run as its config says, on the CPU."""
+    settings = {"episodes": None, "max_new_tokens": None, "progress": lambda *a: None, **options}
+    evaluation = run_eval(str(run), backend=backend, device="cpu", **settings)
+    assert evaluation is not None
+    return evaluation
