@@ -3,97 +3,38 @@
 Decoding one token for eight rows after a prompt of 750 tokens otherwise reads eight copies of the prompt's keys
 and values, a matrix-vector product each; stacked, the queries of all rows below a node are one matrix product over
 one copy. The first level holds the nodes that begin the prompts, such as a job, the next one what continues them.
+What a single row has after these, and a few tokens after which several rows begin, count among the rows' own tokens:
+another product and its merge take longer than a copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx_lm.models.cache import KVCache, make_prompt_cache
 
+from mlx_grpo.generation.layout import Layout, Level
 from mlx_grpo.generation.nodes import PREFILL_CHUNK, Node, Nodes, prefill
-from mlx_grpo.models.attention import MASKED, Partial, dispatch_on_cache, merge, over_prefix, partial_attention
+from mlx_grpo.models.attention import dispatch_on_cache, merge, over_prefix, partial_attention, row_attention
 from mlx_grpo.models.prefix import KeysValues, Prefix, shares_prompt
 from mlx_grpo.models.tree import TokenIds
 
 OWN_STEP = 256
 """Most positions by which the room for the rows' own tokens grows."""
 
-
-class Level:
-    """The nodes of one depth, and the place of each row among the queries of its node.
-
-    R nodes, N rows; g rows at most continue one node.
-    """
-
-    def __init__(self, chains: Sequence[Nodes], depth: int):
-        self.nodes = list(dict.fromkeys(chain[depth] for chain in chains if len(chain) > depth))
-        numbers = {node: number for number, node in enumerate(self.nodes)}
-        node_of = np.array([numbers[chain[depth]] if len(chain) > depth else -1 for chain in chains])  # [N]
-        present = node_of >= 0
-        order = np.argsort(node_of, kind="stable")[(~present).sum() :]  # the rows that have a node, node by node
-        counts = np.bincount(node_of[order], minlength=len(self.nodes))  # [R]
-        self.width = int(counts.max())  # g
-        seats = np.arange(order.size) - np.repeat(counts.cumsum() - counts, counts)
-        self.even = bool((counts == self.width).all() and np.array_equal(order, np.arange(len(chains))))
-        """True if every node has g rows in order, so that grouping them is only a change of shape."""
-        rows = np.zeros((len(self.nodes), self.width), np.int32)  # empty places repeat row 0 and are never read
-        rows[node_of[order], seats] = order
-        places = np.zeros(len(chains), np.int32)
-        places[order] = node_of[order] * self.width + seats
-        self.rows, self.places = mx.array(rows), mx.array(places)
-        self.present = None if present.all() else mx.array(present)[:, None, None, None]
-        lengths = np.array([node.length for node in self.nodes])
-        self.longest = int(lengths.max())  # S
-        same = (lengths == self.longest).all()
-        self.visible = None if same else (mx.arange(self.longest) < mx.array(lengths)[:, None])[:, None, None]
-
-    def to_nodes(self, x: mx.array) -> mx.array:
-        """Reshape rows [N, ...] to nodes [R, g, ...]."""
-        return x.reshape(len(self.nodes), self.width, *x.shape[1:]) if self.even else x[self.rows]
-
-    def to_rows(self, part: Partial) -> Partial:
-        """Reshape a Partial of nodes [R, g, ..., d] to one of rows [N, ..., d], empty for rows without a node."""
-        flat = (x.reshape(-1, *x.shape[2:]) for x in part)
-        weighted, total, highest = flat if self.even else (x[self.places] for x in flat)
-        return Partial(weighted, total, highest if self.present is None else mx.where(self.present, highest, MASKED))
-
-
-class Layout:
-    """The rows of all layers' caches.
-
-    `begins` [N] are the positions in the caches at which the rows' own tokens begin, the lowest of them 0.
-    """
-
-    def __init__(self, chains: Sequence[Nodes], begins: np.ndarray):
-        self.chains, self.begins = list(chains), begins
-        self.levels = [Level(chains, depth) for depth in range(max(map(len, chains)))]
-        lengths = [len(chain[-1].token_ids) if chain else 0 for chain in chains]
-        self._starts = mx.array((np.array(lengths) - begins).astype(np.int32))  # [N]
-        self._together = not begins.any()
-        self._positions: tuple[int, mx.array] = (0, self._starts)
-        self._seen: tuple[int, mx.array | None] = (0, None)
-
-    def positions(self, written: int) -> mx.array:
-        """Return the position of each row's next token, [N], after `written` positions of the caches."""
-        if self._positions[0] != written:  # all layers ask for the same
-            self._positions = written, self._starts + written
-        return self._positions[1]
-
-    def visible(self, written: int) -> mx.array | None:
-        """Return which of the caches' `written` positions each row sees, [N, 1, 1, written]; None if it sees all."""
-        if self._together:
-            return None
-        if self._seen[0] != written:
-            self._seen = written, (mx.arange(written) >= mx.array(self.begins)[:, None])[:, None, None]
-        return self._seen[1]
+COPIED_TOKENS = 32
+"""Tokens of a prompt that are copied for each of its rows, if it has no more; docs/performance.md has the times."""
 
 
 class NodeCache:
-    """One layer's cache for decoding: each level's nodes, padded to one length, and the rows' own tokens."""
+    """One layer's cache for decoding: each level's nodes, padded to one length, and the rows' own tokens.
+
+    A row's own tokens begin with the node that was copied for it, if one was.
+    """
 
     def __init__(self, room: int):
         self.layout: Layout | None = None
@@ -121,18 +62,24 @@ class NodeCache:
 
     def attend(self, queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
         """Attend with each row's one query, [N, H, 1, d], over its nodes and its own tokens."""
+        visible = self._layout.visible(keys.shape[2])
+        if not self.stacks:
+            return row_attention(queries, keys, values, scale, visible)
         rows, _, _, size = queries.shape
         grouped = (queries * scale).reshape(rows, keys.shape[1], -1, size)  # [N, K, r, d]
-        parts = [partial_attention(grouped, keys, values, self._layout.visible(keys.shape[2]))]
+        parts = [partial_attention(grouped, keys, values, visible)]
         for level, stack in zip(self._layout.levels, self.stacks, strict=True):
             over = over_prefix(level.to_nodes(grouped), *stack, level.visible)
             parts.append(level.to_rows(over))
         return merge(parts).reshape(queries.shape).astype(queries.dtype)
 
-    def arrange(self, layout: Layout, layer: int, rows: mx.array | None, dropped: int) -> None:
+    def arrange(
+        self, layout: Layout, layer: int, rows: mx.array | None, dropped: int, copied: Sequence[Node | None]
+    ) -> None:
         """Take another layout, whose first rows are `rows` of the present one (None: all of them).
 
-        The first `dropped` positions of the rows' own tokens are forgotten.
+        The first `dropped` positions of the rows' own tokens are forgotten; below 0, so many are put before them.
+        The new rows' own tokens are those of `copied`.
         """
         old = self.layout.levels if self.layout else []
         self.stacks = [
@@ -140,12 +87,16 @@ class NodeCache:
             for d, level in enumerate(layout.levels)
         ]
         self.layout = layout
-        if self.own.keys is not None:
-            self.own.keys, self.own.values = (
-                _with_rows(x if rows is None else x[rows], len(layout.chains))[:, :, dropped:]
-                for x in (self.own.keys, self.own.values)
-            )
-            self.own.offset -= dropped
+        self.own.offset -= dropped
+        if self.own.keys is None and not any(copied):
+            return
+        room = self.own.offset + self.own.step
+        added = [node.keys_values(layer) if node else None for node in copied]
+        present = (x if x is None or rows is None else x[rows] for x in (self.own.keys, self.own.values))
+        self.own.keys, self.own.values = (
+            _own_tokens(x, [part[kind] if part else None for part in added], dropped, self.own.offset, room)
+            for kind, x in enumerate(present)
+        )
 
     def prefix(self, depth: int, node: Node) -> KeysValues:
         """Return a node's keys and values [1, K, S, d]."""
@@ -164,38 +115,47 @@ class SharedRows:
 
     def add(self, prompts: Sequence[TokenIds]) -> None:
         """Run the prompts of new rows without their last tokens, and add the rows after the present ones."""
-        present = self.layout.chains if self.layout else []
-        known = self._inner_nodes()
+        present, begins = (self.layout.chains, self.layout.begins) if self.layout else ([], np.zeros(0, int))
+        known = self._known_nodes()
         distinct = list(dict.fromkeys(prompts))
-        chains = dict(zip(distinct, prefill(self.model, distinct, known), strict=True))
-        written = self.caches[0].own.offset
-        begins = np.concatenate([self.layout.begins if self.layout else [], np.full(len(prompts), written)]).astype(int)
-        self._arrange([*present, *(chains[ids] for ids in prompts)], begins, None)
+        nodes_of = dict(zip(distinct, prefill(self.model, distinct, known), strict=True))
+        chains = [nodes_of[ids] for ids in prompts]
+        copied = _copied(chains, known)
+        above = [chain[:-1] if node else chain for chain, node in zip(chains, copied, strict=True)]
+        lengths = np.array([node.length if node else 0 for node in copied])
+        ends = self.caches[0].own.offset
+        self._arrange([*present, *above], np.concatenate([begins, ends - lengths]), None, copied)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Remove all rows but these, and the nodes that none of these continues."""
         assert self.layout is not None, "there are no rows yet"
         self._arrange([self.layout.chains[row] for row in rows], self.layout.begins[rows], rows)
 
-    def _arrange(self, chains: Sequence[Nodes], begins: np.ndarray, rows: Sequence[int] | None) -> None:
+    def _arrange(
+        self,
+        chains: Sequence[Nodes],
+        begins: np.ndarray,
+        rows: Sequence[int] | None,
+        copied: Sequence[Node | None] = (),
+    ) -> None:
         dropped = int(begins.min())
         self.layout = Layout(chains, begins - dropped)
         places = None if rows is None else mx.array(list(rows))
         for layer, cache in enumerate(self.caches):
-            cache.arrange(self.layout, layer, places, dropped)
+            cache.arrange(self.layout, layer, places, dropped, copied)
         for chain in self.layout.chains:
             for node in chain:
                 node.prefix = node.prefix if node in self.start else None  # now in the stacks
 
-    def _inner_nodes(self) -> Nodes:
-        """Return the nodes that new rows may continue, with their keys and values: the start, and all with children."""
+    def _known_nodes(self) -> Nodes:
+        """Return the nodes that new rows may continue, with their keys and values: the start, and those in stacks."""
         if self.layout is None:
             return self.start
-        inner = dict.fromkeys(node for chain in self.layout.chains for node in chain[:-1])
-        for node in inner:
+        held = dict.fromkeys(node for chain in self.layout.chains for node in chain)
+        for node in held:
             if node.prefix is None:
                 node.prefix = [cache.prefix(len(node.above), node) for cache in self.caches]
-        return (*self.start, *inner)
+        return (*self.start, *held)
 
 
 class CopiedRows:
@@ -251,11 +211,34 @@ def _concatenated(arrays: Sequence[mx.array]) -> mx.array:
 
 def _to_length(x: mx.array, length: int) -> mx.array:
     """Cut or pad keys or values [R, K, S, d] to S = `length`."""
-    if x.shape[2] >= length:
-        return x[:, :, :length]
-    return mx.pad(x, [(0, 0), (0, 0), (0, length - x.shape[2]), (0, 0)])
+    return x[:, :, :length] if x.shape[2] >= length else _padded(x, 0, length - x.shape[2])
 
 
-def _with_rows(x: mx.array, rows: int) -> mx.array:
-    """Add rows of zeros to an array [N, ...] up to `rows` rows."""
-    return x if x.shape[0] == rows else mx.pad(x, [(0, rows - x.shape[0]), (0, 0), (0, 0), (0, 0)])
+def _copied(chains: Sequence[Nodes], known: Collection[Node]) -> list[Node | None]:
+    """Return the node of each row that is copied for it: its last one, if nothing else continues it or it is short."""
+    continued = {*known, *(node for chain in chains for node in chain[:-1])}
+    rows = Counter(chain[-1] for chain in chains if chain)
+    copied = {node for node in rows if node not in continued and (rows[node] == 1 or node.length <= COPIED_TOKENS)}
+    return [chain[-1] if chain and chain[-1] in copied else None for chain in chains]
+
+
+def _own_tokens(
+    present: mx.array | None, added: Sequence[mx.array | None], dropped: int, written: int, room: int
+) -> mx.array:
+    """Return the rows' own keys or values [N, K, S, d]: those of the present rows, moved, and of the added ones.
+
+    What is added, [1, K, s, d], ends at position `written`; S is `room` where there are no rows yet.
+    """
+    pieces = []
+    if present is not None:
+        pieces.append(present[:, :, dropped:] if dropped >= 0 else _padded(present, -dropped, 0))
+        room = pieces[0].shape[2]
+    like = next(x for x in (*pieces, *added) if x is not None)
+    empty = mx.zeros((1, like.shape[1], room, like.shape[3]), like.dtype)
+    pieces += [empty if x is None else _padded(x, written - x.shape[2], room - written) for x in added]
+    return _concatenated(pieces)
+
+
+def _padded(x: mx.array, left: int, right: int) -> mx.array:
+    """Put zeros before and after the positions of keys or values [R, K, S, d]."""
+    return mx.pad(x, [(0, 0), (0, 0), (left, right), (0, 0)])

@@ -31,6 +31,11 @@ class Node:
         """Return the number of the node's own tokens."""
         return len(self.token_ids) - (len(self.above[-1].token_ids) if self.above else 0)
 
+    def keys_values(self, layer: int) -> KeysValues:
+        """Return one layer's keys and values of the node's own tokens."""
+        assert self.prefix is not None, "the caches hold the node"
+        return self.prefix[layer]
+
 
 Nodes = tuple[Node, ...]
 """The nodes that a row continues, from the first one on; () for a row that begins at its first token."""

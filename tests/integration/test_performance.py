@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from support.documents import table_rows
 from support.paths import ROOT
+
+from mlx_grpo.generation.decoding import COPIED_TOKENS
 
 DOCUMENT = ROOT / "docs" / "performance.md"
 SPEED = json.loads((ROOT / "docs" / "results" / "speed.json").read_text(encoding="utf-8"))
@@ -57,3 +60,16 @@ def test_table_of_decoding_has_the_figures_of_its_file():
         if isinstance(r, dict)
     ]
     assert [row[1:] for row in rows_with("a position, s")] == expected
+
+
+def test_table_of_copies_has_the_figures_of_its_file_and_says_what_decoding_does():
+    def taken(name: str) -> str:
+        tokens = re.fullmatch(r"8 rows after (\d+) tokens", name)  # the others are prompts of one row
+        return "shared" if tokens and int(tokens[1]) > COPIED_TOKENS else "copied"
+
+    expected = [
+        [name, *(f"{r[way]:.1f}" for way in ("shared", "copied")), f"{r['ratio']:.2f}x", taken(name)]
+        for name, r in SPEED["copies"].items()
+    ]
+    assert rows_with("copied, ms") == expected
+    assert f"at most {COPIED_TOKENS} tokens" in DOCUMENT.read_text(encoding="utf-8")

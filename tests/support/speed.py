@@ -1,7 +1,7 @@
-"""How much faster sharing is, a step beside TRL's, and one process beside two.
+"""How much faster sharing is, a step beside TRL's, one process beside two, and prompts copied for their rows.
 
-`python -m support.speed [--short | --processes] MODEL`, run in `tests/`, writes docs/results/speed.json. Sharing is
-measured in turns in one run, TRL's step after ours in a process of its own.
+`python -m support.speed [--short | --processes | --copies] MODEL`, run in `tests/`, writes docs/results/speed.json.
+Sharing is measured in turns in one run, TRL's step after ours in a process of its own.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import mlx_grpo  # noqa: F401  (before mlx.core: it loads the BLAS)
 
@@ -28,10 +29,12 @@ from mlx_grpo.data.batch import batched, make_supervised_batch, take_rows
 from mlx_grpo.data.dataset import dataset_files, load_prompts
 from mlx_grpo.data.types import Batch, Prompt, Rollout
 from mlx_grpo.distributed.ranks import Ranks
+from mlx_grpo.generation import decoding
+from mlx_grpo.generation.nodes import Node, Nodes
 from mlx_grpo.models.logps import score_tokens
 from mlx_grpo.models.policy import load_policy, model_name
 from mlx_grpo.models.prefix import Chain
-from mlx_grpo.models.tree import common_start, token_tree
+from mlx_grpo.models.tree import TokenIds, common_start, token_tree
 from mlx_grpo.planning.flops import Shape, matrix_speed, timed
 from mlx_grpo.rewards import load_reward
 from mlx_grpo.training.accumulate import accumulate
@@ -46,6 +49,10 @@ STEPS = ("256x8x48", "750x8x96")
 """Shapes of one prompt, beside TRL."""
 SHORT_TREE, SHORT_STEP = Shape.parse("500/250x4x16", 4), Shape.parse("256x4x16")
 """Shapes that are quick enough for a test."""
+GROUPS = (19, 32, 64, 128, 256)
+"""Tokens of the prompt that eight rows continue."""
+POSITIONS = 48
+"""Positions that rows decode, of prompts shared and copied."""
 ROWS = 4
 """Completions of a micro-batch in the warm start's comparison, so that plain rows fit 16 GB."""
 
@@ -191,6 +198,41 @@ def measure_short(model: str) -> dict[str, Any]:
     }
 
 
+def time_copies(model: str) -> dict[str, dict[str, float]]:
+    """Return the milliseconds of a position of 8 rows whose prompts are shared, and of 8 that have copies of them."""
+    state = state_of(config_of(model))
+    ids = load_row(state).token_ids * 2
+    prompts = {f"8 rows after {length} tokens": [ids[: length + 1]] * 8 for length in GROUPS}
+    prompts["8 candidates of 70 tokens after 110"] = [(*ids[:110], n, *ids[110:180]) for n in range(8)]
+    prompts["8 different prompts of 180 tokens"] = [(n, *ids[:180]) for n in range(8)]
+    return {name: time_rows(state, rows) for name, rows in prompts.items()}
+
+
+def time_rows(state: TrainState, prompts: Sequence[TokenIds]) -> dict[str, float]:
+    """Return the milliseconds of a position in both ways, and their ratio."""
+
+    def none(chains: Sequence[Nodes], known: Collection[Node]) -> list[Node | None]:
+        return [None] * len(chains)
+
+    def last(chains: Sequence[Nodes], known: Collection[Node]) -> list[Node | None]:
+        return [chain[-1] for chain in chains]
+
+    ways = {"shared": lambda: position_ms(state, prompts, none), "copied": lambda: position_ms(state, prompts, last)}
+    times = in_turns(ways, 4)
+    return {**times, "ratio": round(times["shared"] / times["copied"], 3)}
+
+
+def position_ms(state: TrainState, prompts: Sequence[TokenIds], copied: Callable) -> float:
+    """Return the median milliseconds of a position of rows whose nodes are copied as `copied` says."""
+    model = state.policy.model
+    with patch.object(decoding, "_copied", copied):
+        rows = decoding.decoding_rows(model, POSITIONS)
+        rows.add(prompts)
+    tokens = mx.array([[ids[-1]] for ids in prompts])
+    seconds = [timed(lambda: mx.eval(model(tokens, cache=rows.caches)))[0] for _ in range(POSITIONS)]
+    return 1000 * median(seconds[1:])
+
+
 def time_processes(model: str) -> dict[str, dict[str, float]]:
     """Return the seconds of a step of two prompts of 256 x 8 x 48 and the GB of all processes, by their count."""
     arguments = ["bench", "smollm2", f"model={model}", "--shapes", "256x8x48", "--repeats", "2"]
@@ -207,6 +249,8 @@ def main(kind: str, model: str) -> None:
     figures = json.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
     if kind == "--processes":
         figures.setdefault("processes", {})[model_name(model)] = time_processes(model)
+    elif kind == "--copies":
+        figures["copies"] = time_copies(model)
     elif kind == "--short":
         figures["short"] = measure_short(model)
     else:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.tiny_models import tiny_policy
 
+from mlx_grpo.backend import exponential
 from mlx_grpo.generation import decoding, nodes
 from mlx_grpo.generation.decoding import SharedRows, decoding_rows
 from mlx_grpo.generation.nodes import prefill, shared_start
@@ -17,6 +18,21 @@ from mlx_grpo.models.policy import Policy
 @pytest.fixture(scope="module", params=["tiny_qwen3", "tiny_llama"])
 def policy(request: pytest.FixtureRequest) -> Policy:
     return tiny_policy(request.getfixturevalue(request.param))
+
+
+@pytest.fixture(params=["prompts of one row", "short prompts", "short prompts, as on a GPU"])
+def copied(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy the prompts that one row continues, or also those that are short; attend by MLX's function, or not."""
+    if request.param == "prompts of one row":
+        monkeypatch.setattr(decoding, "COPIED_TOKENS", 0)
+    if request.param == "short prompts, as on a GPU":
+        monkeypatch.setattr(exponential, "SLOW_EXP", False)
+
+
+@pytest.fixture
+def no_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copy no prompt that several rows continue."""
+    monkeypatch.setattr(decoding, "COPIED_TOKENS", 0)
 
 
 def random_ids(*lengths: int) -> list[tuple[int, ...]]:
@@ -58,6 +74,7 @@ def check_decoding(
         ((40,), [[], []]),
     ],
 )
+@pytest.mark.usefixtures("copied")
 def test_every_logit_equals_that_of_the_row_by_itself(policy: Policy, lengths: tuple, leaving: list):
     check_decoding(policy, random_ids(*lengths), leaving)
 
@@ -69,10 +86,12 @@ TREE_AND_ONE_MORE = [*TREE, SYSTEM + OTHER + PEOPLE[0]]
 
 
 @pytest.mark.parametrize("leaving", [[[], [1], [0, 3]], [[0, 1, 6, 7], [], [0, 1]], [[2, 3, 8, 9], []]])
+@pytest.mark.usefixtures("copied")
 def test_rows_below_any_tree_of_prompts_decode_as_by_themselves(policy: Policy, leaving: list):
     check_decoding(policy, TREE_AND_ONE_MORE, leaving)
 
 
+@pytest.mark.usefixtures("copied")
 def test_rows_that_come_later_decode_as_by_themselves(policy: Policy):
     later = {0: [SYSTEM + JOB + PEOPLE[2], PEOPLE[2]], 2: [SYSTEM + PEOPLE[1]] * 2, 3: [(5,), TREE[0]]}
     leaving = [[0, 1, 2, 3], [], [0, 1, 2], [4], []]
@@ -82,9 +101,10 @@ def test_rows_that_come_later_decode_as_by_themselves(policy: Policy):
 
 def test_positions_that_no_row_needs_are_forgotten(policy: Policy):
     rows = check_decoding(policy, random_ids(40, 41), [[], [], [0, 1, 2, 3], []], {1: random_ids(42, 43)})
-    assert rows.caches[0].own.offset == 3
+    assert rows.caches[0].own.offset == 42 + 3  # the longest of the copied prompts, and what followed it
 
 
+@pytest.mark.usefixtures("no_short")
 def test_nodes_are_stored_once_and_dropped_with_their_last_row(policy: Policy):
     rows = decoding_rows(policy.model, 4)
     rows.add([ids for ids in TREE_AND_ONE_MORE for _ in range(2)])
@@ -92,14 +112,33 @@ def test_nodes_are_stored_once_and_dropped_with_their_last_row(policy: Policy):
     assert shapes == [(2, 40), (2, 50), (4, 33)]  # instruction and own prompt, two jobs, four candidates
     rows.keep([2, 3])
     assert [stack.keys.shape[::2] for stack in rows.caches[0].stacks] == [(1, 40), (1, 35), (1, 33)]
-    rows.add([TREE[2]])
-    rows.keep([2])
+    rows.add([TREE[2]] * 2)
+    rows.keep([2, 3])
     assert [stack.keys.shape[::2] for stack in rows.caches[0].stacks] == [(1, 2)]
 
 
+def test_prompt_of_one_row_and_short_prompt_are_among_the_rows_own_tokens(policy: Policy):
+    rows = decoding_rows(policy.model, 4)
+    long, short = random_ids(90, 1 + decoding.COPIED_TOKENS)
+    rows.add([long, short, short])
+    assert (rows.caches[0].stacks, rows.caches[0].own.offset) == ([], 89)
+    above = random_ids(2 + decoding.COPIED_TOKENS)[0]
+    rows.add([above, above])
+    assert [stack.keys.shape[2] for stack in rows.caches[0].stacks] == [1 + decoding.COPIED_TOKENS]
+
+
+def test_prompt_that_others_continue_is_not_copied(policy: Policy):
+    rows = decoding_rows(policy.model, 4)
+    rows.add([(*JOB, 7), JOB + PEOPLE[0], JOB + PEOPLE[1]])
+    assert rows.caches[0].own.offset == len(PEOPLE[1]) - 1
+    rows.add([(*JOB, 8)])
+    assert rows.caches[0].own.offset == len(PEOPLE[1]) - 1
+
+
+@pytest.mark.usefixtures("no_short")
 def test_prompts_without_a_long_beginning_in_common_have_one_level(policy: Policy):
     rows = decoding_rows(policy.model, 4)
-    rows.add([PEOPLE[0][:20] + ids for ids in random_ids(9, 12)])
+    rows.add([PEOPLE[0][:20] + ids for ids in random_ids(9, 12)] * 2)
     assert [len(level.nodes) for level in rows.layout.levels] == [2]
 
 
@@ -168,4 +207,5 @@ def test_rows_that_come_later_continue_the_nodes_of_present_rows(policy: Policy,
     run.clear()
     rows.add([SYSTEM + JOB + PEOPLE[2]])
     assert run == [2]
-    assert [len(level.nodes) for level in rows.layout.levels] == [1, 3]
+    assert [node.token_ids for node in rows.layout.levels[0].nodes] == [SYSTEM + JOB]
+    assert len(rows.layout.levels) == 1, "what each candidate adds is of one row"

@@ -18,7 +18,8 @@ from mlx_lm.models.cache import BatchKVCache
 from mlx_grpo.backend import exponential
 from mlx_grpo.generation.decoding import decoding_rows
 
-JOB = tuple(range(60))
+JOB, OTHER = tuple(range(60)), tuple(range(100, 170))
+CANDIDATES = [tuple(range(n, n + 40 + n)) for n in range(8)]
 
 
 def model_of(layers: int) -> nn.Module:
@@ -74,8 +75,15 @@ def of_mlx_lm(rows: int, folder: Path) -> float:
 
 @pytest.mark.parametrize(
     ("prompts", "more"),
-    [([JOB] * 8, 15), ([JOB] * 4 + [tuple(range(100, 170))] * 4, 20), ([(*JOB, 1)] * 4 + [(*JOB, 2, 3)] * 4, 40)],
-    ids=["one group", "two groups", "two candidates of a job"],
+    [
+        (CANDIDATES, 0),
+        ([JOB[:20]] * 8, 0),
+        ([JOB] * 8, 15),
+        ([JOB] * 4 + [OTHER] * 4, 16),
+        ([(*JOB, *own) for own in CANDIDATES], 16),
+        ([(*JOB, *own) for own in CANDIDATES[:2] for _ in range(4)], 35),
+    ],
+    ids=["prompts of their own", "a short prompt", "a group", "two groups", "candidates of a job", "groups of a job"],
 )
 def test_a_decoded_position_takes_few_operations_more_than_mlx_lm(
     prompts: list[tuple[int, ...]], more: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
